@@ -1,0 +1,1 @@
+//! Captioning as a stage: images in, captions out, in order. Knows nothing of files' formats.

@@ -1,0 +1,1 @@
+//! Checkpoint folders: written atomically, read with every tensor accounted for.

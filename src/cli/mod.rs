@@ -1,0 +1,1 @@
+//! The command line: arguments, messages, progress bars and exit codes.

@@ -1,0 +1,2 @@
+//! Captioning data sets: formats, splits, checks, samplers and the loader that decodes ahead.
+pub mod shapes;

@@ -1,0 +1,1 @@
+//! Compute devices: which adapters exist, which one is used, and why.

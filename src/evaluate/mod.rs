@@ -1,0 +1,1 @@
+//! How good a captioner is on a split: loss, scene accuracy, attention pointing.

@@ -1,0 +1,1 @@
+//! Decoding strategies over a step function. Knows token ids only.

@@ -1,0 +1,1 @@
+//! Which region each word came from: attention traces as JSON and as a picture.

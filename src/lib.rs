@@ -1,0 +1,29 @@
+//! patchword: train an image captioner, caption folders with it, and see which region each word
+//! came from.
+//!
+//! A patch-based vision encoder turns an image into a sequence of features; a causal text decoder
+//! reads them through cross-attention; that attention shows where each word looked.
+//!
+//! Modules depend on each other in one direction only:
+//!
+//! ```text
+//! cli → {train, caption, evaluate, inspect} → {generate, data, checkpoint} → {model, text, image}
+//! ```
+//!
+//! [`model`] knows Burn and nothing else; [`generate`] knows token ids only; [`image`] and [`text`]
+//! are leaves. Only [`cli`] prints, draws progress bars or knows exit codes.
+#![warn(missing_docs)]
+#![forbid(unsafe_code)]
+
+pub mod caption;
+pub mod checkpoint;
+pub mod cli;
+pub mod data;
+pub mod device;
+pub mod evaluate;
+pub mod generate;
+pub mod image;
+pub mod inspect;
+pub mod model;
+pub mod text;
+pub mod train;

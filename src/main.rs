@@ -1,0 +1,2 @@
+//! The `patchword` binary.
+fn main() {}

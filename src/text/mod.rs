@@ -1,0 +1,1 @@
+//! Tokenizers and words: captions to token ids and back, word pieces merged into words. Knows no tensors.

@@ -1,0 +1,1 @@
+//! The training loop: loss, optimizer, schedule, exact resume, reports.
