@@ -1,1 +1,39 @@
-//! The one vision encoder and the one text decoder. Knows Burn only: no paths, no strings, no images.
+//! The one vision encoder and the one text decoder. Knows Burn only: no paths, no strings, no
+//! images.
+//!
+//! Dimension legend, used in every `# Shapes` section:
+//!
+//! | name       | meaning                                                         |
+//! |------------|-----------------------------------------------------------------|
+//! | `batch`    | images (or image × beam)                                        |
+//! | `patches`  | positions of the memory: patches, class token first if there    |
+//! | `seq`      | text positions                                                  |
+//! | `d_model`  | width of the stream at hand                                     |
+//! | `heads`    | attention heads                                                 |
+//! | `head_dim` | `d_model / heads`                                               |
+//! | `vocab`    | token ids                                                       |
+//!
+//! Masks follow Burn's polarity: `true` = hidden.
+
+mod attention;
+mod cache;
+mod captioner;
+mod config;
+mod decoder;
+mod encoder;
+mod feed_forward;
+mod init;
+mod noise;
+mod trace;
+
+pub use attention::{Attention, AttentionConfig, AttentionMask, KeyValue};
+pub use cache::DecoderCache;
+pub use captioner::Captioner;
+pub use config::{
+    Activation, CaptionerConfig, ConfigError, DecoderConfig, EncoderConfig, HeadKind,
+    NormPlacement, PatchPositions,
+};
+pub use decoder::TextDecoder;
+pub use encoder::VisionEncoder;
+pub use init::initialize;
+pub use trace::AttentionTrace;

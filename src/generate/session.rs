@@ -1,0 +1,64 @@
+//! A [`Captioner`] as a [`StepModel`]: cached decoding of one batch of images.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::{GenerateError, StepModel};
+use crate::model::{Captioner, DecoderCache};
+
+/// Cached decoding of one batch.
+pub struct Session<'a> {
+    model: &'a Captioner,
+    cache: DecoderCache,
+    rows: usize,
+    device: Device,
+}
+
+impl<'a> Session<'a> {
+    /// Starts decoding at most `capacity` tokens (prompt included) for each of `rows_per_image` rows
+    /// an image. `bucket` rounds lengths up where new shapes are dear (GPUs); 1 = exactly.
+    ///
+    /// # Shapes
+    /// `memory`: `[images, patches, memory_width]`, from [`Captioner::encode`].
+    pub fn new(
+        model: &'a Captioner,
+        memory: &Tensor<3>,
+        rows_per_image: usize,
+        capacity: usize,
+        bucket: usize,
+    ) -> Self {
+        let [images, _, _] = memory.dims();
+        Self {
+            model,
+            cache: model.start(memory, rows_per_image, capacity, bucket),
+            rows: images * rows_per_image,
+            device: memory.device(),
+        }
+    }
+}
+
+impl StepModel for Session<'_> {
+    fn vocab_size(&self) -> usize {
+        self.model.config().decoder.vocab_size
+    }
+
+    fn step(&mut self, ids: &[u32], seq: usize) -> Result<Vec<f32>, GenerateError> {
+        let room = self.cache.capacity() - self.cache.len();
+        if seq > room {
+            return Err(GenerateError::Config {
+                key: "max_new_tokens",
+                problem: format!(
+                    "no room for {seq} more tokens: the model has positions for {}",
+                    self.cache.capacity()
+                ),
+            });
+        }
+        let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+        let ids = Tensor::from_data(TensorData::new(ids, [self.rows, seq]), &self.device);
+        let logits = self.model.step(ids, &mut self.cache);
+        logits.try_into_vec_as::<f32>().map_err(|error| GenerateError::Device(error.to_string()))
+    }
+
+    fn reorder(&mut self, rows: &[usize]) {
+        self.cache.reorder(rows);
+    }
+}

@@ -1,0 +1,219 @@
+//! Every strategy against a mock model whose probabilities are written down.
+
+use std::collections::HashMap;
+
+use super::*;
+
+const END: u32 = 0;
+
+/// A model of next-token probabilities keyed by what was decoded after the begin token.
+struct Mock {
+    table: HashMap<Vec<u32>, Vec<f32>>,
+    vocab: usize,
+    fed: Vec<Vec<u32>>,
+    steps: usize,
+}
+
+impl Mock {
+    fn new(vocab: usize, rows: usize, table: &[(&[u32], &[f32])]) -> Self {
+        let table = table.iter().map(|(key, row)| (key.to_vec(), row.to_vec())).collect();
+        Self { table, vocab, fed: vec![Vec::new(); rows], steps: 0 }
+    }
+}
+
+impl StepModel for Mock {
+    fn vocab_size(&self) -> usize {
+        self.vocab
+    }
+
+    fn step(&mut self, ids: &[u32], seq: usize) -> Result<Vec<f32>, GenerateError> {
+        self.steps += 1;
+        let mut logits = Vec::new();
+        for (row, new) in self.fed.iter_mut().zip(ids.chunks(seq)) {
+            row.extend(new);
+            let uniform = vec![1.0 / self.vocab as f32; self.vocab];
+            let probabilities = self.table.get(&row[1..]).cloned().unwrap_or(uniform);
+            // Any constant may be added to logits.
+            logits.extend(probabilities.iter().map(|p: &f32| p.ln() + 3.0));
+        }
+        Ok(logits)
+    }
+
+    fn reorder(&mut self, rows: &[usize]) {
+        self.fed = rows.iter().map(|&row| self.fed[row].clone()).collect();
+    }
+}
+
+fn close(a: f32, b: f32) {
+    assert!((a - b).abs() < 1e-5, "{a} is not {b}");
+}
+
+#[test]
+fn greedy_follows_the_best_token_and_stops_at_the_end() {
+    let mut model = Mock::new(
+        4,
+        1,
+        &[
+            (&[], &[0.1, 0.2, 0.6, 0.1]),
+            (&[2], &[0.2, 0.5, 0.2, 0.1]),
+            (&[2, 1], &[0.9, 0.05, 0.03, 0.02]),
+        ],
+    );
+    let out = generate(&mut model, 1, &[3], END, &GenerateConfig::greedy(10)).unwrap();
+    assert_eq!(out[0].ids, [3, 2, 1, END]);
+    close(out[0].score, (0.6f32.ln() + 0.5f32.ln() + 0.9f32.ln()) / 3.0);
+    close(out[0].log_probabilities[1], 0.5f32.ln());
+    assert_eq!(model.steps, 3, "nothing is decoded after the end");
+}
+
+#[test]
+fn greedy_breaks_ties_by_the_smaller_id_and_stops_at_the_limit() {
+    let mut model = Mock::new(4, 1, &[(&[], &[0.1, 0.4, 0.4, 0.1]), (&[1], &[0.1, 0.1, 0.4, 0.4])]);
+    let out = generate(&mut model, 1, &[3], END, &GenerateConfig::greedy(2)).unwrap();
+    assert_eq!(out[0].ids, [3, 1, 2]);
+}
+
+#[test]
+fn rows_of_a_greedy_batch_end_by_themselves() {
+    // Row 0 ends at once; row 1 goes on with what row 0 never sees.
+    struct Two(Mock);
+    impl StepModel for Two {
+        fn vocab_size(&self) -> usize {
+            3
+        }
+        fn step(&mut self, ids: &[u32], seq: usize) -> Result<Vec<f32>, GenerateError> {
+            let mut logits = self.0.step(ids, seq)?;
+            if self.0.steps == 1 {
+                logits[0..3].copy_from_slice(&[5.0, 0.0, 0.0]);
+            }
+            Ok(logits)
+        }
+        fn reorder(&mut self, rows: &[usize]) {
+            self.0.reorder(rows);
+        }
+    }
+    let mut model = Two(Mock::new(
+        3,
+        2,
+        &[(&[], &[0.1, 0.8, 0.1]), (&[1], &[0.1, 0.1, 0.8]), (&[1, 2], &[0.9, 0.05, 0.05])],
+    ));
+    let out = generate(&mut model, 2, &[1], END, &GenerateConfig::greedy(5)).unwrap();
+    assert_eq!(out[0].ids, [1, END]);
+    assert_eq!(out[1].ids, [1, 1, 2, END]);
+}
+
+/// The garden path: the best first token leads to a worse sentence.
+fn garden() -> Vec<(&'static [u32], &'static [f32])> {
+    vec![
+        (&[], &[0.01, 0.54, 0.44, 0.01]),
+        (&[1], &[0.1, 0.3, 0.3, 0.3]),
+        (&[2], &[0.02, 0.02, 0.02, 0.94]),
+        (&[2, 3], &[0.97, 0.01, 0.01, 0.01]),
+        (&[1, 1], &[0.97, 0.01, 0.01, 0.01]),
+        (&[1, 2], &[0.97, 0.01, 0.01, 0.01]),
+        (&[1, 3], &[0.97, 0.01, 0.01, 0.01]),
+    ]
+}
+
+#[test]
+fn beams_find_what_greedy_misses() {
+    let config = GenerateConfig { num_beams: 2, max_new_tokens: 6, ..Default::default() };
+    let mut model = Mock::new(4, 2, &garden());
+    let out = generate(&mut model, 1, &[3], END, &config).unwrap();
+    assert_eq!(out[0].ids, [3, 2, 3, END]);
+    close(out[0].score, (0.44f32.ln() + 0.94f32.ln() + 0.97f32.ln()) / 3.0);
+    let mut model = Mock::new(4, 1, &garden());
+    let out = generate(&mut model, 1, &[3], END, &GenerateConfig::greedy(6)).unwrap();
+    assert_eq!(out[0].ids, [3, 1, 1, END]);
+}
+
+#[test]
+fn the_length_penalty_divides_by_the_length_to_its_power() {
+    // Ending at once has p = 0.4; going on for two tokens has p = 0.6 × 0.5 = 0.3.
+    let table: Vec<(&[u32], &[f32])> =
+        vec![(&[], &[0.4, 0.5999, 0.0001]), (&[1], &[0.5, 0.2499, 0.2501])];
+    let decode = |penalty: f32| {
+        let config = GenerateConfig {
+            num_beams: 1 + 0,
+            max_new_tokens: 2,
+            length_penalty: penalty,
+            early_stopping: false,
+        };
+        let config = GenerateConfig { num_beams: 2, ..config };
+        let mut model = Mock::new(4, 2, &table.iter().map(|(k, v)| (*k, *v)).collect::<Vec<_>>());
+        model.vocab = 4;
+        model.table.values_mut().for_each(|row| row.push(1e-9));
+        generate(&mut model, 1, &[2], END, &config).unwrap().remove(0)
+    };
+    let short = decode(0.0);
+    assert_eq!(short.ids, [2, END]);
+    close(short.score, 0.4f32.ln());
+    let long = decode(2.0);
+    assert_eq!(long.ids, [2, 1, END]);
+    close(long.score, (0.5999f32.ln() + 0.5f32.ln()) / 4.0);
+}
+
+#[test]
+fn beams_that_finish_early_wait_unless_told_to_stop() {
+    // Two hypotheses finish within two steps, but a longer one is better by far per token.
+    let table: Vec<(&[u32], &[f32])> = vec![
+        (&[], &[0.3, 0.4, 0.3]),
+        (&[1], &[0.34, 0.33, 0.33]),
+        (&[2], &[0.01, 0.01, 0.98]),
+        (&[1, 1], &[0.98, 0.01, 0.01]),
+        (&[2, 2], &[0.98, 0.01, 0.01]),
+    ];
+    let decode = |early_stopping: bool| {
+        let mut wide: Vec<(Vec<u32>, Vec<f32>)> =
+            table.iter().map(|(k, v)| (k.to_vec(), v.to_vec())).collect();
+        wide.iter_mut().for_each(|(_, row)| row.push(1e-9));
+        let wide: Vec<(&[u32], &[f32])> =
+            wide.iter().map(|(k, v)| (k.as_slice(), v.as_slice())).collect();
+        let mut model = Mock::new(4, 2, &wide);
+        let config =
+            GenerateConfig { num_beams: 2, max_new_tokens: 5, length_penalty: 1.0, early_stopping };
+        (generate(&mut model, 1, &[3], END, &config).unwrap().remove(0), model.steps)
+    };
+    let (patient, patient_steps) = decode(false);
+    assert_eq!(patient.ids, [3, 2, 2, END]);
+    let (_, hasty_steps) = decode(true);
+    assert!(hasty_steps <= patient_steps);
+}
+
+#[test]
+fn equal_scores_go_to_the_earlier_beam_and_the_smaller_id() {
+    let mut model = Mock::new(6, 2, &[(&[], &[0.0001, 0.2499, 0.2499, 0.2499, 0.25, 0.0002])]);
+    let config = GenerateConfig { num_beams: 2, max_new_tokens: 1, ..Default::default() };
+    let out = generate(&mut model, 1, &[5], END, &config).unwrap();
+    assert_eq!(out[0].ids, [5, 4]);
+    let mut model = Mock::new(6, 2, &[(&[], &[0.01, 0.24, 0.25, 0.25, 0.25, 0.0])]);
+    let out = generate(&mut model, 1, &[5], END, &config).unwrap();
+    assert_eq!(out[0].ids, [5, 2]);
+}
+
+#[test]
+fn configurations_out_of_range_are_named() {
+    let mut model = Mock::new(4, 1, &[]);
+    for (config, key) in [
+        (GenerateConfig { num_beams: 0, ..Default::default() }, "num_beams"),
+        (GenerateConfig { num_beams: 3, ..Default::default() }, "num_beams"),
+        (
+            GenerateConfig { max_new_tokens: 0, num_beams: 1, ..Default::default() },
+            "max_new_tokens",
+        ),
+        (
+            GenerateConfig { length_penalty: f32::NAN, num_beams: 1, ..Default::default() },
+            "length_penalty",
+        ),
+    ] {
+        let error = generate(&mut model, 1, &[1], END, &config).unwrap_err().to_string();
+        assert!(error.contains(key), "{error}");
+    }
+}
+
+#[test]
+fn logits_that_are_no_numbers_are_an_error() {
+    let mut model = Mock::new(4, 1, &[(&[], &[f32::NAN, 0.1, 0.1, 0.1])]);
+    let error = generate(&mut model, 1, &[1], END, &GenerateConfig::greedy(3)).unwrap_err();
+    assert!(error.to_string().contains("not finite"), "{error}");
+}

@@ -1,0 +1,177 @@
+//! Multi-head attention, the same module for self- and for cross-attention.
+//!
+//! Keys and values are projected apart from queries ([`Attention::key_value`]), so that a cache can
+//! hold them. There are two ways out: [`Attention::attend`], which uses the backend's fused
+//! operation when nobody looks, and [`Attention::attend_with_weights`], which also returns
+//! `softmax(QKᵀ/√head_dim)`.
+
+use burn::module::Module;
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::module::attention as fused_attention;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Bool, Device, Tensor, TensorData, activation};
+
+/// Shape of an [`Attention`] module.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionConfig {
+    /// Width of queries and of the output.
+    pub d_model: usize,
+    /// Width of what keys and values are read from.
+    pub d_memory: usize,
+    /// Number of heads; divides `d_model`.
+    pub num_heads: usize,
+    /// Whether query, key and value projections have biases.
+    pub qkv_bias: bool,
+}
+
+/// Projected keys and values, each `[batch, heads, length, head_dim]`.
+#[derive(Debug, Clone)]
+pub struct KeyValue {
+    /// Keys, `[batch, heads, length, head_dim]`.
+    pub key: Tensor<4>,
+    /// Values, `[batch, heads, length, head_dim]`.
+    pub value: Tensor<4>,
+}
+
+/// Which keys a query may not see.
+#[derive(Debug, Clone)]
+pub enum AttentionMask {
+    /// Every query sees every key.
+    None,
+    /// Query `i` of `seq` sees keys up to `length - seq + i`: causal, aligned at the end.
+    Causal,
+    /// Explicit, `true` = hidden, broadcast over batch and heads: `[1, 1, seq, length]`.
+    Hidden(Tensor<4, Bool>),
+}
+
+impl AttentionMask {
+    /// The mask of queries at positions `start..start + seq` over `length` keys of which query `i`
+    /// may see those at positions `0..=start + i`.
+    pub fn causal_from(start: usize, seq: usize, length: usize, device: &Device) -> Self {
+        if start + seq == length {
+            return if seq == 1 { Self::None } else { Self::Causal };
+        }
+        let hidden: Vec<bool> =
+            (0..seq).flat_map(|row| (0..length).map(move |col| col > start + row)).collect();
+        Self::Hidden(Tensor::from_data(TensorData::new(hidden, [1, 1, seq, length]), device))
+    }
+
+    fn hidden(&self, seq: usize, length: usize, device: &Device) -> Option<Tensor<4, Bool>> {
+        match self {
+            Self::None => None,
+            Self::Hidden(mask) => Some(mask.clone()),
+            Self::Causal => {
+                let start = length - seq;
+                let hidden: Vec<bool> = (0..seq)
+                    .flat_map(|row| (0..length).map(move |col| col > start + row))
+                    .collect();
+                Some(Tensor::from_data(TensorData::new(hidden, [1, 1, seq, length]), device))
+            }
+        }
+    }
+}
+
+/// Multi-head attention (Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>).
+#[derive(Module, Debug)]
+pub struct Attention {
+    query: Linear,
+    /// Keys then values, in one matrix.
+    key_value: Linear,
+    output: Linear,
+    num_heads: usize,
+}
+
+impl Attention {
+    pub(super) fn new(config: &AttentionConfig, device: &Device) -> Self {
+        let AttentionConfig { d_model, d_memory, num_heads, qkv_bias } = *config;
+        Self {
+            query: LinearConfig::new(d_model, d_model).with_bias(qkv_bias).init(device),
+            key_value: LinearConfig::new(d_memory, 2 * d_model).with_bias(qkv_bias).init(device),
+            output: LinearConfig::new(d_model, d_model).init(device),
+            num_heads,
+        }
+    }
+
+    /// Keys and values of `memory`, to be attended to by any number of queries.
+    ///
+    /// # Shapes
+    /// `memory`: `[batch, length, d_memory]`; result: `[batch, heads, length, head_dim]` each.
+    pub fn key_value(&self, memory: Tensor<3>) -> KeyValue {
+        let [batch, length, _] = memory.dims();
+        let joint = self.key_value.forward(memory);
+        let [_, _, double] = joint.dims();
+        let head_dim = double / 2 / self.num_heads;
+        let joint = joint.reshape([batch, length, 2 * self.num_heads, head_dim]).swap_dims(1, 2);
+        let key = joint.clone().narrow(1, 0, self.num_heads);
+        let value = joint.narrow(1, self.num_heads, self.num_heads);
+        KeyValue { key, value }
+    }
+
+    /// Attends from `x` to projected keys and values; nobody sees the weights.
+    ///
+    /// # Shapes
+    /// `x`: `[batch, seq, d_model]`; result the same.
+    pub fn attend(&self, x: Tensor<3>, memory: KeyValue, mask: &AttentionMask) -> Tensor<3> {
+        // Autodiff has no fused kernel and falls back to more passes than ours: keep it for
+        // inference.
+        if x.device().is_autodiff() {
+            return self.attend_with_weights(x, memory, mask).0;
+        }
+        let query = self.query(x);
+        let options = AttentionModuleOptions {
+            is_causal: matches!(mask, AttentionMask::Causal),
+            ..Default::default()
+        };
+        let hidden = match mask {
+            AttentionMask::Hidden(hidden) => {
+                let [batch, heads, _, _] = query.dims();
+                let [_, _, seq, length] = hidden.dims();
+                Some(hidden.clone().expand([batch, heads, seq, length]))
+            }
+            _ => None,
+        };
+        let context = fused_attention(query, memory.key, memory.value, hidden, None, options);
+        self.merge(context)
+    }
+
+    /// Attends from `x` to projected keys and values and returns the weights.
+    ///
+    /// # Shapes
+    /// `x`: `[batch, seq, d_model]`; result: `[batch, seq, d_model]` and weights
+    /// `[batch, heads, seq, length]` whose rows sum to 1.
+    pub fn attend_with_weights(
+        &self,
+        x: Tensor<3>,
+        memory: KeyValue,
+        mask: &AttentionMask,
+    ) -> (Tensor<3>, Tensor<4>) {
+        let device = x.device();
+        let query = self.query(x);
+        let [_, _, seq, head_dim] = query.dims();
+        let [_, _, length, _] = memory.key.dims();
+        // Scaling the queries touches fewer elements than scaling the scores.
+        let query = query.mul_scalar(1.0 / (head_dim as f64).sqrt());
+        let mut scores = query.matmul(memory.key.transpose());
+        if let Some(hidden) = mask.hidden(seq, length, &device) {
+            scores = scores.mask_fill(hidden, f32::NEG_INFINITY);
+        }
+        let weights = activation::softmax(scores, 3);
+        let context = weights.clone().matmul(memory.value);
+        (self.merge(context), weights)
+    }
+
+    /// `[batch, seq, d_model]` to queries `[batch, heads, seq, head_dim]`.
+    fn query(&self, x: Tensor<3>) -> Tensor<4> {
+        let [batch, seq, d_model] = x.dims();
+        self.query
+            .forward(x)
+            .reshape([batch, seq, self.num_heads, d_model / self.num_heads])
+            .swap_dims(1, 2)
+    }
+
+    /// `[batch, heads, seq, head_dim]` back to `[batch, seq, d_model]`, through the output map.
+    fn merge(&self, context: Tensor<4>) -> Tensor<3> {
+        let [batch, heads, seq, head_dim] = context.dims();
+        self.output.forward(context.swap_dims(1, 2).reshape([batch, seq, heads * head_dim]))
+    }
+}

@@ -1,0 +1,135 @@
+//! Encoder and decoder together.
+
+use burn::module::Module;
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::{Device, Int, Tensor};
+
+use super::cache::DecoderCache;
+use super::config::{CaptionerConfig, ConfigError};
+use super::decoder::TextDecoder;
+use super::encoder::VisionEncoder;
+use super::trace::AttentionTrace;
+
+/// An image captioner: a vision encoder and a text decoder that reads it by cross-attention.
+#[derive(Module, Debug)]
+pub struct Captioner {
+    encoder: VisionEncoder,
+    memory_projection: Option<Linear>,
+    decoder: TextDecoder,
+    #[module(skip)]
+    config: CaptionerConfig,
+}
+
+impl Captioner {
+    /// A captioner whose weights are placeholders: fill them with [`super::initialize`] or from a
+    /// checkpoint.
+    ///
+    /// # Errors
+    /// The key of `config` that cannot be built.
+    pub fn new(config: &CaptionerConfig, device: &Device) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let (from, to) = (config.encoder.d_model, config.decoder.d_model);
+        Ok(Self {
+            encoder: VisionEncoder::new(&config.encoder, device),
+            memory_projection: config
+                .decoder
+                .memory_projection
+                .then(|| LinearConfig::new(from, to).init(device)),
+            decoder: TextDecoder::new(&config.decoder, config.memory_width(), device),
+            config: config.clone(),
+        })
+    }
+
+    /// The shape of this model.
+    pub fn config(&self) -> &CaptionerConfig {
+        &self.config
+    }
+
+    /// Encodes images into the memory that cross-attention reads.
+    ///
+    /// # Shapes
+    /// `pixels`: `[batch, 3, image_height, image_width]`, normalised; result:
+    /// `[batch, patches, memory_width]`.
+    pub fn encode(&self, pixels: Tensor<4>) -> Tensor<3> {
+        self.project(self.encoder.forward(pixels))
+    }
+
+    /// As [`Self::encode`], with no gradient to the encoder: a frozen encoder costs a forward pass.
+    pub fn encode_frozen(&self, pixels: Tensor<4>) -> Tensor<3> {
+        let features = self.encoder.valid().forward(pixels.without_autodiff());
+        self.project(features.autodiff())
+    }
+
+    fn project(&self, features: Tensor<3>) -> Tensor<3> {
+        match &self.memory_projection {
+            Some(projection) => projection.forward(features),
+            None => features,
+        }
+    }
+
+    /// Teacher forcing: logits of each next token.
+    ///
+    /// # Shapes
+    /// `ids`: `[batch × k, seq]`, the `k` captions of an image side by side; `memory`:
+    /// `[batch, patches, memory_width]`; result: `[batch × k, seq, vocab]`.
+    pub fn decode(&self, ids: Tensor<2, Int>, memory: Tensor<3>) -> Tensor<3> {
+        self.decoder.logits(self.decoder.states(ids, memory))
+    }
+
+    /// Teacher forcing for chosen positions only: logits of the next token at `positions` of the
+    /// flattened `[batch × seq]`.
+    ///
+    /// # Shapes
+    /// `ids`: `[batch × k, seq]`, the `k` captions of an image side by side; `memory`:
+    /// `[batch, patches, memory_width]`; `positions`: `[n]`; result: `[n, vocab]`.
+    pub fn decode_at(
+        &self,
+        ids: Tensor<2, Int>,
+        memory: Tensor<3>,
+        positions: Tensor<1, Int>,
+    ) -> Tensor<2> {
+        let states = self.decoder.states(ids, memory);
+        let [batch, seq, d_model] = states.dims();
+        let [chosen] = positions.dims();
+        let states = states.reshape([batch * seq, d_model]).select(0, positions);
+        let logits = self.decoder.logits(states.reshape([1, chosen, d_model]));
+        let [_, _, vocab] = logits.dims();
+        logits.reshape([chosen, vocab])
+    }
+
+    /// Teacher forcing with every attention weight on the way.
+    ///
+    /// # Shapes
+    /// As [`Self::decode`].
+    pub fn decode_with_trace(
+        &self,
+        ids: Tensor<2, Int>,
+        memory: Tensor<3>,
+    ) -> (Tensor<3>, AttentionTrace) {
+        let (states, trace) = self.decoder.states_with_trace(ids, memory);
+        (self.decoder.logits(states), trace)
+    }
+
+    /// Starts cached decoding of at most `capacity` tokens a row, `rows_per_image` rows an image
+    /// side by side. Lengths are read in multiples of `bucket` (1 = exactly).
+    ///
+    /// # Shapes
+    /// `memory`: `[batch, patches, memory_width]`.
+    pub fn start(
+        &self,
+        memory: &Tensor<3>,
+        rows_per_image: usize,
+        capacity: usize,
+        bucket: usize,
+    ) -> DecoderCache {
+        self.decoder.start(memory, rows_per_image, capacity, bucket)
+    }
+
+    /// Decodes `ids` after what the cache holds; logits of the last position.
+    ///
+    /// # Shapes
+    /// `ids`: `[rows, seq]`; result: `[rows, vocab]`.
+    pub fn step(&self, ids: Tensor<2, Int>, cache: &mut DecoderCache) -> Tensor<2> {
+        self.decoder.step(ids, cache)
+    }
+}

@@ -1,0 +1,313 @@
+//! What varies between captioners: every checkpoint we run is a value of [`CaptionerConfig`].
+
+use serde::{Deserialize, Serialize};
+
+/// Why a model configuration cannot be built.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("`{key}`: {problem}")]
+pub struct ConfigError {
+    /// The key at fault, dotted from the model's root (`encoder.num_heads`).
+    pub key: String,
+    /// What is wrong and what was expected.
+    pub problem: String,
+}
+
+impl ConfigError {
+    fn new(key: &str, problem: impl Into<String>) -> Self {
+        Self { key: key.into(), problem: problem.into() }
+    }
+}
+
+/// Non-linearity of the feed-forward blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// GELU with the error function (Hendrycks & Gimpel 2016): ViT, BERT, BLIP, our own models.
+    #[default]
+    Gelu,
+    /// GELU's tanh approximation (`gelu_new`): GPT-2.
+    GeluTanh,
+    /// Rectified linear unit.
+    Relu,
+}
+
+/// Where layer norm stands in a residual block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum NormPlacement {
+    /// `x + f(norm(x))`: ViT, GPT-2, our own models.
+    #[default]
+    Pre,
+    /// `norm(x + f(x))`: BERT, BLIP's text decoder.
+    Post,
+}
+
+/// Position information of image patches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum PatchPositions {
+    /// A learned vector for each position (ViT, Dosovitskiy et al. 2021).
+    #[default]
+    Learned,
+    /// Fixed 2-D sine-cosine vectors (Vaswani et al. 2017; in two dimensions as in MoCo v3).
+    SinCos,
+}
+
+/// How decoder states become logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadKind {
+    /// The token embedding, transposed (GPT-2, our own models).
+    #[default]
+    Tied,
+    /// A matrix of its own.
+    Untied,
+    /// BERT's: dense, activation, layer norm, then the tied embedding and a bias.
+    TransformTied,
+    /// BERT's transform with a matrix of its own.
+    TransformUntied,
+}
+
+/// The vision encoder: patch embedding and a stack of self-attention layers
+/// (ViT, <https://arxiv.org/abs/2010.11929>).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EncoderConfig {
+    /// Input height in pixels, a multiple of `patch_size`.
+    pub image_height: usize,
+    /// Input width in pixels, a multiple of `patch_size`.
+    pub image_width: usize,
+    /// Side of a square patch in pixels.
+    pub patch_size: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Number of layers.
+    pub num_layers: usize,
+    /// Attention heads; divides `d_model`.
+    pub num_heads: usize,
+    /// Hidden width of the feed-forward blocks.
+    pub d_ff: usize,
+    /// Whether a learned class token stands before the patches.
+    pub class_token: bool,
+    /// Whether a layer norm follows the last layer.
+    pub final_norm: bool,
+    /// Whether query, key and value projections have biases.
+    pub qkv_bias: bool,
+    /// Non-linearity of the feed-forward blocks.
+    pub activation: Activation,
+    /// Epsilon of the layer norms.
+    pub layer_norm_epsilon: f64,
+    /// Position information.
+    pub positions: PatchPositions,
+    /// Dropout on the embeddings and on each residual branch, in `[0, 1)`; training only.
+    pub dropout: f64,
+    /// Stochastic depth (Huang et al. 2016): rate at the last layer, rising linearly from 0 at the
+    /// first, in `[0, 1)`; training only.
+    pub drop_path: f64,
+}
+
+impl Default for EncoderConfig {
+    fn default() -> Self {
+        Self {
+            image_height: 224,
+            image_width: 224,
+            patch_size: 16,
+            d_model: 384,
+            num_layers: 6,
+            num_heads: 6,
+            d_ff: 1536,
+            class_token: false,
+            final_norm: true,
+            qkv_bias: true,
+            activation: Activation::default(),
+            layer_norm_epsilon: 1e-6,
+            positions: PatchPositions::default(),
+            dropout: 0.0,
+            drop_path: 0.0,
+        }
+    }
+}
+
+impl EncoderConfig {
+    /// Rows and columns of the patch grid.
+    pub fn grid(&self) -> [usize; 2] {
+        [self.image_height / self.patch_size, self.image_width / self.patch_size]
+    }
+
+    /// Patches of one image.
+    pub fn num_patches(&self) -> usize {
+        let [rows, cols] = self.grid();
+        rows * cols
+    }
+
+    /// Positions before the first patch (1 with a class token, else 0).
+    pub fn num_prefix(&self) -> usize {
+        usize::from(self.class_token)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        positive("encoder.patch_size", self.patch_size)?;
+        for (key, pixels) in
+            [("encoder.image_height", self.image_height), ("encoder.image_width", self.image_width)]
+        {
+            if pixels == 0 || !pixels.is_multiple_of(self.patch_size) {
+                return Err(ConfigError::new(
+                    key,
+                    format!(
+                        "{pixels} pixels; expected a positive multiple of patch_size = {}",
+                        self.patch_size
+                    ),
+                ));
+            }
+        }
+        positive("encoder.num_layers", self.num_layers)?;
+        positive("encoder.d_ff", self.d_ff)?;
+        heads("encoder", self.d_model, self.num_heads)?;
+        if self.positions == PatchPositions::SinCos && !self.d_model.is_multiple_of(4) {
+            return Err(ConfigError::new(
+                "encoder.d_model",
+                format!("{}; 2-D sin-cos positions need a multiple of 4", self.d_model),
+            ));
+        }
+        epsilon("encoder.layer_norm_epsilon", self.layer_norm_epsilon)?;
+        rate("encoder.dropout", self.dropout)?;
+        rate("encoder.drop_path", self.drop_path)
+    }
+}
+
+/// The causal text decoder with cross-attention in every layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DecoderConfig {
+    /// Number of token ids.
+    pub vocab_size: usize,
+    /// Longest sequence, in tokens, the begin token included.
+    pub max_positions: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Number of layers.
+    pub num_layers: usize,
+    /// Attention heads, of self- and of cross-attention; divides `d_model`.
+    pub num_heads: usize,
+    /// Hidden width of the feed-forward blocks.
+    pub d_ff: usize,
+    /// Where layer norm stands.
+    pub norm: NormPlacement,
+    /// Whether a layer norm follows the embeddings (BERT).
+    pub embedding_norm: bool,
+    /// Whether a layer norm follows the last layer (GPT-2).
+    pub final_norm: bool,
+    /// Non-linearity of the feed-forward blocks and of a transform head.
+    pub activation: Activation,
+    /// Epsilon of the layer norms.
+    pub layer_norm_epsilon: f64,
+    /// First row of the position table that a sequence uses (RoBERTa: 2).
+    pub position_offset: usize,
+    /// Whether a projection carries the encoder's width to the decoder's before cross-attention
+    /// (`enc_to_dec_proj`). Without it, cross-attention's own projections read the encoder's width.
+    pub memory_projection: bool,
+    /// How states become logits.
+    pub head: HeadKind,
+    /// Whether the head has a bias.
+    pub head_bias: bool,
+    /// Dropout on the embeddings and on each residual branch, in `[0, 1)`; training only.
+    pub dropout: f64,
+}
+
+impl Default for DecoderConfig {
+    fn default() -> Self {
+        Self {
+            vocab_size: 8000,
+            max_positions: 64,
+            d_model: 384,
+            num_layers: 4,
+            num_heads: 6,
+            d_ff: 1536,
+            norm: NormPlacement::default(),
+            embedding_norm: false,
+            final_norm: true,
+            activation: Activation::default(),
+            layer_norm_epsilon: 1e-6,
+            position_offset: 0,
+            memory_projection: false,
+            head: HeadKind::default(),
+            head_bias: false,
+            dropout: 0.1,
+        }
+    }
+}
+
+impl DecoderConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        positive("decoder.vocab_size", self.vocab_size)?;
+        if self.max_positions < 2 {
+            return Err(ConfigError::new(
+                "decoder.max_positions",
+                format!("{}; expected at least 2", self.max_positions),
+            ));
+        }
+        positive("decoder.num_layers", self.num_layers)?;
+        positive("decoder.d_ff", self.d_ff)?;
+        heads("decoder", self.d_model, self.num_heads)?;
+        epsilon("decoder.layer_norm_epsilon", self.layer_norm_epsilon)?;
+        rate("decoder.dropout", self.dropout)
+    }
+}
+
+/// A whole captioner.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct CaptionerConfig {
+    /// The vision encoder.
+    pub encoder: EncoderConfig,
+    /// The text decoder.
+    pub decoder: DecoderConfig,
+}
+
+impl CaptionerConfig {
+    /// Checks that a model of this shape can be built.
+    ///
+    /// # Errors
+    /// The first key at fault, with what was expected.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.encoder.validate()?;
+        self.decoder.validate()
+    }
+
+    /// Width that cross-attention's key and value projections read.
+    pub fn memory_width(&self) -> usize {
+        if self.decoder.memory_projection { self.decoder.d_model } else { self.encoder.d_model }
+    }
+}
+
+fn positive(key: &str, value: usize) -> Result<(), ConfigError> {
+    if value == 0 { Err(ConfigError::new(key, "0; expected at least 1")) } else { Ok(()) }
+}
+
+fn heads(part: &str, d_model: usize, num_heads: usize) -> Result<(), ConfigError> {
+    positive(&format!("{part}.d_model"), d_model)?;
+    positive(&format!("{part}.num_heads"), num_heads)?;
+    if !d_model.is_multiple_of(num_heads) {
+        return Err(ConfigError::new(
+            &format!("{part}.num_heads"),
+            format!("{num_heads} heads do not divide d_model = {d_model}"),
+        ));
+    }
+    Ok(())
+}
+
+fn epsilon(key: &str, value: f64) -> Result<(), ConfigError> {
+    if value.is_finite() && value > 0.0 {
+        Ok(())
+    } else {
+        Err(ConfigError::new(key, format!("{value}; expected a small positive number")))
+    }
+}
+
+fn rate(key: &str, value: f64) -> Result<(), ConfigError> {
+    if (0.0..1.0).contains(&value) {
+        Ok(())
+    } else {
+        Err(ConfigError::new(key, format!("{value}; expected a rate in [0, 1)")))
+    }
+}

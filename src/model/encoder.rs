@@ -1,0 +1,148 @@
+//! The vision encoder: an image becomes a sequence of patch features.
+
+use burn::module::{Module, Param};
+use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::attention::{Attention, AttentionConfig, AttentionMask};
+use super::config::{EncoderConfig, PatchPositions};
+use super::feed_forward::FeedForward;
+use super::noise::{drop_path, dropout};
+
+/// ViT (Dosovitskiy et al. 2021, <https://arxiv.org/abs/2010.11929>).
+#[derive(Module, Debug)]
+pub struct VisionEncoder {
+    patch_embedding: Linear,
+    class_token: Option<Param<Tensor<2>>>,
+    /// `[prefix + patches, d_model]`; absent where positions are computed.
+    position_embedding: Option<Param<Tensor<2>>>,
+    layers: Vec<EncoderLayer>,
+    final_norm: Option<LayerNorm>,
+    #[module(skip)]
+    config: EncoderConfig,
+}
+
+impl VisionEncoder {
+    pub(super) fn new(config: &EncoderConfig, device: &Device) -> Self {
+        let inputs = 3 * config.patch_size * config.patch_size;
+        let positions = config.num_prefix() + config.num_patches();
+        let learned = config.positions == PatchPositions::Learned;
+        Self {
+            patch_embedding: LinearConfig::new(inputs, config.d_model).init(device),
+            class_token: config.class_token.then(|| table(1, config.d_model, device)),
+            position_embedding: learned.then(|| table(positions, config.d_model, device)),
+            layers: (0..config.num_layers).map(|l| EncoderLayer::new(config, l, device)).collect(),
+            final_norm: config.final_norm.then(|| norm(config, device)),
+            config: config.clone(),
+        }
+    }
+
+    /// Turns images into features.
+    ///
+    /// # Shapes
+    /// `pixels`: `[batch, 3, image_height, image_width]`, normalised;
+    /// result: `[batch, patches, d_model]`, a class token (if any) first.
+    pub fn forward(&self, pixels: Tensor<4>) -> Tensor<3> {
+        let mut x = self.embed(pixels);
+        for layer in &self.layers {
+            x = layer.forward(x);
+        }
+        match &self.final_norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        }
+    }
+
+    fn embed(&self, pixels: Tensor<4>) -> Tensor<3> {
+        let [batch, channels, _, _] = pixels.dims();
+        let [rows, cols] = self.config.grid();
+        let side = self.config.patch_size;
+        // A convolution whose stride is its kernel is one matrix product over flattened patches.
+        let patches: Tensor<6> = pixels.reshape([batch, channels, rows, side, cols, side]);
+        let patches = patches.permute([0, 2, 4, 1, 3, 5]).reshape([
+            batch,
+            rows * cols,
+            channels * side * side,
+        ]);
+        let mut x = self.patch_embedding.forward(patches);
+        if let Some(token) = &self.class_token {
+            let [_, d_model] = token.dims();
+            let token = token.val().reshape([1, 1, d_model]).expand([batch, 1, d_model]);
+            x = Tensor::cat(vec![token, x], 1);
+        }
+        let device = x.device();
+        let positions = match &self.position_embedding {
+            Some(table) => table.val(),
+            None => sin_cos(&self.config, &device),
+        };
+        dropout(x + positions.unsqueeze::<3>(), self.config.dropout)
+    }
+}
+
+/// One pre-norm layer: `x + attention(norm(x))`, `x + feed_forward(norm(x))`.
+#[derive(Module, Debug)]
+pub struct EncoderLayer {
+    attention_norm: LayerNorm,
+    attention: Attention,
+    feed_forward_norm: LayerNorm,
+    feed_forward: FeedForward,
+    dropout: f64,
+    drop_path: f64,
+}
+
+impl EncoderLayer {
+    fn new(config: &EncoderConfig, index: usize, device: &Device) -> Self {
+        let attention = AttentionConfig {
+            d_model: config.d_model,
+            d_memory: config.d_model,
+            num_heads: config.num_heads,
+            qkv_bias: config.qkv_bias,
+        };
+        let depth = index as f64 / (config.num_layers.max(2) - 1) as f64;
+        Self {
+            attention_norm: norm(config, device),
+            attention: Attention::new(&attention, device),
+            feed_forward_norm: norm(config, device),
+            feed_forward: FeedForward::new(config.d_model, config.d_ff, config.activation, device),
+            dropout: config.dropout,
+            drop_path: config.drop_path * depth,
+        }
+    }
+
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let normed = self.attention_norm.forward(x.clone());
+        let memory = self.attention.key_value(normed.clone());
+        let branch = self.attention.attend(normed, memory, &AttentionMask::None);
+        let x = x + drop_path(dropout(branch, self.dropout), self.drop_path);
+        let branch = self.feed_forward.forward(self.feed_forward_norm.forward(x.clone()));
+        x + drop_path(dropout(branch, self.dropout), self.drop_path)
+    }
+}
+
+fn norm(config: &EncoderConfig, device: &Device) -> LayerNorm {
+    LayerNormConfig::new(config.d_model).with_epsilon(config.layer_norm_epsilon).init(device)
+}
+
+/// A learned table of vectors, `[rows, d_model]`, filled by [`super::initialize`].
+pub(super) fn table(rows: usize, d_model: usize, device: &Device) -> Param<Tensor<2>> {
+    burn::nn::Initializer::Zeros.init([rows, d_model], device)
+}
+
+/// Fixed positions `[prefix + patches, d_model]`: a quarter of the channels each for sine and
+/// cosine of the row and of the column, wavelengths from 2π to 10000·2π; zeros for the class token.
+fn sin_cos(config: &EncoderConfig, device: &Device) -> Tensor<2> {
+    let [rows, cols] = config.grid();
+    let quarter = config.d_model / 4;
+    let mut values = vec![0.0f32; config.num_prefix() * config.d_model];
+    for row in 0..rows {
+        for col in 0..cols {
+            for position in [row, col] {
+                let angle = |k: usize| position as f64 / 10_000f64.powf(k as f64 / quarter as f64);
+                values.extend((0..quarter).map(|k| angle(k).sin() as f32));
+                values.extend((0..quarter).map(|k| angle(k).cos() as f32));
+            }
+        }
+    }
+    let positions = config.num_prefix() + rows * cols;
+    Tensor::from_data(TensorData::new(values, [positions, config.d_model]), device)
+}
