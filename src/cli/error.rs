@@ -69,7 +69,7 @@ impl CliError {
 
     fn causes(&self) -> impl Iterator<Item = &(dyn Error + 'static)> {
         let first = self.source.as_deref().map(|source| source as &(dyn Error + 'static));
-        std::iter::successors(first, |cause| cause.source())
+        std::iter::successors(first, |&cause| cause.source())
     }
 
     /// The causes as text. A transparent wrapper says what its cause says, so a line that says no
@@ -116,7 +116,7 @@ impl<T, E: Error + Send + Sync + 'static> Context<T> for Result<T, E> {
 
 /// The hint that an error of the library carries, wherever it is in the chain.
 fn known_hint(error: &(dyn Error + 'static)) -> Option<String> {
-    std::iter::successors(Some(error), |cause| cause.source())
+    std::iter::successors(Some(error), |&cause| cause.source())
         .find_map(|cause| cause.downcast_ref::<DeviceError>().and_then(DeviceError::hint))
 }
 
