@@ -1,0 +1,180 @@
+//! Errors as a user reads them: what failed, the causes below it, and what to do.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use clap::builder::styling::AnsiColor;
+
+use super::console::Console;
+use crate::device::DeviceError;
+
+/// The exit code of a command that failed.
+pub const EXIT_FAILED: u8 = 1;
+/// The exit code for arguments that make no sense, the same that clap uses.
+pub const EXIT_USAGE: u8 = 2;
+
+/// A failure on its way to the user.
+///
+/// Every error of the library becomes one with `?`. [`Context::context`] adds what was being done,
+/// [`CliError::hint`] what to do about it.
+#[derive(Debug)]
+pub struct CliError {
+    /// What failed: one line, without a full stop.
+    pub message: String,
+    /// Its cause, printed below with the causes of the cause.
+    pub source: Option<Box<dyn Error + Send + Sync>>,
+    /// What the user can do about it.
+    pub hint: Option<String>,
+    /// The exit code, [`EXIT_FAILED`] unless said otherwise.
+    pub code: u8,
+}
+
+impl CliError {
+    /// A failure with nothing below it.
+    pub fn new(message: impl fmt::Display) -> Self {
+        Self { message: message.to_string(), source: None, hint: None, code: EXIT_FAILED }
+    }
+
+    /// Arguments that each are well-formed but make no sense together: exit code 2.
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Self { code: EXIT_USAGE, ..Self::new(message) }
+    }
+
+    /// The same with a hint, instead of the one it has.
+    pub fn hint(self, hint: impl fmt::Display) -> Self {
+        Self { hint: Some(hint.to_string()), ..self }
+    }
+
+    /// Whether this is a reader of our output that went away.
+    pub fn is_broken_pipe(&self) -> bool {
+        self.causes().any(|cause| {
+            let error = cause.downcast_ref::<io::Error>();
+            error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+        })
+    }
+
+    /// Prints the error, its causes and its hint on stderr.
+    pub fn print(&self, console: &Console) {
+        let error = console.paint("error:", AnsiColor::Red);
+        console.error_line(format_args!("{error} {}", self.message));
+        for cause in self.cause_lines() {
+            console.error_line(format_args!("  caused by: {cause}"));
+        }
+        if let Some(hint) = &self.hint {
+            let label = console.paint("hint:", AnsiColor::Cyan);
+            console.error_line(format_args!("{label} {hint}"));
+        }
+    }
+
+    fn causes(&self) -> impl Iterator<Item = &(dyn Error + 'static)> {
+        let first = self.source.as_deref().map(|source| source as &(dyn Error + 'static));
+        std::iter::successors(first, |&cause| cause.source())
+    }
+
+    /// The causes as text. A transparent wrapper says what its cause says, so a line that says no
+    /// more than the one above it is left out.
+    fn cause_lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        for cause in self.causes() {
+            let line = cause.to_string();
+            if line != *lines.last().unwrap_or(&self.message) {
+                lines.push(line);
+            }
+        }
+        lines
+    }
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for CliError {
+    fn from(error: E) -> Self {
+        // Kept whole as the source, so that a caller can still tell what it was; printing leaves
+        // out the line that repeats the message.
+        Self {
+            message: error.to_string(),
+            hint: known_hint(&error),
+            source: Some(Box::new(error)),
+            code: EXIT_FAILED,
+        }
+    }
+}
+
+/// Says what was being done when an error came up.
+pub trait Context<T> {
+    /// Puts `message` above the error, which becomes its cause.
+    ///
+    /// # Errors
+    /// The error of `self`, with the message.
+    fn context(self, message: impl fmt::Display) -> Result<T, CliError>;
+}
+
+impl<T, E: Error + Send + Sync + 'static> Context<T> for Result<T, E> {
+    fn context(self, message: impl fmt::Display) -> Result<T, CliError> {
+        self.map_err(|error| CliError { message: message.to_string(), ..CliError::from(error) })
+    }
+}
+
+/// The hint that an error of the library carries, wherever it is in the chain.
+fn known_hint(error: &(dyn Error + 'static)) -> Option<String> {
+    std::iter::successors(Some(error), |&cause| cause.source())
+        .find_map(|cause| cause.downcast_ref::<DeviceError>().and_then(DeviceError::hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("config.toml cannot be read")]
+    struct Outer(#[source] Inner);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("line 3: expected a number")]
+    struct Inner;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error(transparent)]
+    struct Wrapper(Outer);
+
+    fn lines(error: &CliError) -> (String, Vec<String>) {
+        (error.message.clone(), error.cause_lines())
+    }
+
+    #[test]
+    fn an_error_becomes_a_message_and_its_causes() {
+        let error = CliError::from(Outer(Inner));
+        assert_eq!(
+            lines(&error),
+            ("config.toml cannot be read".into(), vec!["line 3: expected a number".into()])
+        );
+        assert_eq!(lines(&CliError::from(Wrapper(Outer(Inner)))), lines(&error));
+        assert_eq!(error.code, EXIT_FAILED);
+        assert_eq!(error.hint, None);
+    }
+
+    #[test]
+    fn context_goes_above_the_error() {
+        let error = Err::<(), _>(Inner).context("cannot train").unwrap_err();
+        assert_eq!(
+            lines(&error),
+            ("cannot train".into(), vec!["line 3: expected a number".into()])
+        );
+    }
+
+    #[test]
+    fn the_hint_of_a_library_error_comes_along() {
+        let error = "flx".parse::<crate::device::DeviceRequest>().unwrap_err();
+        let hint = CliError::from(error).hint;
+        assert_eq!(hint.as_deref(), Some("did you mean `flex`?"));
+        let own = CliError::usage("no").hint("say yes");
+        assert_eq!((own.code, own.hint.as_deref()), (EXIT_USAGE, Some("say yes")));
+    }
+
+    #[test]
+    fn a_broken_pipe_is_seen_through_layers() {
+        let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(CliError::from(broken()).is_broken_pipe());
+        assert!(Err::<(), _>(broken()).context("printing").unwrap_err().is_broken_pipe());
+        assert!(!CliError::from(io::Error::from(io::ErrorKind::NotFound)).is_broken_pipe());
+    }
+}

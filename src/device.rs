@@ -1,1 +1,0 @@
-//! Compute devices: which adapters exist, which one is used, and why.
