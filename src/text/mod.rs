@@ -9,9 +9,11 @@ use std::path::PathBuf;
 
 mod merges;
 pub mod tokenizer;
+pub mod training;
 pub mod words;
 
-pub use tokenizer::{SpecialTokenNames, SpecialTokens, Tokenizer, TokenizerConfig, TokenizerKind};
+pub use tokenizer::{SpecialTokenNames, SpecialTokens, Tokenizer};
+pub use training::{TokenizerConfig, TokenizerKind};
 pub use words::Word;
 
 /// What can go wrong with a tokenizer.

@@ -285,7 +285,8 @@ fn finite(points: &[CurvePoint]) -> Vec<CurvePoint> {
 }
 
 /// A mean over a fiftieth of the points, half of them before and half after each point, so that the
-/// curve does not lag behind a loss that falls; the window narrows towards both ends.
+/// curve does not lag behind a loss that falls. The window narrows towards the first point, where
+/// losses fall fast, and is cut off at the last one, where one noisy value must not look like a turn.
 fn smoothed(points: &[CurvePoint]) -> Vec<CurvePoint> {
     let mut sums = vec![0.0];
     let mut total = 0.0;
@@ -294,8 +295,8 @@ fn smoothed(points: &[CurvePoint]) -> Vec<CurvePoint> {
         sums.push(total);
     }
     let smooth = |(index, point): (usize, &CurvePoint)| {
-        let half = (points.len() / 100).min(index).min(points.len() - 1 - index);
-        let (from, to) = (index - half, index + half + 1);
+        let half = (points.len() / 100).min(index);
+        let (from, to) = (index - half, (index + half + 1).min(points.len()));
         let mean = (sums[to] - sums[from]) / (to - from) as f64;
         // Losses near the largest number there is overflow the sums.
         let loss = if half > 0 && mean.is_finite() { mean } else { point.loss };
@@ -448,11 +449,12 @@ mod tests {
         let falling =
             points(&(0..500).map(|step| (step, 9.0 - step as f64 / 100.0)).collect::<Vec<_>>());
         for (smooth, raw) in smoothed(&falling).iter().zip(&falling) {
-            assert!((smooth.loss - raw.loss).abs() < 1e-9, "{smooth:?} for {raw:?}");
+            let allowed = if raw.step < 495 { 1e-9 } else { 0.026 };
+            assert!((smooth.loss - raw.loss).abs() < allowed, "{smooth:?} for {raw:?}");
         }
         let noisy: Vec<(u64, f64)> = (0..500).map(|step| (step, (step % 2) as f64)).collect();
         let smooth = smoothed(&points(&noisy));
-        assert!(smooth[100..400].iter().all(|point| (point.loss - 0.5).abs() < 0.1));
+        assert!(smooth[100..].iter().all(|point| (point.loss - 0.5).abs() < 0.1));
     }
 
     #[test]
