@@ -1,1 +1,99 @@
 //! Tokenizers and words: captions to token ids and back, word pieces merged into words. Knows no tensors.
+//!
+//! A [`Tokenizer`] is trained from captions or read from any Hugging Face `tokenizer.json`;
+//! [`Tokenizer::words`] turns the ids of a caption into the words a reader sees, with the tokens
+//! each of them was written with.
+
+use std::io;
+use std::path::PathBuf;
+
+mod merges;
+pub mod tokenizer;
+pub mod training;
+pub mod words;
+
+pub use tokenizer::{SpecialTokenNames, SpecialTokens, Tokenizer};
+pub use training::{TokenizerConfig, TokenizerKind};
+pub use words::Word;
+
+/// What can go wrong with a tokenizer.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// The file could not be read.
+    #[error("cannot read the tokenizer `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file could not be written.
+    #[error("cannot write the tokenizer `{}`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not a tokenizer.
+    #[error("`{}` is not a tokenizer in the format of Hugging Face's `tokenizer.json`: {reason}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What the reader of the format said.
+        reason: String,
+    },
+    /// None of the usual names of a special token is in the vocabulary.
+    #[error(
+        "`{}` has no {role} token: none of {tried} is in its vocabulary; name the token it uses",
+        path.display()
+    )]
+    NoSpecialToken {
+        /// The file.
+        path: PathBuf,
+        /// What the token is for: "begin-of-text", "end-of-text" or "padding".
+        role: &'static str,
+        /// The names that were looked for.
+        tried: String,
+    },
+    /// The special token that was asked for is not in the vocabulary.
+    #[error(
+        "`{}` has no token `{token}`, which was named as its {role} token",
+        path.display()
+    )]
+    UnknownSpecialToken {
+        /// The file.
+        path: PathBuf,
+        /// What the token is for: "begin-of-text", "end-of-text" or "padding".
+        role: &'static str,
+        /// The name that was given.
+        token: String,
+    },
+    /// There was nothing to learn from.
+    #[error("cannot train a tokenizer: there is no caption with any text in it")]
+    NoCaptions,
+    /// The vocabulary cannot hold what it must hold.
+    #[error(
+        "`vocab_size` = {asked} is too small: the special tokens and the {alphabet} need {needed}; \
+         set it to {needed} or more"
+    )]
+    VocabularyTooSmall {
+        /// The size asked for.
+        asked: usize,
+        /// The smallest size that works.
+        needed: usize,
+        /// What fills it.
+        alphabet: &'static str,
+    },
+    /// The tokenizer refused a text.
+    #[error("cannot tokenize the caption {caption:?}: {reason}")]
+    Encode {
+        /// The text.
+        caption: String,
+        /// What the tokenizer said.
+        reason: String,
+    },
+    /// The tokenizer could not be turned into JSON or back.
+    #[error("cannot assemble the tokenizer: {0}")]
+    Assemble(String),
+}

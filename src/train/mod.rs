@@ -1,1 +1,2 @@
 //! The training loop: loss, optimizer, schedule, exact resume, reports.
+pub mod curve;
