@@ -1,1 +1,191 @@
-//! Captioning as a stage: images in, captions out, in order. Knows nothing of files' formats.
+//! Captioning as a stage: images in, captions out, in the same order. Knows nothing of files: what
+//! reads them is handed in.
+
+use std::path::PathBuf;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+
+use ::image::RgbImage;
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::Serialize;
+
+use crate::checkpoint::Checkpoint;
+use crate::generate::{GenerateConfig, GenerateError, Generated, generate_from_memory};
+
+/// A word of a caption and how sure the model was of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WordProbability {
+    /// The word as it stands in the caption.
+    pub word: String,
+    /// Product of the probabilities of its tokens, in `[0, 1]`.
+    pub probability: f32,
+}
+
+/// A caption.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Caption {
+    /// The text.
+    pub caption: String,
+    /// Token ids: the begin token, the text, and the end token if it came.
+    pub token_ids: Vec<u32>,
+    /// Sum of log-probabilities over `length^length_penalty`.
+    pub score: f32,
+    /// Each word with its probability.
+    pub words: Vec<WordProbability>,
+}
+
+/// What became of one input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Captioned {
+    /// The input's name.
+    pub path: PathBuf,
+    /// Its caption, or why there is none.
+    pub result: Result<Caption, String>,
+}
+
+/// How images are batched.
+#[derive(Debug, Clone)]
+pub struct CaptionConfig {
+    /// Images decoded together, at least 1.
+    pub batch_size: usize,
+    /// How to decode.
+    pub generate: GenerateConfig,
+    /// Lengths are rounded up to a multiple of this on a GPU; 1 = exactly.
+    pub bucket: usize,
+    /// Threads that read images ahead, at least 1.
+    pub workers: usize,
+}
+
+/// Captions what `inputs` yields, reading each with `read` on threads ahead of the model, and hands
+/// every result to `emit` in the order of the inputs. An input that cannot be read is a result like
+/// any other.
+///
+/// # Errors
+/// A decoding configuration out of range, a failing device, or what `emit` returns.
+pub fn caption_all<E: From<GenerateError>>(
+    checkpoint: &Checkpoint,
+    device: &Device,
+    inputs: impl Iterator<Item = PathBuf> + Send,
+    read: &(dyn Fn(&PathBuf) -> Result<RgbImage, String> + Sync),
+    config: &CaptionConfig,
+    mut emit: impl FnMut(Captioned) -> Result<(), E>,
+) -> Result<(), E> {
+    config.generate.validate(checkpoint.model.config().decoder.vocab_size)?;
+    let workers = config.workers.max(1);
+    thread::scope(|scope| {
+        // Each reader has its own short queues: the order needs no sorting and memory stays bounded.
+        let mut queues = Vec::with_capacity(workers);
+        let mut readers = Vec::with_capacity(workers);
+        for _ in 0..workers {
+            let (give, take) = sync_channel::<PathBuf>(config.batch_size);
+            let (sender, receiver) = sync_channel(config.batch_size);
+            scope.spawn(move || {
+                for path in take {
+                    let pixels = read(&path).map(|image| checkpoint.preprocess.apply(&image));
+                    if sender.send((path, pixels)).is_err() {
+                        return;
+                    }
+                }
+            });
+            queues.push(give);
+            readers.push(receiver);
+        }
+        scope.spawn(move || {
+            for (index, path) in inputs.enumerate() {
+                if queues[index % workers].send(path).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut batch = Vec::with_capacity(config.batch_size);
+        for index in 0.. {
+            let Ok(item) = readers[index % workers].recv() else { break };
+            batch.push(item);
+            if batch.len() == config.batch_size.max(1) {
+                caption_batch(checkpoint, device, std::mem::take(&mut batch), config, &mut emit)?;
+            }
+        }
+        caption_batch(checkpoint, device, batch, config, &mut emit)
+    })
+}
+
+type Read = (PathBuf, Result<Vec<f32>, String>);
+
+fn caption_batch<E: From<GenerateError>>(
+    checkpoint: &Checkpoint,
+    device: &Device,
+    batch: Vec<Read>,
+    config: &CaptionConfig,
+    emit: &mut impl FnMut(Captioned) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut values = Vec::new();
+    let mut count = 0;
+    for (_, pixels) in &batch {
+        if let Ok(pixels) = pixels {
+            values.extend_from_slice(pixels);
+            count += 1;
+        }
+    }
+    let mut captions = Vec::new();
+    if count > 0 {
+        captions = caption_pixels(checkpoint, device, values, count, config)?;
+    }
+    let mut captions = captions.into_iter();
+    for (path, pixels) in batch {
+        let result = match pixels {
+            Ok(_) => captions.next().ok_or_else(|| "the model gave no caption".to_string()),
+            Err(reason) => Err(reason),
+        };
+        emit(Captioned { path, result })?;
+    }
+    Ok(())
+}
+
+/// Captions normalised pixels, `[count, 3, height, width]`.
+///
+/// # Errors
+/// A decoding configuration out of range or a failing device.
+pub fn caption_pixels(
+    checkpoint: &Checkpoint,
+    device: &Device,
+    pixels: Vec<f32>,
+    count: usize,
+    config: &CaptionConfig,
+) -> Result<Vec<Caption>, GenerateError> {
+    let preprocess = &checkpoint.preprocess;
+    let shape = [count, 3, preprocess.height, preprocess.width];
+    let memory = checkpoint.model.encode(Tensor::from_data(TensorData::new(pixels, shape), device));
+    let special = checkpoint.tokenizer.special_tokens();
+    let generated = generate_from_memory(
+        &checkpoint.model,
+        &memory,
+        &[special.bos],
+        special.eos,
+        &config.generate,
+        config.bucket,
+    )?;
+    Ok(generated.into_iter().map(|out| to_caption(checkpoint, out)).collect())
+}
+
+fn to_caption(checkpoint: &Checkpoint, out: Generated) -> Caption {
+    let tokenizer = &checkpoint.tokenizer;
+    let prompt = out.ids.len() - out.log_probabilities.len();
+    let words = tokenizer
+        .words(&out.ids)
+        .into_iter()
+        .map(|word| {
+            let sum: f32 = word
+                .tokens
+                .clone()
+                .filter_map(|at| out.log_probabilities.get(at.checked_sub(prompt)?))
+                .sum();
+            WordProbability { word: word.text, probability: sum.exp() }
+        })
+        .collect();
+    Caption {
+        caption: tokenizer.decode(&out.ids),
+        token_ids: out.ids,
+        score: out.score,
+        words,
+    }
+}

@@ -1,1 +1,289 @@
 //! Checkpoint folders: written atomically, read with every tensor accounted for.
+//!
+//! ```text
+//! config.json         model config and decoding defaults, with a format version
+//! model.safetensors   weights, names as the modules
+//! tokenizer.json      Hugging Face tokenizers format
+//! preprocessor.json   image size, resize mode, filter, mean, std
+//! training/           what resuming needs (`patchword train --resume`)
+//! README.md           model card
+//! ```
+
+pub mod atomic;
+pub mod tensors;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use crate::generate::GenerateConfig;
+use crate::image::PreprocessConfig;
+use crate::model::{Captioner, CaptionerConfig};
+use crate::text::{SpecialTokenNames, Tokenizer};
+use tensors::HostTensors;
+
+/// Version of the folder's format.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Why a checkpoint could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// A file could not be read or written.
+    #[error("{file}: {source}")]
+    Io {
+        /// The file or folder.
+        file: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// There is no checkpoint where one was named.
+    #[error("{folder}: no checkpoint here (expected config.json, or a run folder with best/ or last/)")]
+    NotFound {
+        /// The folder named.
+        folder: PathBuf,
+    },
+    /// A JSON file is damaged or has wrong keys.
+    #[error("{file}: {source}")]
+    Json {
+        /// The file.
+        file: PathBuf,
+        /// Line, column and cause.
+        source: serde_json::Error,
+    },
+    /// A file holds a value that cannot be used.
+    #[error("{file}: {problem}")]
+    Invalid {
+        /// The file.
+        file: PathBuf,
+        /// The key and what was expected.
+        problem: String,
+    },
+    /// A safetensors file is damaged.
+    #[error("{file}: not a whole safetensors file: {problem}")]
+    Tensors {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A tensor of the model is not in the file.
+    #[error("{file}: tensor `{tensor}` {shape:?} is missing")]
+    MissingTensor {
+        /// The file.
+        file: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The shape expected.
+        shape: Vec<usize>,
+    },
+    /// A tensor of the file is not in the model.
+    #[error("{file}: tensor `{tensor}` is not in a model of this config ({others} more like it)")]
+    UnexpectedTensor {
+        /// The file.
+        file: PathBuf,
+        /// The first such tensor's name.
+        tensor: String,
+        /// How many more there are.
+        others: usize,
+    },
+    /// A tensor has another shape than the config says.
+    #[error("{file}: tensor `{tensor}` has shape {found:?}; the config asks for {expected:?}")]
+    TensorShape {
+        /// The file.
+        file: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The shape in the file.
+        found: Vec<usize>,
+        /// The shape the config asks for.
+        expected: Vec<usize>,
+    },
+    /// A tensor has a type that weights don't come in.
+    #[error("{file}: tensor `{tensor}` is {found}; expected F32, F16 or BF16")]
+    TensorType {
+        /// The file.
+        file: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The type in the file.
+        found: String,
+    },
+    /// The tokenizer cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] crate::text::TextError),
+}
+
+impl CheckpointError {
+    /// A file that could not be read or written.
+    pub fn io(file: &Path, source: std::io::Error) -> Self {
+        Self::Io { file: file.into(), source }
+    }
+
+    pub(crate) fn tensors(file: &Path, error: impl std::fmt::Display) -> Self {
+        Self::Tensors { file: file.into(), problem: error.to_string() }
+    }
+}
+
+/// `config.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// Always `"patchword"`.
+    pub format: String,
+    /// [`FORMAT_VERSION`] at the time of writing.
+    pub version: u32,
+    /// The model's shape.
+    pub model: CaptionerConfig,
+    /// How to decode unless told otherwise.
+    #[serde(default)]
+    pub generate: GenerateConfig,
+}
+
+/// Everything that captioning needs.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// The folder it was read from.
+    pub folder: PathBuf,
+    /// The model, on the device asked for.
+    pub model: Captioner,
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// How photos become pixels.
+    pub preprocess: PreprocessConfig,
+    /// How to decode unless told otherwise.
+    pub generate: GenerateConfig,
+}
+
+/// The checkpoint folder that `path` names: itself, or of a run its `best`, else its `last`.
+///
+/// # Errors
+/// [`CheckpointError::NotFound`].
+pub fn locate(path: &Path) -> Result<PathBuf, CheckpointError> {
+    atomic::recover(path);
+    for candidate in [path.to_path_buf(), path.join("best"), path.join("last")] {
+        atomic::recover(&candidate);
+        if candidate.join("config.json").is_file() {
+            return Ok(candidate);
+        }
+    }
+    Err(CheckpointError::NotFound { folder: path.into() })
+}
+
+/// Reads a checkpoint folder.
+///
+/// # Errors
+/// The file, key or tensor at fault.
+pub fn load(path: &Path, device: &Device) -> Result<Checkpoint, CheckpointError> {
+    let folder = locate(path)?;
+    let config_path = folder.join("config.json");
+    let config: ConfigFile = read_json(&config_path)?;
+    let invalid =
+        |problem: String| CheckpointError::Invalid { file: config_path.clone(), problem };
+    if config.format != "patchword" {
+        return Err(invalid(format!("`format` is \"{}\"; expected \"patchword\"", config.format)));
+    }
+    if config.version > FORMAT_VERSION {
+        return Err(invalid(format!(
+            "`version` is {}; this patchword reads up to {FORMAT_VERSION}: update it",
+            config.version
+        )));
+    }
+    config.model.validate().map_err(|error| invalid(format!("model.{error}")))?;
+    let preprocess: PreprocessConfig = read_json(&folder.join("preprocessor.json"))?;
+    check_preprocess(&folder.join("preprocessor.json"), &preprocess, &config.model)?;
+    let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"), &SpecialTokenNames::default())?;
+    if tokenizer.vocab_size() > config.model.decoder.vocab_size {
+        return Err(CheckpointError::Invalid {
+            file: folder.join("tokenizer.json"),
+            problem: format!(
+                "{} tokens, but the model has {}: it belongs to another model",
+                tokenizer.vocab_size(),
+                config.model.decoder.vocab_size
+            ),
+        });
+    }
+    let weights_path = folder.join("model.safetensors");
+    let weights = tensors::read(&weights_path)?;
+    let model =
+        Captioner::new(&config.model, device).map_err(|error| invalid(format!("model.{error}")))?;
+    let model = tensors::apply(model, weights, &weights_path)?;
+    Ok(Checkpoint { folder, model, tokenizer, preprocess, generate: config.generate })
+}
+
+fn check_preprocess(
+    file: &Path,
+    preprocess: &PreprocessConfig,
+    model: &CaptionerConfig,
+) -> Result<(), CheckpointError> {
+    let invalid = |problem: String| CheckpointError::Invalid { file: file.into(), problem };
+    preprocess.validate().map_err(|error| invalid(error.to_string()))?;
+    let encoder = &model.encoder;
+    if (preprocess.height, preprocess.width) != (encoder.image_height, encoder.image_width) {
+        return Err(invalid(format!(
+            "makes {}×{} pixels, but the model reads {}×{}",
+            preprocess.width, preprocess.height, encoder.image_width, encoder.image_height
+        )));
+    }
+    Ok(())
+}
+
+/// What is written besides the weights.
+pub struct Contents<'a> {
+    /// The model's shape.
+    pub model: &'a CaptionerConfig,
+    /// How to decode unless told otherwise.
+    pub generate: &'a GenerateConfig,
+    /// The tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// How photos become pixels.
+    pub preprocess: &'a PreprocessConfig,
+    /// The model card, Markdown.
+    pub card: &'a str,
+}
+
+/// Fills an empty folder with a checkpoint; [`atomic::replace_folder`] makes it safe.
+///
+/// # Errors
+/// The file that could not be written.
+pub fn write_into(
+    folder: &Path,
+    contents: &Contents,
+    weights: &HostTensors,
+) -> Result<(), CheckpointError> {
+    let config = ConfigFile {
+        format: "patchword".into(),
+        version: FORMAT_VERSION,
+        model: contents.model.clone(),
+        generate: contents.generate.clone(),
+    };
+    write_json(&folder.join("config.json"), &config)?;
+    write_json(&folder.join("preprocessor.json"), contents.preprocess)?;
+    contents.tokenizer.save(&folder.join("tokenizer.json"))?;
+    let card = folder.join("README.md");
+    fs::write(&card, contents.card).map_err(|source| CheckpointError::io(&card, source))?;
+    let metadata = BTreeMap::from([("format".to_string(), "patchword".to_string())]);
+    tensors::write(&folder.join("model.safetensors"), weights, metadata)
+}
+
+/// Reads a JSON file.
+///
+/// # Errors
+/// The file, with line and column where its content is at fault.
+pub fn read_json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T, CheckpointError> {
+    let text = fs::read_to_string(file).map_err(|source| CheckpointError::io(file, source))?;
+    serde_json::from_str(&text).map_err(|source| CheckpointError::Json { file: file.into(), source })
+}
+
+/// Writes a JSON file, indented.
+///
+/// # Errors
+/// The file that could not be written.
+pub fn write_json<T: Serialize>(file: &Path, value: &T) -> Result<(), CheckpointError> {
+    let mut text = serde_json::to_string_pretty(value)
+        .map_err(|source| CheckpointError::Json { file: file.into(), source })?;
+    text.push('\n');
+    fs::write(file, text).map_err(|source| CheckpointError::io(file, source))
+}

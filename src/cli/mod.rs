@@ -12,11 +12,17 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+mod caption;
 mod completions;
 pub mod console;
+mod data;
 pub mod device;
 mod devices;
+mod inspect;
+mod stop;
+mod train;
 pub mod error;
+mod evaluate;
 mod panic;
 pub mod progress;
 
@@ -60,12 +66,22 @@ struct GlobalArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Train(train::TrainArgs),
+    Caption(caption::CaptionArgs),
+    Inspect(inspect::InspectArgs),
+    Evaluate(evaluate::EvaluateArgs),
+    Data(data::DataArgs),
     Devices(devices::DevicesArgs),
     Completions(completions::CompletionsArgs),
 }
 
 fn dispatch(command: Command, console: &Console) -> Result<Outcome, CliError> {
     match command {
+        Command::Train(arguments) => train::run(arguments, console),
+        Command::Caption(arguments) => caption::run(arguments, console),
+        Command::Inspect(arguments) => inspect::run(arguments, console),
+        Command::Evaluate(arguments) => evaluate::run(arguments, console),
+        Command::Data(arguments) => data::run(arguments, console),
         Command::Devices(arguments) => devices::run(arguments, console),
         Command::Completions(arguments) => completions::run(arguments, console),
     }

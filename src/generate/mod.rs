@@ -6,7 +6,7 @@ mod session;
 
 use serde::{Deserialize, Serialize};
 
-pub use session::Session;
+pub use session::{Session, generate_from_memory};
 
 /// What a decoding strategy needs of a model: logits of the next token for a fixed number of rows,
 /// an image's rows side by side.

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{GenerateError, StepModel};
+use super::{GenerateConfig, GenerateError, Generated, StepModel, generate};
 use crate::model::{Captioner, DecoderCache};
 
 /// Cached decoding of one batch.
@@ -61,4 +61,40 @@ impl StepModel for Session<'_> {
     fn reorder(&mut self, rows: &[usize]) {
         self.cache.reorder(rows);
     }
+}
+
+/// Captions encoded images: one sequence an image, after `prompt`.
+///
+/// # Shapes
+/// `memory`: `[images, patches, memory_width]`, from [`Captioner::encode`].
+///
+/// # Errors
+/// A configuration out of range (more tokens than the model has positions among them), a failing
+/// device, logits that are not finite.
+pub fn generate_from_memory(
+    model: &Captioner,
+    memory: &Tensor<3>,
+    prompt: &[u32],
+    end: u32,
+    config: &GenerateConfig,
+    bucket: usize,
+) -> Result<Vec<Generated>, GenerateError> {
+    let [images, _, _] = memory.dims();
+    // The last token decoded is never fed back.
+    let capacity = prompt.len() + config.max_new_tokens - 1;
+    let positions = model.config().decoder.max_positions;
+    if capacity > positions {
+        return Err(GenerateError::Config {
+            key: "max_new_tokens",
+            problem: format!(
+                "{} after a prompt of {}: the model has {positions} positions, so at most {}",
+                config.max_new_tokens,
+                prompt.len(),
+                (positions + 1).saturating_sub(prompt.len())
+            ),
+        });
+    }
+    let capacity = capacity.next_multiple_of(bucket.max(1)).min(positions);
+    let mut session = Session::new(model, memory, config.num_beams, capacity, bucket);
+    generate(&mut session, images, prompt, end, config)
 }

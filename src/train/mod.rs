@@ -1,2 +1,102 @@
 //! The training loop: loss, optimizer, schedule, exact resume, reports.
+
+mod card;
+mod config;
 pub mod curve;
+mod loss;
+mod metrics;
+mod optimizer;
+mod plan;
+mod run;
+mod schedule;
+mod state;
+mod validate;
+
+use std::path::PathBuf;
+
+pub use config::{DataConfig, LoopConfig, TokenizerSection, TrainConfig, TrainConfigError};
+pub use loss::cross_entropy;
+pub use optimizer::{AdamW, AdamWConfig};
+pub use plan::{MemoryEstimate, Plan};
+pub use run::{Event, Observer, Outcome, Sample, forward_loss, train};
+pub use schedule::ScheduleConfig;
+pub use validate::{Validation, validate};
+
+use crate::checkpoint::CheckpointError;
+use crate::data::DataError;
+use crate::generate::GenerateError;
+use crate::model::ConfigError;
+use crate::text::TextError;
+
+/// Why a training run stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The config cannot be used.
+    #[error(transparent)]
+    Config(#[from] TrainConfigError),
+    /// The data cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The tokenizer cannot be trained or read.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The model cannot be built.
+    #[error("model.{0}")]
+    Model(#[from] ConfigError),
+    /// A checkpoint could not be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A sample caption could not be decoded.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    /// A split that is needed has no images.
+    #[error("{path}: no usable images with captions in the {split} split")]
+    EmptySplit {
+        /// The data set.
+        path: PathBuf,
+        /// `train` or `val`.
+        split: &'static str,
+    },
+    /// The run's folder already holds a run.
+    #[error("{folder}: a run is here already, at step {step}")]
+    RunExists {
+        /// The run's folder.
+        folder: PathBuf,
+        /// How far it came.
+        step: u64,
+    },
+    /// A run cannot go on with what it was given.
+    #[error("{folder}: cannot resume: {problem}")]
+    CannotResume {
+        /// The checkpoint.
+        folder: PathBuf,
+        /// What differs or is damaged.
+        problem: String,
+    },
+    /// The loss is not a number.
+    #[error("the loss is {loss} at step {step}; {last_good}")]
+    NotFinite {
+        /// The step.
+        step: u64,
+        /// The loss.
+        loss: f64,
+        /// Where the last good checkpoint is.
+        last_good: String,
+    },
+    /// Too many images turned out to be unreadable.
+    #[error("{bad} of {seen} images could not be read, the first: {first}")]
+    TooManyBad {
+        /// Unreadable images.
+        bad: usize,
+        /// Images tried.
+        seen: usize,
+        /// The first of them with its reason.
+        first: String,
+    },
+    /// The device failed.
+    #[error("the device failed: {0}")]
+    Device(String),
+    /// The threads that decode images have died.
+    #[error("the threads that decode images have stopped")]
+    LoaderDied,
+}

@@ -1,0 +1,237 @@
+//! `patchword caption`: captions for files and folders of images.
+
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use walkdir::WalkDir;
+
+use super::Outcome;
+use super::console::Console;
+use super::device::DeviceArgs;
+use super::error::CliError;
+use super::progress::Progress;
+use super::train::shape_bucket;
+use crate::caption::{Caption, CaptionConfig, Captioned, caption_all};
+use crate::checkpoint;
+use crate::generate::GenerateConfig;
+use crate::image::{DecodeLimits, decode_file, is_image_path};
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// The path, a tab and the caption.
+    Text,
+    /// A JSON object a line: path, caption, token_ids, score, words with their probabilities.
+    Jsonl,
+}
+
+/// How to decode: transformers' names.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Decoding")]
+pub(super) struct DecodeArgs {
+    /// Beams an image; 1 is greedy [default: the model's]
+    #[arg(long, value_name = "N")]
+    num_beams: Option<usize>,
+    /// Most tokens of a caption [default: the model's]
+    #[arg(long, value_name = "N")]
+    max_new_tokens: Option<usize>,
+    /// Exponent of the length that a beam's log-probability is divided by [default: the model's]
+    #[arg(long, value_name = "X")]
+    length_penalty: Option<f32>,
+    /// Stop when num-beams captions are finished, even if a better one might come
+    #[arg(long)]
+    early_stopping: bool,
+}
+
+impl DecodeArgs {
+    /// The model's defaults with what was asked for.
+    pub(super) fn over(&self, defaults: &GenerateConfig) -> GenerateConfig {
+        GenerateConfig {
+            num_beams: self.num_beams.unwrap_or(defaults.num_beams),
+            max_new_tokens: self.max_new_tokens.unwrap_or(defaults.max_new_tokens),
+            length_penalty: self.length_penalty.unwrap_or(defaults.length_penalty),
+            early_stopping: self.early_stopping || defaults.early_stopping,
+        }
+    }
+}
+
+/// Caption images: files, folders (with everything below), globs, or - for a list on stdin
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  patchword caption photo.jpg --model checkpoints/mine
+  patchword caption ~/photos --model checkpoints/mine > captions.tsv
+  patchword caption ~/photos --model checkpoints/mine --format jsonl --num-beams 5
+  find ~/photos -name '*.jpg' | patchword caption - --model checkpoints/mine
+
+Captions go to stdout in the order of the inputs. An image that cannot be read is named on stderr,
+the rest goes on, and the exit code is 3.")]
+pub(super) struct CaptionArgs {
+    /// Images, folders, globs, or - to read paths from stdin, one a line
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// The model: a checkpoint folder, or the folder of a training run
+    #[arg(long, short, value_name = "DIR")]
+    model: PathBuf,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    #[command(flatten)]
+    decode: DecodeArgs,
+    /// Images captioned together
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    batch_size: u16,
+    /// Largest image decoded, in pixels
+    #[arg(long, value_name = "N", default_value_t = DecodeLimits::default().max_pixels)]
+    max_pixels: u64,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    path: &'a str,
+    #[serde(flatten)]
+    caption: &'a Caption,
+}
+
+pub(super) fn run(arguments: CaptionArgs, console: &Console) -> Result<Outcome, CliError> {
+    let inputs = expand(&arguments.paths, console)?;
+    let device = arguments.device.open(console)?;
+    let checkpoint = checkpoint::load(&arguments.model, &device.device)?;
+    let config = CaptionConfig {
+        batch_size: usize::from(arguments.batch_size),
+        generate: arguments.decode.over(&checkpoint.generate),
+        bucket: shape_bucket(&device),
+        workers: 2,
+    };
+    let limits = DecodeLimits { max_pixels: arguments.max_pixels };
+    let read =
+        move |path: &PathBuf| decode_file(path, &limits).map_err(|error| error.to_string());
+    let progress = Progress::new(console, "caption", Some(inputs.paths.len() as u64), "images");
+    let mut failed = inputs.failed;
+    let emit = |captioned: Captioned| -> Result<(), CliError> {
+        match &captioned.result {
+            Ok(caption) => {
+                let mut stdout = console.stdout();
+                print(&mut stdout, &captioned.path, caption, arguments.format)?;
+            }
+            Err(reason) => {
+                failed += 1;
+                progress.suspend(|| console.warn(format_args!("no caption: {reason}")));
+            }
+        }
+        progress.advance(1);
+        Ok(())
+    };
+    caption_all(
+        &checkpoint,
+        &device.device,
+        inputs.paths.into_iter(),
+        &read,
+        &config,
+        emit,
+    )?;
+    progress.finish();
+    if failed > 0 {
+        console.note(format_args!("{failed} inputs have no caption"));
+        return Ok(Outcome::SomeInputsFailed);
+    }
+    Ok(Outcome::Complete)
+}
+
+fn print(
+    out: &mut impl Write,
+    path: &Path,
+    caption: &Caption,
+    format: Format,
+) -> Result<(), CliError> {
+    match format {
+        // A caption never breaks the line that it stands on.
+        Format::Text => {
+            let text = caption.caption.replace(['\n', '\r', '\t'], " ");
+            writeln!(out, "{}\t{text}", path.display())?;
+        }
+        Format::Jsonl => {
+            let path = path.to_string_lossy();
+            serde_json::to_writer(&mut *out, &Line { path: &path, caption })?;
+            writeln!(out)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the arguments name.
+pub(super) struct Inputs {
+    pub(super) paths: Vec<PathBuf>,
+    /// Arguments that name nothing.
+    pub(super) failed: usize,
+}
+
+/// Expands folders, globs and `-`, in the order given. What names nothing is reported.
+pub(super) fn expand(arguments: &[PathBuf], console: &Console) -> Result<Inputs, CliError> {
+    let mut inputs = Inputs { paths: Vec::new(), failed: 0 };
+    for argument in arguments {
+        if argument.as_os_str() == "-" {
+            for line in std::io::stdin().lock().lines() {
+                let line = line?;
+                if !line.trim().is_empty() {
+                    inputs.paths.push(PathBuf::from(line.trim_end_matches('\r')));
+                }
+            }
+        } else if argument.is_dir() {
+            let before = inputs.paths.len();
+            walk(argument, &mut inputs, console);
+            if inputs.paths.len() == before {
+                console.warn(format_args!("{}: no images in this folder", argument.display()));
+                inputs.failed += 1;
+            }
+        } else if argument.exists() {
+            inputs.paths.push(argument.clone());
+        } else {
+            expand_glob(argument, &mut inputs, console);
+        }
+    }
+    if inputs.paths.is_empty() {
+        return Err(CliError::new("no images to caption")
+            .hint("name image files, folders, globs in quotes, or - for a list on stdin"));
+    }
+    Ok(inputs)
+}
+
+fn walk(folder: &Path, inputs: &mut Inputs, console: &Console) {
+    for entry in WalkDir::new(folder).sort_by_file_name().follow_links(true) {
+        match entry {
+            Ok(entry) if entry.file_type().is_file() && is_image_path(entry.path()) => {
+                inputs.paths.push(entry.into_path());
+            }
+            Ok(_) => {}
+            Err(error) => {
+                console.warn(format_args!("{error}"));
+                inputs.failed += 1;
+            }
+        }
+    }
+}
+
+fn expand_glob(pattern: &Path, inputs: &mut Inputs, console: &Console) {
+    let text = pattern.to_string_lossy();
+    let is_glob = text.contains(['*', '?', '[']);
+    let before = inputs.paths.len();
+    if is_glob && let Ok(matches) = glob::glob(&text) {
+        for path in matches.filter_map(Result::ok) {
+            if path.is_dir() {
+                walk(&path, inputs, console);
+            } else if is_image_path(&path) {
+                inputs.paths.push(path);
+            }
+        }
+    }
+    if inputs.paths.len() == before {
+        let what = if is_glob { "matches no image" } else { "no such file or folder" };
+        console.warn(format_args!("{text}: {what}"));
+        inputs.failed += 1;
+    }
+}

@@ -1,0 +1,132 @@
+//! `patchword inspect`: which region of the image each word came from.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use image::RgbImage;
+
+use super::Outcome;
+use super::caption::DecodeArgs;
+use super::console::Console;
+use super::device::DeviceArgs;
+use super::error::{CliError, Context};
+use super::train::shape_bucket;
+use crate::caption::CaptionConfig;
+use crate::checkpoint;
+use crate::image::{DecodeLimits, decode_file};
+use crate::inspect::sheet::{Region, Sheet, SheetPanel, SheetStyle, render};
+use crate::inspect::{Inspection, inspect};
+
+/// Show which region of an image each word of its caption came from
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  patchword inspect photo.jpg --model checkpoints/mine --out inspected
+  patchword inspect photo.jpg --model checkpoints/mine --out inspected --text 'a dog on a beach'
+
+DIR gets sheet.png (the photo, then one panel a word with the cross-attention over it) and
+attention.json (each word's map: mean, and every layer and head apart). Attention shows where the
+model looked when it chose a word; it is a clue to why, not a proof.")]
+pub(super) struct InspectArgs {
+    /// The image
+    image: PathBuf,
+    /// The model: a checkpoint folder, or the folder of a training run
+    #[arg(long, short, value_name = "DIR")]
+    model: PathBuf,
+    /// Where to write
+    #[arg(long, short, value_name = "DIR")]
+    out: PathBuf,
+    /// Inspect this caption instead of the model's own
+    #[arg(long, value_name = "CAPTION")]
+    text: Option<String>,
+    /// Show this decoder layer on the sheet (from 0) instead of the mean of all
+    #[arg(long, value_name = "N")]
+    layer: Option<usize>,
+    #[command(flatten)]
+    decode: DecodeArgs,
+    /// Largest image decoded, in pixels
+    #[arg(long, value_name = "N", default_value_t = DecodeLimits::default().max_pixels)]
+    max_pixels: u64,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, CliError> {
+    let photo = decode_file(&arguments.image, &DecodeLimits { max_pixels: arguments.max_pixels })?;
+    let device = arguments.device.open(console)?;
+    let checkpoint = checkpoint::load(&arguments.model, &device.device)?;
+    let layers = checkpoint.model.config().decoder.num_layers;
+    if let Some(layer) = arguments.layer
+        && layer >= layers
+    {
+        return Err(CliError::usage(format_args!(
+            "--layer {layer}: the decoder has layers 0 to {}",
+            layers - 1
+        )));
+    }
+    let config = CaptionConfig {
+        batch_size: 1,
+        generate: arguments.decode.over(&checkpoint.generate),
+        bucket: shape_bucket(&device),
+        workers: 1,
+    };
+    let text = arguments.text.as_deref();
+    let inspection = inspect(&checkpoint, &device.device, &photo, text, &config)?;
+    write(&arguments.out, &photo, &inspection, arguments.layer)?;
+    let mut stdout = console.stdout();
+    writeln!(stdout, "{}", inspection.caption)?;
+    console.note(format_args!(
+        "wrote {} and {}",
+        arguments.out.join("sheet.png").display(),
+        arguments.out.join("attention.json").display()
+    ));
+    Ok(Outcome::Complete)
+}
+
+/// Writes `sheet.png` and `attention.json`; shared with `patchword demo`.
+pub(super) fn write(
+    folder: &Path,
+    photo: &RgbImage,
+    inspection: &Inspection,
+    layer: Option<usize>,
+) -> Result<(), CliError> {
+    fs::create_dir_all(folder).context(format_args!("{}: cannot be made", folder.display()))?;
+    let json = folder.join("attention.json");
+    fs::write(&json, serde_json::to_vec(inspection)?)
+        .context(format_args!("{}: cannot be written", json.display()))?;
+    let panels = inspection
+        .words
+        .iter()
+        .map(|word| SheetPanel {
+            title: word.word.clone(),
+            note: format!("p {:.2}", word.probability),
+            heat: match layer {
+                Some(layer) => word.layer_mean(layer),
+                None => word.mean.clone(),
+            },
+        })
+        .collect();
+    let what = match layer {
+        Some(layer) => format!("cross-attention of decoder layer {layer}, mean of heads"),
+        None => "cross-attention, mean of layers and heads".to_string(),
+    };
+    let sheet = Sheet {
+        photo,
+        region: region(inspection.region),
+        rows: inspection.rows,
+        cols: inspection.cols,
+        caption: &inspection.caption,
+        footer: &format!("{what}; patchword {}", env!("CARGO_PKG_VERSION")),
+        panels,
+    };
+    let png = folder.join("sheet.png");
+    render(&sheet, &SheetStyle::default())
+        .save(&png)
+        .context(format_args!("{}: cannot be written", png.display()))
+}
+
+fn region([x0, y0, x1, y1]: [f32; 4]) -> Region {
+    Region { x0, y0, x1, y1 }
+}

@@ -1,0 +1,253 @@
+//! `patchword train`: train a captioner as a config says.
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Outcome;
+use super::console::Console;
+use super::device::DeviceArgs;
+use super::error::CliError;
+use super::progress::Progress;
+use super::stop;
+use crate::data::DatasetFormat;
+use crate::device::{BackendKind, Resolved};
+use crate::train::{Event, Observer, Plan, TrainConfig, TrainConfigError, TrainError, train};
+
+/// Train a captioner on your own images
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  patchword train configs/shapes.toml
+  patchword train configs/flickr8k.toml --data ~/flickr8k --dry-run
+  patchword train configs/flickr8k.toml --data ~/my-photos --output checkpoints/mine \\
+      --set train.epochs=20 --set schedule.learning_rate=5e-4
+  patchword train configs/flickr8k.toml --data ~/my-photos --output checkpoints/mine --resume
+
+Ctrl-C saves and stops; --resume goes on as if nothing had happened. The run's folder holds best/
+and last/ (either is a --model), metrics.jsonl, curve.svg.")]
+pub(super) struct TrainArgs {
+    /// The config, a TOML file
+    config: PathBuf,
+    /// The data set, instead of data.path
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    /// Its format, if it is not to be recognised by looking
+    #[arg(long, value_name = "FORMAT")]
+    dataset_format: Option<DatasetFormat>,
+    /// The run's folder, instead of output
+    #[arg(long, short, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Change a value of the config; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+    /// Go on from the last checkpoint of the run's folder; start if there is none
+    #[arg(long)]
+    resume: bool,
+    /// Train even if more than 5 % of the records are bad
+    #[arg(long)]
+    allow_bad: bool,
+    /// Print the resolved config, model size, steps and memory, and stop
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+pub(super) fn run(arguments: TrainArgs, console: &Console) -> Result<Outcome, CliError> {
+    let mut config = TrainConfig::read(&arguments.config, &arguments.settings)?;
+    if let Some(data) = arguments.data {
+        config.data.path = data;
+    }
+    if let Some(output) = arguments.output {
+        config.output = output;
+    }
+    if arguments.dataset_format.is_some() {
+        config.data.format = arguments.dataset_format;
+    }
+    config.data.allow_bad |= arguments.allow_bad;
+    if arguments.dry_run {
+        let plan = Plan::new(&config, &arguments.config, None).map_err(with_hint)?;
+        return describe(&plan, console);
+    }
+    config.validate(&arguments.config)?;
+    let device = arguments.device.open(console)?;
+    stop::listen();
+    run_training(&config, &arguments.config, &device, arguments.resume, console)
+}
+
+/// Trains and reports; shared with `patchword demo`.
+pub(super) fn run_training(
+    config: &TrainConfig,
+    file: &std::path::Path,
+    device: &Resolved,
+    resume: bool,
+    console: &Console,
+) -> Result<Outcome, CliError> {
+    let mut reporter = Reporter { console, progress: None, message: RefCell::default() };
+    let outcome =
+        train(config, file, &device.device, shape_bucket(device), resume, &mut reporter);
+    if let Some(progress) = &reporter.progress {
+        progress.finish();
+    }
+    let outcome = outcome.map_err(with_hint)?;
+    if let Some((loss, step)) = outcome.best {
+        console.note(format_args!(
+            "best validation loss {loss:.4} (perplexity {:.2}) at step {step}: {}",
+            loss.exp(),
+            config.output.join("best").display()
+        ));
+    }
+    console.note(format_args!(
+        "the device waited for data {:.1} % of the time",
+        100.0 * outcome.data_wait_share
+    ));
+    if outcome.interrupted {
+        return Err(CliError::new(format_args!("interrupted at step {}; saved", outcome.step))
+            .hint("go on with the same command and --resume"));
+    }
+    match outcome.skipped {
+        0 => Ok(Outcome::Complete),
+        skipped => {
+            console.warn(format_args!("{skipped} images could not be read and were left out"));
+            Ok(Outcome::SomeInputsFailed)
+        }
+    }
+}
+
+/// Lengths are rounded up on GPUs, where a new shape is a new kernel.
+pub(super) fn shape_bucket(device: &Resolved) -> usize {
+    if device.kind == BackendKind::Flex { 1 } else { 8 }
+}
+
+fn with_hint(error: TrainError) -> CliError {
+    let hint = match &error {
+        TrainError::RunExists { .. } => {
+            Some("--resume goes on with it; --output names another folder".to_string())
+        }
+        TrainError::CannotResume { .. } => {
+            Some("train into another folder with --output".to_string())
+        }
+        TrainError::NotFinite { .. } => Some(
+            "lower schedule.learning_rate or raise schedule.warmup_steps, and --resume".to_string(),
+        ),
+        TrainError::Config(TrainConfigError::Toml { suggestion: Some(known), .. }) => {
+            Some(format!("did you mean `{known}`?"))
+        }
+        TrainError::TooManyBad { .. } => {
+            Some("`patchword data check` names every bad image; --allow-bad trains on".to_string())
+        }
+        _ => None,
+    };
+    let error = CliError::from(error);
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+fn describe(plan: &Plan, console: &Console) -> Result<Outcome, CliError> {
+    let mut stdout = console.stdout();
+    let config = toml::to_string_pretty(&plan.config)?;
+    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    writeln!(stdout, "{config}")?;
+    writeln!(stdout, "# parameters: {:.2} M", plan.parameters as f64 / 1e6)?;
+    writeln!(stdout, "# images: {} to train on, {} to validate on", plan.train.len(), plan.val.len())?;
+    writeln!(stdout, "# steps: {} ({:.1} an epoch)", plan.steps, plan.steps_per_epoch)?;
+    writeln!(
+        stdout,
+        "# memory: about {:.2} GB for weights and optimizer, {:.2} GB for activations",
+        gigabytes(plan.memory.state),
+        gigabytes(plan.memory.activations)
+    )?;
+    Ok(Outcome::Complete)
+}
+
+/// Draws the bar and writes what is worth a line.
+struct Reporter<'a> {
+    console: &'a Console,
+    progress: Option<Progress>,
+    message: RefCell<String>,
+}
+
+impl Reporter<'_> {
+    fn say(&self, text: String) {
+        match &self.progress {
+            Some(progress) => progress.suspend(|| self.console.note(&text)),
+            None => self.console.note(&text),
+        }
+    }
+}
+
+impl Observer for Reporter<'_> {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Started { plan, step } => {
+                for problem in plan.problems.iter().take(20) {
+                    self.console.warn(problem);
+                }
+                if plan.problems.len() > 20 {
+                    self.console.warn(format_args!("… and {} more problems", plan.problems.len() - 20));
+                }
+                self.say(format!(
+                    "{:.2} M parameters, {} images to train on, {} to validate on, {} steps ({:.1} an epoch)",
+                    plan.parameters as f64 / 1e6,
+                    plan.train.len(),
+                    plan.val.len(),
+                    plan.steps,
+                    plan.steps_per_epoch
+                ));
+                if *step > 0 {
+                    self.say(format!("resuming at step {step}"));
+                }
+                let images = plan.steps
+                    * (plan.config.train.batch_size * plan.config.train.accumulation) as u64;
+                let progress = Progress::new(self.console, "train", Some(images), "images");
+                progress.start_at(images / plan.steps * step);
+                self.progress = Some(progress);
+            }
+            Event::Step { step, epoch, loss, learning_rate, images } => {
+                if let Some(loss) = loss {
+                    *self.message.borrow_mut() = format!("loss {loss:.3}");
+                }
+                if let Some(progress) = &self.progress {
+                    progress.set_message(format!(
+                        "step {step}, epoch {epoch:.2}, {}, lr {learning_rate:.1e}",
+                        self.message.borrow()
+                    ));
+                    progress.advance(*images as u64);
+                }
+            }
+            Event::Validated { step, validation, best, samples } => {
+                self.say(format!(
+                    "step {step}: validation loss {:.4}, perplexity {:.2}{}",
+                    validation.loss,
+                    validation.perplexity(),
+                    if *best { " (best)" } else { "" }
+                ));
+                for sample in *samples {
+                    let name = sample.path.file_name().unwrap_or_default().to_string_lossy();
+                    self.say(format!("  {name}: {}", sample.caption));
+                }
+            }
+            Event::Saved { step, folder } => {
+                if self.console.verbosity() > 0 {
+                    self.say(format!("step {step}: saved {}", folder.display()));
+                }
+            }
+            Event::Skipped(image) => {
+                let warn = || self.console.warn(format_args!("left out: {}", image.reason));
+                match &self.progress {
+                    Some(progress) => progress.suspend(warn),
+                    None => warn(),
+                }
+            }
+        }
+    }
+
+    fn stop_requested(&self) -> bool {
+        stop::requested()
+    }
+}

@@ -1,0 +1,363 @@
+//! Batches for training and validation: images decoded, augmented and normalised ahead on threads,
+//! captions as token ids.
+//!
+//! The stream of batches is a function of the seed alone: batch `n` is the same whether a run was
+//! interrupted or not, and whatever the threads do.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rand::seq::SliceRandom;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::record::{Dataset, Split};
+use crate::image::{AugmentConfig, DecodeLimits, PreprocessConfig, augment, decode_file};
+use crate::text::{TextError, Tokenizer};
+
+/// An image with its captions as token ids, specials not included.
+#[derive(Debug, Clone)]
+pub struct Example {
+    /// The image file.
+    pub path: PathBuf,
+    /// Token ids of each caption.
+    pub captions: Vec<Vec<u32>>,
+    /// Whether a mirror image would make a caption false.
+    pub has_direction: bool,
+}
+
+/// The images of a split, their captions as token ids.
+///
+/// # Errors
+/// A caption that the tokenizer refuses.
+pub fn examples(
+    dataset: &Dataset,
+    split: Split,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<Example>, TextError> {
+    let mut examples = Vec::new();
+    for record in dataset.records_of(split) {
+        let mut captions = Vec::with_capacity(record.captions.len());
+        for caption in &record.captions {
+            let ids = tokenizer.encode(caption)?;
+            if !ids.is_empty() {
+                captions.push(ids);
+            }
+        }
+        if !captions.is_empty() {
+            examples.push(Example {
+                path: record.path.clone(),
+                captions,
+                has_direction: record.captions.iter().any(|caption| says_direction(caption)),
+            });
+        }
+    }
+    Ok(examples)
+}
+
+/// How batches are made.
+#[derive(Debug, Clone)]
+pub struct LoaderConfig {
+    /// Images a batch.
+    pub batch_size: usize,
+    /// Captions of an image that share one pass of the encoder.
+    pub captions_per_image: usize,
+    /// Longest input in tokens, begin token included; longer captions are cut.
+    pub max_tokens: usize,
+    /// Lengths are rounded up to a multiple of this (1 on a CPU; a GPU wants few shapes).
+    pub bucket: usize,
+    /// Begin, end and padding ids.
+    pub special: SpecialIds,
+    /// Geometry and normalisation.
+    pub preprocess: PreprocessConfig,
+    /// Random crops and flips; `None` for validation.
+    pub augment: Option<AugmentConfig>,
+    /// Largest image decoded.
+    pub limits: DecodeLimits,
+    /// Seed of order and augmentation.
+    pub seed: u64,
+    /// Decoding threads, at least 1.
+    pub workers: usize,
+}
+
+/// Ids around a caption.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpecialIds {
+    /// Begins every input.
+    pub begin: u32,
+    /// Ends every target.
+    pub end: u32,
+    /// Fills short rows.
+    pub pad: u32,
+}
+
+/// An image that could not be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SkippedImage {
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    pub reason: String,
+}
+
+/// One batch on the host.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// Images that could be read.
+    pub images: usize,
+    /// Rows of text an image, side by side.
+    pub captions_per_image: usize,
+    /// Columns of text.
+    pub seq: usize,
+    /// `[images, 3, height, width]`.
+    pub pixels: Vec<f32>,
+    /// `[images × captions_per_image, seq]`, padded on the right.
+    pub inputs: Vec<i32>,
+    /// Positions of `inputs`, flattened, whose next token is a target; padded by position 0.
+    pub positions: Vec<i32>,
+    /// The next token at each of `positions`.
+    pub targets: Vec<i32>,
+    /// How many of `positions` are real; the rest is padding.
+    pub tokens: usize,
+    /// Images left out.
+    pub skipped: Vec<SkippedImage>,
+}
+
+/// An image with some of its captions: what is drawn without repeating within an epoch.
+#[derive(Debug, Clone, Copy)]
+struct Unit {
+    example: usize,
+    first: usize,
+    count: usize,
+}
+
+struct Source {
+    examples: Vec<Example>,
+    units: Vec<Unit>,
+    config: LoaderConfig,
+}
+
+/// The endless stream of training batches.
+pub struct TrainLoader {
+    receivers: Vec<Receiver<Batch>>,
+    next: u64,
+    waited: Duration,
+    units: usize,
+}
+
+/// Units of an epoch: every caption of every image once.
+pub fn units_per_epoch(examples: &[Example], captions_per_image: usize) -> usize {
+    examples.iter().map(|example| example.captions.len().div_ceil(captions_per_image)).sum()
+}
+
+fn units(examples: &[Example], captions_per_image: usize) -> Vec<Unit> {
+    let mut units = Vec::new();
+    for (example, Example { captions, .. }) in examples.iter().enumerate() {
+        for first in (0..captions.len()).step_by(captions_per_image) {
+            let count = captions_per_image.min(captions.len() - first);
+            units.push(Unit { example, first, count });
+        }
+    }
+    units
+}
+
+impl TrainLoader {
+    /// Starts decoding at batch `start`. `examples` must not be empty.
+    pub fn new(examples: Vec<Example>, config: LoaderConfig, start: u64) -> Self {
+        let units = units(&examples, config.captions_per_image);
+        let count = units.len();
+        let workers = config.workers.max(1);
+        let source = Arc::new(Source { examples, units, config });
+        let receivers = (0..workers)
+            .map(|worker| {
+                let (sender, receiver) = sync_channel(2);
+                let source = Arc::clone(&source);
+                let first = start + worker as u64;
+                thread::spawn(move || produce(&source, first, workers as u64, &sender));
+                receiver
+            })
+            .collect();
+        Self { receivers, next: 0, waited: Duration::ZERO, units: count }
+    }
+
+    /// Units in an epoch.
+    pub fn units(&self) -> usize {
+        self.units
+    }
+
+    /// The next batch; `None` if the decoding threads have died.
+    pub fn next_batch(&mut self) -> Option<Batch> {
+        let worker = (self.next % self.receivers.len() as u64) as usize;
+        self.next += 1;
+        let start = Instant::now();
+        let batch = self.receivers[worker].recv().ok();
+        self.waited += start.elapsed();
+        batch
+    }
+
+    /// Time spent waiting for data since the last call.
+    pub fn take_waited(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
+    }
+}
+
+/// Makes batches `first`, `first + stride`, … until nobody listens.
+fn produce(source: &Source, first: u64, stride: u64, sender: &SyncSender<Batch>) {
+    let mut order = EpochOrder::default();
+    let size = source.config.batch_size as u64;
+    let count = source.units.len() as u64;
+    let mut index = first;
+    loop {
+        let units: Vec<(u64, Unit)> = (index * size..(index + 1) * size)
+            .map(|place| {
+                let unit = order.at(place / count, (place % count) as usize, source);
+                (place, unit)
+            })
+            .collect();
+        if sender.send(source.batch(&units)).is_err() {
+            return;
+        }
+        index += stride;
+    }
+}
+
+/// The order of the epoch last asked for.
+#[derive(Default)]
+struct EpochOrder {
+    epoch: Option<u64>,
+    units: Vec<Unit>,
+}
+
+impl EpochOrder {
+    fn at(&mut self, epoch: u64, place: usize, source: &Source) -> Unit {
+        if self.epoch != Some(epoch) {
+            let mut rng = ChaCha8Rng::seed_from_u64(mix(source.config.seed, epoch));
+            self.units = source.units.clone();
+            self.units.shuffle(&mut rng);
+            self.epoch = Some(epoch);
+        }
+        self.units[place]
+    }
+}
+
+/// Validation batches, every caption of every image once, in order; images are decoded by `workers`
+/// threads ahead of `visit`.
+pub fn for_each_batch<E>(
+    examples: &[Example],
+    config: &LoaderConfig,
+    mut visit: impl FnMut(Batch) -> Result<(), E>,
+) -> Result<(), E> {
+    let source = Source {
+        examples: examples.to_vec(),
+        units: units(examples, config.captions_per_image),
+        config: config.clone(),
+    };
+    let chunks: Vec<&[Unit]> = source.units.chunks(config.batch_size).collect();
+    thread::scope(|scope| {
+        let (sender, receiver) = sync_channel(2);
+        let (source, chunks) = (&source, &chunks);
+        scope.spawn(move || {
+            for chunk in chunks {
+                let units: Vec<(u64, Unit)> = chunk.iter().map(|&unit| (0, unit)).collect();
+                if sender.send(source.batch(&units)).is_err() {
+                    return;
+                }
+            }
+        });
+        receiver.into_iter().try_for_each(&mut visit)
+    })
+}
+
+impl Source {
+    fn batch(&self, units: &[(u64, Unit)]) -> Batch {
+        let config = &self.config;
+        let mut batch =
+            Batch { captions_per_image: config.captions_per_image, ..Batch::default() };
+        let mut chosen = Vec::with_capacity(units.len());
+        for &(place, unit) in units {
+            let example = &self.examples[unit.example];
+            match decode_file(&example.path, &config.limits) {
+                Ok(image) => {
+                    let image = match &config.augment {
+                        Some(augmentation) => {
+                            let mut rng =
+                                ChaCha8Rng::seed_from_u64(mix(config.seed ^ 0x5eed, place));
+                            augment(&image, augmentation, &mut rng, !example.has_direction)
+                        }
+                        None => image,
+                    };
+                    batch.pixels.extend(config.preprocess.apply(&image));
+                    chosen.push(unit);
+                }
+                Err(error) => batch.skipped.push(SkippedImage {
+                    path: example.path.clone(),
+                    reason: error.to_string(),
+                }),
+            }
+        }
+        batch.images = chosen.len();
+        self.fill_text(&mut batch, &chosen);
+        batch
+    }
+
+    fn fill_text(&self, batch: &mut Batch, units: &[Unit]) {
+        let config = &self.config;
+        let cut = |caption: &'_ [u32]| caption.len().min(config.max_tokens - 1);
+        let longest = units
+            .iter()
+            .flat_map(|unit| &self.captions(unit)[..])
+            .map(|caption| cut(caption) + 1)
+            .max()
+            .unwrap_or(1);
+        batch.seq = longest.next_multiple_of(config.bucket).min(config.max_tokens);
+        for unit in units {
+            let captions = self.captions(unit);
+            for row in 0..config.captions_per_image {
+                let start = batch.inputs.len();
+                batch.inputs.push(config.special.begin as i32);
+                if let Some(caption) = captions.get(row) {
+                    let length = cut(caption);
+                    batch.inputs.extend(caption[..length].iter().map(|&id| id as i32));
+                    batch.positions.extend((start..=start + length).map(|at| at as i32));
+                    batch.targets.extend(caption[..length].iter().map(|&id| id as i32));
+                    // A caption that was cut has a next token that is not the end.
+                    let next = caption.get(length).copied().unwrap_or(config.special.end);
+                    batch.targets.push(next as i32);
+                }
+                batch.inputs.resize(start + batch.seq, config.special.pad as i32);
+            }
+        }
+        batch.tokens = batch.targets.len();
+        // A GPU also wants few numbers of targets.
+        let bucket = if config.bucket > 1 { config.bucket * 16 } else { 1 };
+        batch.positions.resize(batch.tokens.next_multiple_of(bucket), 0);
+        batch.targets.resize(batch.positions.len(), 0);
+    }
+
+    fn captions(&self, unit: &Unit) -> &[Vec<u32>] {
+        &self.examples[unit.example].captions[unit.first..unit.first + unit.count]
+    }
+}
+
+/// A well-mixed seed from two numbers (SplitMix64's finaliser).
+pub fn mix(seed: u64, number: u64) -> u64 {
+    let mut z = seed.wrapping_add(number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Whether a caption says left or right, so that a mirror image would make it false. Knows the words
+/// of some European languages.
+pub fn says_direction(caption: &str) -> bool {
+    const WORDS: [&str; 14] = [
+        "left", "right", "leftmost", "rightmost", "lefthand", "righthand", "links", "rechts",
+        "gauche", "droite", "izquierda", "derecha", "sinistra", "destra",
+    ];
+    caption
+        .split(|c: char| !c.is_alphanumeric())
+        .any(|word| WORDS.contains(&word.to_lowercase().as_str()))
+}

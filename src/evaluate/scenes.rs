@@ -1,0 +1,157 @@
+//! Captions of drawn scenes against the truth: is every object, colour and relation right, and does
+//! the attention of a word lie on its object?
+
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+
+use super::EvaluateError;
+use crate::caption::{CaptionConfig, Captioned, caption_all};
+use crate::checkpoint::Checkpoint;
+use crate::data::ImageRecord;
+use crate::data::shapes::{Scene, check_caption, grounded_words};
+use crate::image::{DecodeLimits, decode_file};
+use crate::inspect::pointing::{chance, inside, peak};
+use crate::inspect::{Inspection, inspect_tokens};
+
+/// Captions of scenes, judged.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SceneReport {
+    /// Scenes captioned.
+    pub scenes: usize,
+    /// Captions in which everything that is said is true.
+    pub correct: usize,
+    /// Captions that the checker can parse.
+    pub parsed: usize,
+    /// Correct captions that name every object.
+    pub complete: usize,
+    /// The pointing game over the words of correct captions.
+    pub pointing: Pointing,
+    /// Each caption: image, text, and what is wrong with it.
+    pub captions: Vec<JudgedCaption>,
+}
+
+/// One caption and its verdict.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JudgedCaption {
+    /// The image.
+    pub path: PathBuf,
+    /// What the model said.
+    pub caption: String,
+    /// What is wrong; empty if nothing.
+    pub errors: Vec<String>,
+}
+
+/// Hits of the pointing game for each decoder layer (mean of its heads).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Pointing {
+    /// Object and colour words looked at.
+    pub words: usize,
+    /// For each layer, words whose strongest patch lies in their object's box.
+    pub hits: Vec<usize>,
+    /// Sum over words of the share of patches whose centre lies in the box.
+    pub chance: f64,
+}
+
+impl Pointing {
+    /// The layer with most hits.
+    pub fn best_layer(&self) -> usize {
+        let most = self.hits.iter().max();
+        self.hits.iter().position(|hits| Some(hits) == most).unwrap_or(0)
+    }
+
+    /// Share of words whose maximum in `layer` lies in the box, in `[0, 1]`.
+    pub fn share(&self, layer: usize) -> f64 {
+        self.hits.get(layer).copied().unwrap_or(0) as f64 / self.words.max(1) as f64
+    }
+
+    /// The share that random patches would reach, in `[0, 1]`.
+    pub fn chance_share(&self) -> f64 {
+        self.chance / self.words.max(1) as f64
+    }
+
+    fn add(&mut self, inspection: &Inspection, scene: &Scene) {
+        let layers = inspection.words.first().map_or(0, |word| word.layers.len());
+        self.hits.resize(layers, 0);
+        // The two sides may split words at other places: they meet at letters.
+        let starts = starts(inspection.words.iter().map(|word| word.word.as_str()));
+        let wanted = self::starts(inspection.caption.split_whitespace());
+        let (rows, cols, region) = (inspection.rows, inspection.cols, inspection.region);
+        for grounded in grounded_words(&inspection.caption, scene) {
+            let Some(&start) = wanted.get(grounded.index) else { continue };
+            let at = starts.partition_point(|&other| other <= start);
+            let Some(word) = at.checked_sub(1).and_then(|at| inspection.words.get(at)) else {
+                continue;
+            };
+            let bbox = grounded.bbox.map(|edge| edge as f32);
+            self.words += 1;
+            self.chance += chance(rows, cols, region, bbox);
+            for (layer, hits) in self.hits.iter_mut().enumerate() {
+                let map = word.layer_mean(layer);
+                *hits += usize::from(inside(peak(&map, rows, cols, region), bbox));
+            }
+        }
+    }
+}
+
+/// The number of non-blank characters before each word.
+fn starts<'a>(words: impl Iterator<Item = &'a str>) -> Vec<usize> {
+    words
+        .scan(0, |count, word| {
+            let start = *count;
+            *count += word.chars().filter(|c| !c.is_whitespace()).count();
+            Some(start)
+        })
+        .collect()
+}
+
+/// The scene that a record of the shapes data set carries.
+pub fn scene_of(record: &ImageRecord) -> Option<Scene> {
+    Scene::from_json(record.grounding.as_ref()?.get("scene")?).ok()
+}
+
+/// Captions every record that carries a scene and judges what is said. `progress` is told after each
+/// image.
+///
+/// # Errors
+/// A failing device, or an image that cannot be read.
+pub fn judge(
+    checkpoint: &Checkpoint,
+    device: &Device,
+    records: &[&ImageRecord],
+    config: &CaptionConfig,
+    limits: &DecodeLimits,
+    progress: &mut dyn FnMut(),
+) -> Result<SceneReport, EvaluateError> {
+    let scenes: Vec<(&ImageRecord, Scene)> =
+        records.iter().filter_map(|record| Some((*record, scene_of(record)?))).collect();
+    let inputs: Vec<PathBuf> = scenes.iter().map(|(record, _)| record.path.clone()).collect();
+    let mut report = SceneReport { scenes: scenes.len(), ..SceneReport::default() };
+    let mut next = scenes.iter();
+    let read = |path: &PathBuf| decode_file(path, limits).map_err(|error| error.to_string());
+    let judge_one = |captioned: Captioned| -> Result<(), EvaluateError> {
+        let Some((_, scene)) = next.next() else { return Ok(()) };
+        let unreadable =
+            |reason| EvaluateError::Image { path: captioned.path.clone(), reason };
+        let caption = captioned.result.map_err(unreadable)?;
+        let verdict = check_caption(&caption.caption, scene);
+        report.correct += usize::from(verdict.correct);
+        report.parsed += usize::from(verdict.parsed);
+        report.complete += usize::from(verdict.complete);
+        if verdict.correct {
+            let photo = decode_file(&captioned.path, limits)
+                .map_err(|error| unreadable(error.to_string()))?;
+            let inspection = inspect_tokens(checkpoint, device, &photo, &caption.token_ids)?;
+            report.pointing.add(&inspection, scene);
+        }
+        report.captions.push(JudgedCaption {
+            path: captioned.path.clone(),
+            caption: caption.caption,
+            errors: verdict.errors,
+        });
+        progress();
+        Ok(())
+    };
+    caption_all(checkpoint, device, inputs.into_iter(), &read, config, judge_one)?;
+    Ok(report)
+}

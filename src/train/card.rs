@@ -1,0 +1,54 @@
+//! The model card of a run.
+
+use super::plan::Plan;
+use super::state::RunState;
+
+/// Markdown: what the model is, what it learned from, how it was made.
+pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> String {
+    let config = &plan.config;
+    let (encoder, decoder) = (&config.model.encoder, &config.model.decoder);
+    let best = match (state.best_loss, state.best_step) {
+        (Some(loss), Some(step)) => format!(
+            "{loss:.4} nats a token (perplexity {:.2}) at step {step}, on {} images",
+            loss.exp(),
+            plan.val.len()
+        ),
+        _ => "not validated yet".into(),
+    };
+    let toml = toml::to_string_pretty(config).unwrap_or_default();
+    let mut card = format!(
+        "# An image captioner made by patchword {version}\n\n\
+         - Model: ViT encoder ({el} layers, width {ed}, patches of {patch}×{patch} on {w}×{h} pixels) and text \
+         decoder ({dl} layers, width {dd}, {vocab} tokens), {params:.2} M parameters.\n\
+         - Data: `{data}`, {train} training images.\n\
+         - Trained for {step} of {steps} steps ({epoch:.1} epochs) of {batch} images.\n\
+         - Best validation loss: {best}.\n\n\
+         Use it: `patchword caption PHOTO --model THIS_FOLDER`. It knows only what its training data shows; \
+         look at what it says before you rely on it.\n",
+        version = env!("CARGO_PKG_VERSION"),
+        el = encoder.num_layers,
+        ed = encoder.d_model,
+        patch = encoder.patch_size,
+        w = encoder.image_width,
+        h = encoder.image_height,
+        dl = decoder.num_layers,
+        dd = decoder.d_model,
+        vocab = decoder.vocab_size,
+        params = plan.parameters as f64 / 1e6,
+        data = config.data.path.display(),
+        train = plan.train.len(),
+        step = state.step,
+        steps = plan.steps,
+        epoch = state.step as f64 / plan.steps_per_epoch,
+        batch = config.train.batch_size * config.train.accumulation,
+    );
+    if !samples.is_empty() {
+        card.push_str("\n## What it says of validation images\n\n");
+        for sample in samples {
+            let name = sample.path.file_name().unwrap_or_default().to_string_lossy();
+            card.push_str(&format!("- `{name}`: {}\n", sample.caption));
+        }
+    }
+    card.push_str(&format!("\n## Config\n\n```toml\n{toml}```\n"));
+    card
+}

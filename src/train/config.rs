@@ -1,0 +1,348 @@
+//! A training run as a TOML file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::optimizer::AdamWConfig;
+use super::schedule::ScheduleConfig;
+use crate::data::DatasetFormat;
+use crate::generate::GenerateConfig;
+use crate::image::{AugmentConfig, DecodeLimits, PreprocessConfig};
+use crate::model::CaptionerConfig;
+use crate::text::{TokenizerConfig, TokenizerKind};
+
+/// Why a config cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainConfigError {
+    /// The file could not be read.
+    #[error("{file}: {source}")]
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or a key or type is wrong.
+    #[error("{origin}: {problem}")]
+    Toml {
+        /// The file (with its line), or the `--set` argument.
+        origin: String,
+        /// What is wrong, with the key.
+        problem: String,
+        /// A key that may have been meant.
+        suggestion: Option<String>,
+    },
+    /// A value is out of range.
+    #[error("{file}: `{key}`: {problem}")]
+    Value {
+        /// The file.
+        file: PathBuf,
+        /// The key, dotted.
+        key: String,
+        /// What is wrong and what was expected.
+        problem: String,
+    },
+}
+
+/// Where the data is and how it is read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// The data set: a folder or an annotation file (`--data`).
+    pub path: PathBuf,
+    /// Its format, if it is not to be recognised by looking.
+    pub format: Option<DatasetFormat>,
+    /// The folder of images, if it is elsewhere.
+    pub images: Option<PathBuf>,
+    /// Share of images held out where the data set has no splits, in `(0, 1)`.
+    pub val_share: f64,
+    /// Train even if more than 5 % of the records are bad.
+    pub allow_bad: bool,
+    /// Largest image decoded, in pixels.
+    pub max_pixels: u64,
+    /// Captions of an image that share one pass of the encoder.
+    pub captions_per_image: usize,
+    /// Decoding threads.
+    pub workers: usize,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::new(),
+            format: None,
+            images: None,
+            val_share: 0.05,
+            allow_bad: false,
+            max_pixels: DecodeLimits::default().max_pixels,
+            captions_per_image: 5,
+            workers: 2,
+        }
+    }
+}
+
+/// The tokenizer: trained from the training captions, or taken from a file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokenizerSection {
+    /// A `tokenizer.json` to use instead of training one.
+    pub file: Option<PathBuf>,
+    /// `bpe` or `wordpiece`.
+    pub kind: TokenizerKind,
+    /// Most tokens.
+    pub vocab_size: usize,
+    /// Lower-case captions.
+    pub lowercase: bool,
+    /// Least occurrences of a merged pair.
+    pub min_frequency: u64,
+}
+
+impl Default for TokenizerSection {
+    fn default() -> Self {
+        let TokenizerConfig { kind, vocab_size, lowercase, min_frequency } =
+            TokenizerConfig::default();
+        Self { file: None, kind, vocab_size, lowercase, min_frequency }
+    }
+}
+
+/// The loop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoopConfig {
+    /// Passes over all captions; may be fractional.
+    pub epochs: f64,
+    /// Stop after this many steps instead.
+    pub max_steps: Option<u64>,
+    /// Images a (micro-)batch.
+    pub batch_size: usize,
+    /// Micro-batches whose gradients are summed for one step.
+    pub accumulation: usize,
+    /// Label smoothing, in `[0, 1)`.
+    pub label_smoothing: f64,
+    /// Keep the encoder's weights as they are.
+    pub freeze_encoder: bool,
+    /// Steps between validations.
+    pub validate_every: u64,
+    /// Most images validated on; 0 = all.
+    pub validation_images: usize,
+    /// Steps between checkpoints besides those after a validation.
+    pub checkpoint_every: u64,
+    /// Steps between lines of metrics.jsonl.
+    pub log_every: u64,
+    /// Validation images captioned as samples.
+    pub samples: usize,
+}
+
+impl Default for LoopConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 10.0,
+            max_steps: None,
+            batch_size: 16,
+            accumulation: 1,
+            label_smoothing: 0.1,
+            freeze_encoder: false,
+            validate_every: 500,
+            validation_images: 500,
+            checkpoint_every: 250,
+            log_every: 10,
+            samples: 4,
+        }
+    }
+}
+
+/// A training run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Seed of everything random.
+    pub seed: u64,
+    /// The run's folder.
+    pub output: PathBuf,
+    /// The data.
+    pub data: DataConfig,
+    /// Random crops and flips.
+    pub augment: AugmentConfig,
+    /// How photos become pixels.
+    pub image: PreprocessConfig,
+    /// The tokenizer.
+    pub tokenizer: TokenizerSection,
+    /// The model. Image and vocabulary sizes are filled in from `image` and the tokenizer.
+    pub model: CaptionerConfig,
+    /// The optimizer.
+    pub optimizer: AdamWConfig,
+    /// The learning rate.
+    pub schedule: ScheduleConfig,
+    /// The loop.
+    pub train: LoopConfig,
+    /// How to decode samples, and the model's default afterwards.
+    pub generate: GenerateConfig,
+}
+
+impl TrainConfig {
+    /// Reads a config and applies `key=value` overrides (dotted keys, TOML values; a bare word is a
+    /// string).
+    ///
+    /// # Errors
+    /// The file and line, or the override, with the key and what was expected.
+    pub fn read(file: &Path, overrides: &[String]) -> Result<Self, TrainConfigError> {
+        let text = fs::read_to_string(file)
+            .map_err(|source| TrainConfigError::Io { file: file.into(), source })?;
+        let located = |error: &toml::de::Error| match error.span() {
+            Some(span) => {
+                let line = text[..span.start.min(text.len())].matches('\n').count() + 1;
+                format!("{}:{line}", file.display())
+            }
+            None => file.display().to_string(),
+        };
+        // Parsed once by itself, so that an error has its line.
+        let _: Self = toml::from_str(&text).map_err(|error| explain(located(&error), &error))?;
+        let mut table: toml::Table =
+            toml::from_str(&text).map_err(|error| explain(located(&error), &error))?;
+        for setting in overrides {
+            apply_override(&mut table, setting)?;
+        }
+        let mut config: Self = table
+            .try_into()
+            .map_err(|error| explain(format!("--set {}", overrides.join(" ")), &error))?;
+        config.model.encoder.image_height = config.image.height;
+        config.model.encoder.image_width = config.image.width;
+        Ok(config)
+    }
+
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// The first key out of range.
+    pub fn validate(&self, file: &Path) -> Result<(), TrainConfigError> {
+        let bad = |key: &str, problem: String| {
+            Err(TrainConfigError::Value { file: file.into(), key: key.into(), problem })
+        };
+        let positive = |key: &str, value: f64| {
+            if value.is_finite() && value > 0.0 {
+                Ok(())
+            } else {
+                bad(key, format!("{value}; expected a positive number"))
+            }
+        };
+        let share = |key: &str, value: f64| {
+            if (0.0..1.0).contains(&value) {
+                Ok(())
+            } else {
+                bad(key, format!("{value}; expected a number in [0, 1)"))
+            }
+        };
+        if self.output.as_os_str().is_empty() {
+            return bad("output", "missing; expected the run's folder".into());
+        }
+        if self.data.path.as_os_str().is_empty() {
+            return bad("data.path", "missing; name the data set here or with --data".into());
+        }
+        if !(self.data.val_share > 0.0 && self.data.val_share < 1.0) {
+            return bad(
+                "data.val_share",
+                format!("{}; expected a share between 0 and 1", self.data.val_share),
+            );
+        }
+        positive("train.epochs", self.train.epochs)?;
+        for (key, value) in [
+            ("data.captions_per_image", self.data.captions_per_image),
+            ("data.workers", self.data.workers),
+            ("train.batch_size", self.train.batch_size),
+            ("train.accumulation", self.train.accumulation),
+            ("train.validate_every", self.train.validate_every as usize),
+            ("train.checkpoint_every", self.train.checkpoint_every as usize),
+            ("train.log_every", self.train.log_every as usize),
+            ("train.max_steps", self.train.max_steps.unwrap_or(1) as usize),
+        ] {
+            if value == 0 {
+                return bad(key, "0; expected at least 1".into());
+            }
+        }
+        share("train.label_smoothing", self.train.label_smoothing)?;
+        positive("schedule.learning_rate", self.schedule.learning_rate)?;
+        if !(0.0..=1.0).contains(&self.schedule.final_fraction) {
+            return bad(
+                "schedule.final_fraction",
+                format!("{}; expected a number in [0, 1]", self.schedule.final_fraction),
+            );
+        }
+        positive("schedule.encoder_factor", self.schedule.encoder_factor)?;
+        share("optimizer.beta_1", self.optimizer.beta_1)?;
+        share("optimizer.beta_2", self.optimizer.beta_2)?;
+        positive("optimizer.epsilon", self.optimizer.epsilon)?;
+        share("optimizer.weight_decay", self.optimizer.weight_decay)?;
+        if !(self.optimizer.clip_norm.is_finite() && self.optimizer.clip_norm >= 0.0) {
+            return bad(
+                "optimizer.clip_norm",
+                format!("{}; expected 0 or a positive number", self.optimizer.clip_norm),
+            );
+        }
+        share("optimizer.ema_decay", self.optimizer.ema_decay)?;
+        if self.tokenizer.file.is_none() && self.tokenizer.vocab_size < 260 {
+            return bad(
+                "tokenizer.vocab_size",
+                format!("{}; expected at least 260 (every byte, and a few more)", self.tokenizer.vocab_size),
+            );
+        }
+        if let Err(error) = self.image.validate() {
+            return bad("image", error.to_string());
+        }
+        if let Err(error) = self.augment.validate() {
+            return bad("augment", error.to_string());
+        }
+        if let Err(error) = self.model.validate() {
+            return bad(&format!("model.{}", error.key), error.problem);
+        }
+        if let Err(error) = self.generate.validate(self.model.decoder.vocab_size) {
+            return bad("generate", error.to_string());
+        }
+        Ok(())
+    }
+}
+
+fn apply_override(table: &mut toml::Table, setting: &str) -> Result<(), TrainConfigError> {
+    let problem = |problem: &str| TrainConfigError::Toml {
+        origin: format!("--set {setting}"),
+        problem: problem.into(),
+        suggestion: None,
+    };
+    let (key, value) =
+        setting.split_once('=').ok_or_else(|| problem("expected key=value, for example train.epochs=3"))?;
+    let value = value.trim();
+    let parsed: toml::Value = toml::from_str::<toml::Table>(&format!("value = {value}"))
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(value.into()));
+    let mut place = table;
+    let mut parts: Vec<&str> = key.trim().split('.').collect();
+    let last = parts.pop().filter(|last| !last.is_empty()).ok_or_else(|| problem("the key is empty"))?;
+    for part in parts {
+        place = place
+            .entry(part)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+            .as_table_mut()
+            .ok_or_else(|| problem(&format!("`{part}` is a value, not a section")))?;
+    }
+    place.insert(last.into(), parsed);
+    Ok(())
+}
+
+/// Makes a parser's message ours: the key at fault, and the one that may have been meant.
+fn explain(origin: String, error: &toml::de::Error) -> TrainConfigError {
+    let message = error.message().to_string();
+    let suggestion = message.strip_prefix("unknown field `").and_then(|rest| {
+        let (unknown, known) = rest.split_once('`')?;
+        known
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .map(|known| (strsim::jaro_winkler(unknown, known), known))
+            .filter(|(likeness, _)| *likeness > 0.75)
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .map(|(_, known)| known.to_string())
+    });
+    TrainConfigError::Toml { origin, problem: message, suggestion }
+}

@@ -1,0 +1,94 @@
+//! `metrics.jsonl`: one JSON object a line, in order of steps.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::curve::CurvePoint;
+use crate::checkpoint::{CheckpointError, atomic};
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub(super) enum Metric {
+    /// Means since the line before.
+    Train {
+        step: u64,
+        epoch: f64,
+        loss: f64,
+        learning_rate: f64,
+        gradient_norm: Option<f64>,
+        images_per_second: f64,
+        data_wait_share: f64,
+    },
+    /// A validation.
+    Validation { step: u64, epoch: f64, loss: f64, perplexity: f64 },
+}
+
+impl Metric {
+    fn step(&self) -> u64 {
+        match self {
+            Self::Train { step, .. } | Self::Validation { step, .. } => *step,
+        }
+    }
+}
+
+/// The file, and what it holds.
+pub(super) struct Metrics {
+    file: PathBuf,
+    writer: File,
+    pub lines: Vec<Metric>,
+}
+
+impl Metrics {
+    /// Opens the file and forgets what lies after `step`: a run that was killed had gone further
+    /// than its last checkpoint.
+    pub fn open(folder: &Path, step: u64) -> Result<Self, CheckpointError> {
+        fs::create_dir_all(folder).map_err(|source| CheckpointError::io(folder, source))?;
+        let file = folder.join("metrics.jsonl");
+        let text = if step == 0 { String::new() } else { fs::read_to_string(&file).unwrap_or_default() };
+        // A kill may have cut the last line: what does not parse is dropped.
+        let lines: Vec<Metric> = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .filter(|line: &Metric| line.step() <= step)
+            .collect();
+        let kept: String = lines.iter().map(to_line).collect();
+        atomic::replace_file(&file, kept.as_bytes())?;
+        let writer = OpenOptions::new()
+            .append(true)
+            .open(&file)
+            .map_err(|source| CheckpointError::io(&file, source))?;
+        Ok(Self { file, writer, lines })
+    }
+
+    pub fn push(&mut self, metric: Metric) -> Result<(), CheckpointError> {
+        let line = to_line(&metric);
+        self.lines.push(metric);
+        self.writer
+            .write_all(line.as_bytes())
+            .map_err(|source| CheckpointError::io(&self.file, source))
+    }
+
+    /// Training and validation loss over steps.
+    pub fn curves(&self) -> (Vec<CurvePoint>, Vec<CurvePoint>) {
+        let mut train = Vec::new();
+        let mut validation = Vec::new();
+        for line in &self.lines {
+            match *line {
+                Metric::Train { step, loss, .. } => train.push(CurvePoint { step, loss }),
+                Metric::Validation { step, loss, .. } => {
+                    validation.push(CurvePoint { step, loss });
+                }
+            }
+        }
+        (train, validation)
+    }
+}
+
+fn to_line(metric: &Metric) -> String {
+    // A value without maps or foreign types always serialises.
+    serde_json::to_string(metric).unwrap_or_default() + "\n"
+}

@@ -1,0 +1,199 @@
+//! Everything known before the first step: data, tokenizer, model size, number of steps.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::Device;
+
+use super::config::TrainConfig;
+use super::TrainError;
+use crate::checkpoint;
+use crate::data::{
+    self, Example, LoadOptions, LoaderConfig, Problem, SpecialIds, Split, examples,
+    units_per_epoch,
+};
+use crate::image::DecodeLimits;
+use crate::model::Captioner;
+use crate::text::{SpecialTokenNames, Tokenizer, TokenizerConfig};
+
+/// A run that is ready to start.
+#[derive(Debug)]
+pub struct Plan {
+    /// The config, with image and vocabulary sizes filled in.
+    pub config: TrainConfig,
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Training images with their captions.
+    pub train: Vec<Example>,
+    /// Validation images with their captions.
+    pub val: Vec<Example>,
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// Steps of one epoch.
+    pub steps_per_epoch: f64,
+    /// Parameters of the model.
+    pub parameters: usize,
+    /// What the run is expected to take.
+    pub memory: MemoryEstimate,
+    /// Records that were skipped.
+    pub problems: Vec<Problem>,
+    /// Tells this data set from another: images and captions, in order.
+    pub fingerprint: u64,
+}
+
+/// Memory in bytes, estimated from shapes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MemoryEstimate {
+    /// Weights, gradients, moments and averages.
+    pub state: u64,
+    /// Activations kept for the backward pass of one micro-batch.
+    pub activations: u64,
+}
+
+impl Plan {
+    /// Reads the data, makes or reads the tokenizer and sizes the run. `tokenizer` is given when a
+    /// run is resumed.
+    ///
+    /// # Errors
+    /// The key, file or record at fault.
+    pub fn new(
+        config: &TrainConfig,
+        file: &Path,
+        tokenizer: Option<Tokenizer>,
+    ) -> Result<Self, TrainError> {
+        let mut config = config.clone();
+        config.validate(file)?;
+        let options = LoadOptions {
+            format: config.data.format,
+            images: config.data.images.clone(),
+            val_share: config.data.val_share,
+            ..LoadOptions::default()
+        };
+        let dataset = data::load(&config.data.path, &options)?;
+        data::ensure_usable(&dataset, config.data.allow_bad)?;
+        let tokenizer = match tokenizer {
+            Some(tokenizer) => tokenizer,
+            None => make_tokenizer(&config, &dataset)?,
+        };
+        config.model.decoder.vocab_size = tokenizer.vocab_size();
+        config.validate(file)?;
+        let train = examples(&dataset, Split::Train, &tokenizer)?;
+        let mut val = examples(&dataset, Split::Val, &tokenizer)?;
+        for (split, examples) in [("train", &train), ("val", &val)] {
+            if examples.is_empty() {
+                return Err(TrainError::EmptySplit { path: config.data.path.clone(), split });
+            }
+        }
+        let fingerprint = fingerprint(&train);
+        if config.train.validation_images > 0 {
+            val.truncate(config.train.validation_images);
+        }
+        let units = units_per_epoch(&train, config.data.captions_per_image) as f64;
+        let per_step = (config.train.batch_size * config.train.accumulation) as f64;
+        let steps_per_epoch = units / per_step;
+        let steps = match config.train.max_steps {
+            Some(steps) => steps,
+            None => (config.train.epochs * steps_per_epoch).ceil().max(1.0) as u64,
+        };
+        let parameters = Captioner::new(&config.model, &Device::flex())?.num_params();
+        let memory = estimate(&config, parameters, &train);
+        Ok(Self {
+            config,
+            tokenizer,
+            train,
+            val,
+            steps,
+            steps_per_epoch,
+            parameters,
+            memory,
+            problems: dataset.problems,
+            fingerprint,
+        })
+    }
+
+    /// How training batches are made. `bucket` rounds lengths up (GPUs).
+    pub fn loader(&self, bucket: usize) -> LoaderConfig {
+        let special = self.tokenizer.special_tokens();
+        LoaderConfig {
+            batch_size: self.config.train.batch_size,
+            captions_per_image: self.config.data.captions_per_image,
+            max_tokens: self.config.model.decoder.max_positions,
+            bucket,
+            special: SpecialIds { begin: special.bos, end: special.eos, pad: special.pad },
+            preprocess: self.config.image.clone(),
+            augment: Some(self.config.augment.clone()),
+            limits: DecodeLimits { max_pixels: self.config.data.max_pixels },
+            seed: self.config.seed,
+            workers: self.config.data.workers,
+        }
+    }
+}
+
+fn make_tokenizer(config: &TrainConfig, dataset: &data::Dataset) -> Result<Tokenizer, TrainError> {
+    let section = &config.tokenizer;
+    if let Some(file) = &section.file {
+        return Ok(Tokenizer::from_file(file, &SpecialTokenNames::default())?);
+    }
+    let captions =
+        dataset.records_of(Split::Train).flat_map(|record| record.captions.iter().cloned());
+    let wanted = TokenizerConfig {
+        kind: section.kind,
+        vocab_size: section.vocab_size,
+        lowercase: section.lowercase,
+        min_frequency: section.min_frequency,
+    };
+    Ok(Tokenizer::train(captions, &wanted)?)
+}
+
+/// FNV-1a over image names and token ids.
+fn fingerprint(examples: &[Example]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut eat = |bytes: &[u8]| {
+        for &byte in bytes {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    for example in examples {
+        let name = example.path.file_name().unwrap_or_default();
+        eat(name.to_string_lossy().as_bytes());
+        for caption in &example.captions {
+            caption.iter().for_each(|id| eat(&id.to_le_bytes()));
+            eat(&[0xff]);
+        }
+    }
+    hash
+}
+
+fn estimate(config: &TrainConfig, parameters: usize, train: &[Example]) -> MemoryEstimate {
+    let (encoder, decoder) = (&config.model.encoder, &config.model.decoder);
+    let copies = 4 + u64::from(config.optimizer.ema_decay > 0.0);
+    let captions: usize = train.iter().map(|example| example.captions.len()).sum();
+    let tokens: usize = train.iter().flat_map(|e| &e.captions).map(Vec::len).sum();
+    let rows = config.train.batch_size * config.data.captions_per_image;
+    let seq = (tokens / captions.max(1) + 4).min(decoder.max_positions);
+    let patches = encoder.num_prefix() + encoder.num_patches();
+    // Values kept a position and layer: residual stream, norms, projections and branches, hidden
+    // layer before and after its activation; and the attention weights, with what softmax keeps.
+    let stream = |d_model: usize, d_ff: usize| 14 * d_model + 3 * d_ff;
+    let vision = encoder.num_layers
+        * config.train.batch_size
+        * (patches * stream(encoder.d_model, encoder.d_ff)
+            + 4 * encoder.num_heads * patches * patches);
+    let text = decoder.num_layers
+        * rows
+        * (seq * (stream(decoder.d_model, decoder.d_ff) + 8 * decoder.d_model)
+            + 4 * decoder.num_heads * seq * (seq + patches))
+        + 5 * rows * seq * decoder.vocab_size;
+    let vision = if config.train.freeze_encoder { 0 } else { vision };
+    MemoryEstimate {
+        state: copies * 4 * parameters as u64,
+        activations: 4 * (vision + text) as u64,
+    }
+}
+
+/// Where a run keeps what resuming needs.
+pub(super) fn last_folder(config: &TrainConfig) -> std::path::PathBuf {
+    let folder = config.output.join("last");
+    checkpoint::atomic::recover(&folder);
+    folder
+}

@@ -1,0 +1,481 @@
+//! The loop itself. It tells an [`Observer`] what happens and asks it whether to stop; it never
+//! prints.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::card::card;
+use super::config::TrainConfig;
+use super::curve::{CurvePoint, loss_curve_svg};
+use super::loss::cross_entropy;
+use super::metrics::{Metric, Metrics};
+use super::optimizer::AdamW;
+use super::plan::{Plan, last_folder};
+use super::state::{self, RunState};
+use super::validate::{pixels, read_scalar, validate};
+use super::{TrainError, Validation};
+use crate::checkpoint::atomic;
+use crate::data::{Batch, LoaderConfig, SkippedImage, TrainLoader, mix};
+use crate::generate::{GenerateConfig, generate_from_memory};
+use crate::image::{DecodeLimits, decode_file};
+use crate::model::{Captioner, initialize};
+
+/// What happens in a run.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Everything is ready; steps begin.
+    Started {
+        /// The plan.
+        plan: &'a Plan,
+        /// Steps that were taken before.
+        step: u64,
+    },
+    /// A step was taken.
+    Step {
+        /// Steps taken.
+        step: u64,
+        /// Epochs seen.
+        epoch: f64,
+        /// Mean training loss since the last line of metrics, in nats a token.
+        loss: Option<f64>,
+        /// Learning rate of the step.
+        learning_rate: f64,
+        /// Images since the last event.
+        images: usize,
+    },
+    /// A validation was made.
+    Validated {
+        /// Steps taken.
+        step: u64,
+        /// Its result.
+        validation: &'a Validation,
+        /// Whether it is the best so far.
+        best: bool,
+        /// Captions of some validation images.
+        samples: &'a [Sample],
+    },
+    /// A checkpoint was written.
+    Saved {
+        /// Steps taken.
+        step: u64,
+        /// Its folder.
+        folder: &'a Path,
+    },
+    /// An image could not be read and was left out; told once an image.
+    Skipped(&'a SkippedImage),
+}
+
+/// A caption of a validation image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// The image.
+    pub path: PathBuf,
+    /// What the model says.
+    pub caption: String,
+}
+
+/// Hears of events; may ask for a stop.
+pub trait Observer {
+    /// Something happened.
+    fn event(&mut self, event: &Event);
+    /// Asked after every step: save and stop?
+    fn stop_requested(&self) -> bool {
+        false
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Steps taken in all.
+    pub step: u64,
+    /// Whether it was stopped before its end.
+    pub interrupted: bool,
+    /// Lowest validation loss and its step.
+    pub best: Option<(f64, u64)>,
+    /// Share of the time that the device waited for data.
+    pub data_wait_share: f64,
+    /// Images left out because they could not be read.
+    pub skipped: usize,
+}
+
+/// The loss of one batch.
+///
+/// # Shapes
+/// Result `[1]`, nats a token.
+pub fn forward_loss(
+    model: &Captioner,
+    mut batch: Batch,
+    loader: &LoaderConfig,
+    smoothing: f64,
+    freeze_encoder: bool,
+    device: &Device,
+) -> Tensor<1> {
+    let pixels = pixels(&mut batch, loader, device);
+    let memory =
+        if freeze_encoder { model.encode_frozen(pixels) } else { model.encode(pixels) };
+    let rows = batch.images * batch.captions_per_image;
+    let ids: Tensor<2, Int> =
+        Tensor::from_data(TensorData::new(batch.inputs, [rows, batch.seq]), device);
+    let padded = batch.positions.len();
+    let positions = Tensor::from_data(TensorData::new(batch.positions, [padded]), device);
+    let targets = Tensor::from_data(TensorData::new(batch.targets, [padded]), device);
+    let weights = (batch.tokens < padded).then(|| {
+        let weights: Vec<f32> = (0..padded).map(|i| f32::from(i < batch.tokens)).collect();
+        Tensor::from_data(TensorData::new(weights, [padded]), device)
+    });
+    let logits = model.decode_at(ids, memory, positions);
+    cross_entropy(logits, targets, weights, smoothing)
+}
+
+/// Trains as `config` says, on `device` (autodiff is added here). With `resume` a run in
+/// `config.output` goes on from its last checkpoint. `file` is named in errors.
+///
+/// # Errors
+/// Bad configs and data before anything is written; a loss that is not finite, with the last good
+/// checkpoint named; a failing device or disk.
+pub fn train(
+    config: &TrainConfig,
+    file: &Path,
+    device: &Device,
+    bucket: usize,
+    resume: bool,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, TrainError> {
+    let folder = last_folder(config);
+    let old = if folder.join("config.json").is_file() {
+        let state = state::read_state(&folder)?;
+        if !resume {
+            let folder = config.output.clone();
+            return Err(TrainError::RunExists { folder, step: state.step });
+        }
+        Some(state)
+    } else {
+        None
+    };
+    let tokenizer = old.as_ref().map(|_| state::read_tokenizer(&folder)).transpose()?;
+    let plan = Plan::new(config, file, tokenizer)?;
+    let device = device.clone().autodiff();
+    let mut model = initialize(Captioner::new(&plan.config.model, &device)?, plan.config.seed);
+    let mut optimizer = AdamW::new(&plan.config.optimizer);
+    let mut state = RunState {
+        step: 0,
+        best_loss: None,
+        best_step: None,
+        data: format!("{:016x}", plan.fingerprint),
+        config: plan.config.clone(),
+    };
+    if let Some(old) = old {
+        state::check_same(&folder, &old, &plan)?;
+        model = state::restore(&folder, model, &mut optimizer, old.step, &device)?;
+        state = RunState { config: plan.config.clone(), ..old };
+    }
+    let metrics = Metrics::open(&plan.config.output, state.step)?;
+    observer.event(&Event::Started { plan: &plan, step: state.step });
+    let accumulation = plan.config.train.accumulation as u64;
+    let mut run = Run {
+        loader_config: plan.loader(bucket),
+        loader: TrainLoader::new(
+            plan.train.clone(),
+            plan.loader(bucket),
+            state.step * accumulation,
+        ),
+        plan: &plan,
+        optimizer,
+        state,
+        metrics,
+        device,
+        bucket,
+        observer,
+        samples: Vec::new(),
+        skipped: Vec::new(),
+        pending: Pending::default(),
+        waited: 0.0,
+        started: Instant::now(),
+    };
+    run.go(model)
+}
+
+struct Run<'a> {
+    plan: &'a Plan,
+    optimizer: AdamW,
+    state: RunState,
+    metrics: Metrics,
+    loader: TrainLoader,
+    loader_config: LoaderConfig,
+    device: Device,
+    bucket: usize,
+    observer: &'a mut dyn Observer,
+    samples: Vec<Sample>,
+    skipped: Vec<SkippedImage>,
+    pending: Pending,
+    waited: f64,
+    started: Instant,
+}
+
+/// What has happened since the last line of metrics.
+#[derive(Default)]
+struct Pending {
+    losses: Vec<Tensor<1>>,
+    images: usize,
+    since: Option<Instant>,
+    norm: Option<f64>,
+}
+
+impl Run<'_> {
+    fn go(&mut self, mut model: Captioner) -> Result<Outcome, TrainError> {
+        let settings = &self.plan.config.train;
+        let mut interrupted = false;
+        let mut saved = self.state.step;
+        while self.state.step < self.plan.steps {
+            model = self.step(model)?;
+            let step = self.state.step;
+            let last = step == self.plan.steps;
+            let validates = last || step.is_multiple_of(settings.validate_every);
+            interrupted = !last && self.observer.stop_requested();
+            if step.is_multiple_of(settings.log_every) || validates || interrupted {
+                self.log()?;
+            }
+            if validates && !interrupted {
+                self.validate(&model)?;
+            }
+            if validates || interrupted || step.is_multiple_of(settings.checkpoint_every) {
+                self.save(&model)?;
+                saved = step;
+            }
+            if interrupted {
+                break;
+            }
+        }
+        if saved != self.state.step {
+            self.save(&model)?;
+        }
+        self.draw_curve()?;
+        Ok(Outcome {
+            step: self.state.step,
+            interrupted,
+            best: self.state.best_loss.zip(self.state.best_step),
+            data_wait_share: self.waited / self.started.elapsed().as_secs_f64().max(1e-9),
+            skipped: self.skipped.len(),
+        })
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.plan.config.schedule.rate(self.state.step, self.plan.steps)
+    }
+
+    fn epoch(&self) -> f64 {
+        self.state.step as f64 / self.plan.steps_per_epoch
+    }
+
+    fn step(&mut self, model: Captioner) -> Result<Captioner, TrainError> {
+        let settings = &self.plan.config.train;
+        self.pending.since.get_or_insert_with(Instant::now);
+        let mut accumulator = GradientsAccumulator::new();
+        let mut taken = None;
+        let mut images = 0;
+        for micro in 0..settings.accumulation as u64 {
+            let batch = self.loader.next_batch().ok_or(TrainError::LoaderDied)?;
+            self.note_skipped(&batch)?;
+            if batch.tokens == 0 {
+                continue;
+            }
+            images += batch.images;
+            // Dropout draws from the device: seeded by the step, it needs no saved state.
+            let number = self.state.step * settings.accumulation as u64 + micro;
+            self.device.seed(mix(self.plan.config.seed ^ 0xd0_0d, number));
+            let loss = forward_loss(
+                &model,
+                batch,
+                &self.loader_config,
+                settings.label_smoothing,
+                settings.freeze_encoder,
+                &self.device,
+            );
+            self.pending.losses.push(loss.clone().inner());
+            let loss = match settings.accumulation {
+                1 => loss,
+                count => loss.div_scalar(count as f64),
+            };
+            let grads = GradientsParams::from_grads(loss.backward(), &model);
+            if settings.accumulation == 1 {
+                taken = Some(grads);
+            } else {
+                accumulator.accumulate(&model, grads);
+                taken = None;
+            }
+        }
+        let grads = taken.unwrap_or_else(|| accumulator.grads());
+        let rate = self.learning_rate();
+        let encoder_rate = rate * self.plan.config.schedule.encoder_factor;
+        let rate_of =
+            |path: &str| if path.starts_with("encoder.") { encoder_rate } else { rate };
+        let (model, norm) = self.optimizer.step(model, grads, &rate_of);
+        self.pending.norm = norm;
+        self.pending.images += images;
+        self.state.step += 1;
+        self.observer.event(&Event::Step {
+            step: self.state.step,
+            epoch: self.epoch(),
+            loss: None,
+            learning_rate: rate,
+            images,
+        });
+        Ok(model)
+    }
+
+    /// Names each unreadable image once; too many end the run.
+    fn note_skipped(&mut self, batch: &Batch) -> Result<(), TrainError> {
+        for image in &batch.skipped {
+            if self.skipped.iter().any(|known| known.path == image.path) {
+                continue;
+            }
+            self.skipped.push(image.clone());
+            self.observer.event(&Event::Skipped(image));
+        }
+        let seen = self.plan.train.len() + self.plan.val.len();
+        if self.skipped.len() * 20 > seen && !self.plan.config.data.allow_bad {
+            return Err(TrainError::TooManyBad {
+                bad: self.skipped.len(),
+                seen,
+                first: self.skipped[0].reason.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Reads the losses since the last line, checks them and writes a line.
+    fn log(&mut self) -> Result<(), TrainError> {
+        let pending = std::mem::take(&mut self.pending);
+        if pending.losses.is_empty() {
+            return Ok(());
+        }
+        let loss = read_scalar(Tensor::cat(pending.losses, 0).mean())?;
+        let step = self.state.step;
+        if !loss.is_finite() {
+            let last = self.plan.config.output.join("last");
+            let last_good = match last.exists() {
+                true => format!("the last good checkpoint is {}", last.display()),
+                false => "no checkpoint was written before".into(),
+            };
+            return Err(TrainError::NotFinite { step, loss, last_good });
+        }
+        let seconds = pending.since.map_or(0.0, |since| since.elapsed().as_secs_f64()).max(1e-9);
+        let waited = self.loader.take_waited().as_secs_f64();
+        self.waited += waited;
+        let rate = self.plan.config.schedule.rate(step - 1, self.plan.steps);
+        self.observer.event(&Event::Step {
+            step,
+            epoch: self.epoch(),
+            loss: Some(loss),
+            learning_rate: rate,
+            images: 0,
+        });
+        self.metrics.push(Metric::Train {
+            step,
+            epoch: self.epoch(),
+            loss,
+            learning_rate: rate,
+            gradient_norm: pending.norm,
+            images_per_second: pending.images as f64 / seconds,
+            data_wait_share: waited / seconds,
+        })?;
+        Ok(())
+    }
+
+    fn validate(&mut self, model: &Captioner) -> Result<(), TrainError> {
+        let averaged = self.optimizer.averaged(model.valid());
+        let validation =
+            validate(&averaged, &self.plan.val, &self.loader_config, &self.device)?;
+        for image in &validation.skipped {
+            if !self.skipped.iter().any(|known| known.path == image.path) {
+                self.skipped.push(image.clone());
+                self.observer.event(&Event::Skipped(image));
+            }
+        }
+        self.samples = self.sample(&averaged)?;
+        let step = self.state.step;
+        let best = self.state.best_loss.is_none_or(|best| validation.loss < best);
+        self.metrics.push(Metric::Validation {
+            step,
+            epoch: self.epoch(),
+            loss: validation.loss,
+            perplexity: validation.perplexity(),
+        })?;
+        if best {
+            self.state.best_loss = Some(validation.loss);
+            self.state.best_step = Some(step);
+            let card = card(self.plan, &self.state, &self.samples);
+            state::save_best(self.plan, model, &self.optimizer, &card)?;
+        }
+        let samples = &self.samples;
+        self.observer.event(&Event::Validated { step, validation: &validation, best, samples });
+        self.draw_curve()
+    }
+
+    /// Captions a few validation images, spread over the set.
+    fn sample(&self, model: &Captioner) -> Result<Vec<Sample>, TrainError> {
+        let config = &self.plan.config;
+        let wanted = config.train.samples.min(self.plan.val.len());
+        let limits = DecodeLimits { max_pixels: config.data.max_pixels };
+        let mut paths = Vec::new();
+        let mut values = Vec::new();
+        for index in 0..wanted {
+            let example = &self.plan.val[index * self.plan.val.len() / wanted];
+            if let Ok(image) = decode_file(&example.path, &limits) {
+                values.extend(config.image.apply(&image));
+                paths.push(example.path.clone());
+            }
+        }
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
+        let shape = [paths.len(), 3, config.image.height, config.image.width];
+        let device = self.device.clone().inner();
+        let memory = model.encode(Tensor::from_data(TensorData::new(values, shape), &device));
+        let special = self.plan.tokenizer.special_tokens();
+        let decode = GenerateConfig::greedy(
+            config.generate.max_new_tokens.min(config.model.decoder.max_positions),
+        );
+        let generated = generate_from_memory(
+            model,
+            &memory,
+            &[special.bos],
+            special.eos,
+            &decode,
+            self.bucket,
+        )?;
+        Ok(paths
+            .into_iter()
+            .zip(generated)
+            .map(|(path, out)| Sample { path, caption: self.plan.tokenizer.decode(&out.ids) })
+            .collect())
+    }
+
+    fn save(&mut self, model: &Captioner) -> Result<(), TrainError> {
+        // Nothing that is not a number may replace a good checkpoint.
+        self.log()?;
+        let card = card(self.plan, &self.state, &self.samples);
+        state::save_last(self.plan, model, &self.optimizer, &self.state, &card)?;
+        let folder = self.plan.config.output.join("last");
+        self.observer.event(&Event::Saved { step: self.state.step, folder: &folder });
+        Ok(())
+    }
+
+    fn draw_curve(&self) -> Result<(), TrainError> {
+        let (train, validation) = self.metrics.curves();
+        let best = self
+            .state
+            .best_loss
+            .zip(self.state.best_step)
+            .map(|(loss, step)| CurvePoint { step, loss });
+        let name = self.plan.config.output.file_name().unwrap_or_default().to_string_lossy();
+        let title = format!("{name}: loss in nats a token");
+        let svg = loss_curve_svg(&title, &train, &validation, best);
+        Ok(atomic::replace_file(&self.plan.config.output.join("curve.svg"), svg.as_bytes())?)
+    }
+}

@@ -1,0 +1,137 @@
+//! What a checkpoint keeps beyond the model, so that a run can go on as if it had never stopped.
+//!
+//! The order of images, augmentation, dropout and the learning rate are functions of the seed and
+//! the step: the step, the optimizer's moments and the weights are the whole state.
+
+use std::fs;
+use std::path::Path;
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use super::TrainError;
+use super::config::TrainConfig;
+use super::optimizer::AdamW;
+use super::plan::Plan;
+use crate::checkpoint::{self, CheckpointError, Contents, atomic, tensors};
+use crate::model::Captioner;
+use crate::text::{SpecialTokenNames, Tokenizer};
+
+/// `training/state.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RunState {
+    /// Steps taken.
+    pub step: u64,
+    /// Lowest validation loss so far, in nats a token.
+    pub best_loss: Option<f64>,
+    /// Its step.
+    pub best_step: Option<u64>,
+    /// [`Plan::fingerprint`], in hexadecimal.
+    pub data: String,
+    /// The run's config.
+    pub config: TrainConfig,
+}
+
+/// Writes `last`: weights for captioning, and all that resuming needs.
+pub(super) fn save_last(
+    plan: &Plan,
+    model: &Captioner,
+    optimizer: &AdamW,
+    state: &RunState,
+    card: &str,
+) -> Result<(), TrainError> {
+    let averaged = plan.config.optimizer.ema_decay > 0.0;
+    let raw = tensors::parameters(model);
+    atomic::replace_folder(&plan.config.output.join("last"), |folder| {
+        let weights = match averaged {
+            true => tensors::parameters(&optimizer.averaged(model.clone())),
+            false => raw.clone(),
+        };
+        checkpoint::write_into(folder, &contents(plan, card), &weights)?;
+        let training = folder.join("training");
+        fs::create_dir(&training).map_err(|source| CheckpointError::io(&training, source))?;
+        checkpoint::write_json(&training.join("state.json"), state)?;
+        let none = Default::default;
+        tensors::write(&training.join("optimizer.safetensors"), &optimizer.state(), none())?;
+        if averaged {
+            tensors::write(&training.join("weights.safetensors"), &raw, none())?;
+        }
+        Ok(())
+    })
+}
+
+/// Writes `best`: weights for captioning only.
+pub(super) fn save_best(
+    plan: &Plan,
+    model: &Captioner,
+    optimizer: &AdamW,
+    card: &str,
+) -> Result<(), TrainError> {
+    let weights = tensors::parameters(&optimizer.averaged(model.clone()));
+    atomic::replace_folder(&plan.config.output.join("best"), |folder| {
+        Ok(checkpoint::write_into(folder, &contents(plan, card), &weights)?)
+    })
+}
+
+fn contents<'a>(plan: &'a Plan, card: &'a str) -> Contents<'a> {
+    Contents {
+        model: &plan.config.model,
+        generate: &plan.config.generate,
+        tokenizer: &plan.tokenizer,
+        preprocess: &plan.config.image,
+        card,
+    }
+}
+
+/// Reads the state of the run in `folder`.
+pub(super) fn read_state(folder: &Path) -> Result<RunState, TrainError> {
+    Ok(checkpoint::read_json(&folder.join("training").join("state.json"))?)
+}
+
+/// Reads the tokenizer of the run in `folder`.
+pub(super) fn read_tokenizer(folder: &Path) -> Result<Tokenizer, TrainError> {
+    Ok(Tokenizer::from_file(&folder.join("tokenizer.json"), &SpecialTokenNames::default())?)
+}
+
+/// Whether a run can go on under `plan`: same data, same model, same seed. Anything else may differ
+/// (a longer run, another rate), and then the result does too.
+pub(super) fn check_same(folder: &Path, state: &RunState, plan: &Plan) -> Result<(), TrainError> {
+    let problem = |problem: String| {
+        Err(TrainError::CannotResume { folder: folder.into(), problem })
+    };
+    let (old, new) = (&state.config, &plan.config);
+    if old.model != new.model {
+        return problem("the config's [model] or [image] size has changed".into());
+    }
+    if old.seed != new.seed {
+        return problem(format!("the seed was {} and is now {}", old.seed, new.seed));
+    }
+    if state.data != format!("{:016x}", plan.fingerprint) {
+        return problem("the training images or captions have changed".into());
+    }
+    Ok(())
+}
+
+/// Restores weights and optimizer.
+pub(super) fn restore(
+    folder: &Path,
+    model: Captioner,
+    optimizer: &mut AdamW,
+    step: u64,
+    device: &Device,
+) -> Result<Captioner, TrainError> {
+    let training = folder.join("training");
+    let raw = training.join("weights.safetensors");
+    let weights = if raw.exists() { raw } else { folder.join("model.safetensors") };
+    let model = tensors::apply(model, tensors::read(&weights)?, &weights)?;
+    let file = training.join("optimizer.safetensors");
+    let left_over = optimizer.restore(tensors::read(&file)?, step, device);
+    match left_over.first() {
+        Some(name) => Err(TrainError::CannotResume {
+            folder: folder.into(),
+            problem: format!("optimizer.safetensors: tensor `{name}` belongs to nothing"),
+        }),
+        None => Ok(model),
+    }
+}
