@@ -16,6 +16,7 @@ mod caption;
 mod completions;
 pub mod console;
 mod data;
+mod demo;
 pub mod device;
 mod devices;
 mod inspect;
@@ -71,6 +72,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Evaluate(evaluate::EvaluateArgs),
     Data(data::DataArgs),
+    Demo(demo::DemoArgs),
     Devices(devices::DevicesArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -81,6 +83,7 @@ fn dispatch(command: Command, console: &Console) -> Result<Outcome, CliError> {
         Command::Caption(arguments) => caption::run(arguments, console),
         Command::Inspect(arguments) => inspect::run(arguments, console),
         Command::Evaluate(arguments) => evaluate::run(arguments, console),
+        Command::Demo(arguments) => demo::run(arguments, console),
         Command::Data(arguments) => data::run(arguments, console),
         Command::Devices(arguments) => devices::run(arguments, console),
         Command::Completions(arguments) => completions::run(arguments, console),

@@ -190,6 +190,14 @@ impl TrainConfig {
     pub fn read(file: &Path, overrides: &[String]) -> Result<Self, TrainConfigError> {
         let text = fs::read_to_string(file)
             .map_err(|source| TrainConfigError::Io { file: file.into(), source })?;
+        Self::parse(&text, file, overrides)
+    }
+
+    /// As [`Self::read`], from text; `file` is named in errors.
+    ///
+    /// # Errors
+    /// The line, or the override, with the key and what was expected.
+    pub fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<Self, TrainConfigError> {
         let located = |error: &toml::de::Error| match error.span() {
             Some(span) => {
                 let line = text[..span.start.min(text.len())].matches('\n').count() + 1;
@@ -198,15 +206,15 @@ impl TrainConfig {
             None => file.display().to_string(),
         };
         // Parsed once by itself, so that an error has its line.
-        let _: Self = toml::from_str(&text).map_err(|error| explain(located(&error), &error))?;
+        let _: Self = toml::from_str(text).map_err(|error| explain(located(&error), &error))?;
         let mut table: toml::Table =
-            toml::from_str(&text).map_err(|error| explain(located(&error), &error))?;
+            toml::from_str(text).map_err(|error| explain(located(&error), &error))?;
         for setting in overrides {
             apply_override(&mut table, setting)?;
         }
         let mut config: Self = table
             .try_into()
-            .map_err(|error| explain(format!("--set {}", overrides.join(" ")), &error))?;
+            .map_err(|error| explain(format!("--set {}", overrides.join(" --set ")), &error))?;
         config.model.encoder.image_height = config.image.height;
         config.model.encoder.image_width = config.image.width;
         Ok(config)

@@ -1,0 +1,129 @@
+//! `patchword demo`: everything once, on data that is drawn here.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::Outcome;
+use super::console::Console;
+use super::device::DeviceArgs;
+use super::error::{CliError, Context};
+use super::evaluate::evaluate;
+use super::train::{run_training, shape_bucket};
+use super::{data, inspect, stop};
+use crate::caption::CaptionConfig;
+use crate::checkpoint;
+use crate::data::shapes::ShapesConfig;
+use crate::data::{LoadOptions, Split, load};
+use crate::image::{DecodeLimits, decode_file};
+use crate::inspect::inspect as inspect_photo;
+use crate::train::TrainConfig;
+
+/// Draw a data set, train a captioner on it, measure it and show where it looks
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  patchword demo
+  patchword demo demo-hard --hard
+
+Ten minutes on two CPU cores. Each step prints the command that does it alone. Interrupted, the same
+command goes on where it stopped.")]
+pub(super) struct DemoArgs {
+    /// Where everything goes
+    #[arg(default_value = "demo", value_name = "DIR")]
+    out: PathBuf,
+    /// The harder scenes and the longer training of configs/shapes-hard.toml
+    #[arg(long)]
+    hard: bool,
+    /// Change a value of the training config; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// The configs travel in the binary, so that the demo runs anywhere.
+const NORMAL: (&str, &str) = ("configs/shapes.toml", include_str!("../../configs/shapes.toml"));
+const HARD: (&str, &str) =
+    ("configs/shapes-hard.toml", include_str!("../../configs/shapes-hard.toml"));
+
+/// Held-out scenes that are judged.
+const SCENES: usize = 500;
+/// Of them, those whose captions are printed.
+const SHOWN: usize = 8;
+
+pub(super) fn run(arguments: DemoArgs, console: &Console) -> Result<Outcome, CliError> {
+    let out = &arguments.out;
+    let (name, text) = if arguments.hard { HARD } else { NORMAL };
+    let shapes = if arguments.hard { ShapesConfig::hard() } else { ShapesConfig::default() };
+    let flag = if arguments.hard { " --hard" } else { "" };
+    let (data, model) = (out.join("data"), out.join("model"));
+    let device = arguments.device.open(console)?;
+    stop::listen();
+    std::fs::create_dir_all(out).context(format_args!("{}: cannot be made", out.display()))?;
+
+    console.note(format_args!(
+        "\n[1/4] patchword data shapes {} --images {}{flag}",
+        data.display(),
+        shapes.images
+    ));
+    data::draw(&data, &shapes, console)?;
+
+    console.note(format_args!(
+        "\n[2/4] patchword train {name} --data {} --output {} --resume",
+        data.display(),
+        model.display()
+    ));
+    let mut config = TrainConfig::parse(text, Path::new(name), &arguments.settings)?;
+    config.data.path.clone_from(&data);
+    config.output.clone_from(&model);
+    run_training(&config, Path::new(name), &device, true, console)?;
+
+    console.note(format_args!(
+        "\n[3/4] patchword evaluate --model {} --data {} --split test --images {SCENES}",
+        model.display(),
+        data.display()
+    ));
+    let dataset = load(&data, &LoadOptions::default())?;
+    let checkpoint = checkpoint::load(&model, &device.device)?;
+    let decode = CaptionConfig {
+        batch_size: 32,
+        generate: checkpoint.generate.clone(),
+        bucket: shape_bucket(&device),
+        workers: 2,
+    };
+    let evaluation =
+        evaluate(&checkpoint, &device, &dataset, Split::Test, SCENES, &decode, console)?;
+    let Some(scenes) = &evaluation.scenes else {
+        return Err(CliError::new("the scenes just drawn carry no truth"));
+    };
+    let mut stdout = console.stdout();
+    for judged in scenes.report.captions.iter().take(SHOWN) {
+        let mark = if judged.errors.is_empty() { "right" } else { "WRONG" };
+        writeln!(stdout, "{}\t{}\t{mark}", judged.path.display(), judged.caption)?;
+        for error in &judged.errors {
+            writeln!(stdout, "\t  {error}")?;
+        }
+    }
+    stdout.write_all(evaluation.to_text().as_bytes())?;
+
+    // The richest scene of those shown makes the best picture.
+    let shown = scenes.report.captions.iter().filter(|judged| judged.errors.is_empty());
+    let Some(judged) = shown.take(40).max_by_key(|judged| judged.caption.len()) else {
+        return Err(CliError::new("no caption is right: there is nothing worth a picture"));
+    };
+    let folder = out.join("inspected");
+    console.note(format_args!(
+        "\n[4/4] patchword inspect {} --model {} --out {} --layer {}",
+        judged.path.display(),
+        model.display(),
+        folder.display(),
+        scenes.layer
+    ));
+    let photo = decode_file(&judged.path, &DecodeLimits::default())?;
+    let inspection = inspect_photo(&checkpoint, &device.device, &photo, None, &decode)?;
+    inspect::write(&folder, &photo, &inspection, Some(scenes.layer))?;
+    writeln!(stdout, "attention sheet: {}", folder.join("sheet.png").display())?;
+    Ok(Outcome::Complete)
+}
