@@ -409,7 +409,12 @@ impl fmt::Display for CheckReport {
             line(formatter, "problems", grouped(self.problems.len()))?;
             for kind_problems in self.problems.chunk_by(|left, right| left.kind == right.kind) {
                 let Some(first) = kind_problems.first() else { continue };
-                writeln!(formatter, "\n{} ({}):", first.kind.label(), grouped(kind_problems.len()))?;
+                writeln!(
+                    formatter,
+                    "\n{} ({}):",
+                    first.kind.label(),
+                    grouped(kind_problems.len())
+                )?;
                 for problem in kind_problems {
                     writeln!(formatter, "  {problem}")?;
                 }

@@ -74,7 +74,7 @@ fn load_file(
     let expected = "an object with the lists \"images\" and \"annotations\"";
     let mut json = read_json::<CocoFile>(path, expected)?;
     let file: Arc<Path> = path.into();
-    let mut images = Vec::with_capacity(json.value.images.len());
+    let mut images: Vec<(Origin, String, Vec<(Origin, String)>)> = Vec::new();
     let mut by_id = HashMap::new();
     for (index, entry) in std::mem::take(&mut json.value.images).into_iter().enumerate() {
         let origin = Origin::new(&file, Position::Entry { list: "images", index });
@@ -86,11 +86,10 @@ fn load_file(
                 continue;
             }
         };
-        if let Some(&first) = by_id.get(&image.id) {
+        if by_id.contains_key(&image.id) {
             let detail = format!(
-                "image id {} belongs to {first:?} already (expected each id once)",
-                image.id,
-                first = images.get::<usize>(first).map_or("", |(_, name, _)| name),
+                "image id {} belongs to an image listed before (expected each id once)",
+                image.id
             );
             collector.problem(ProblemKind::DuplicateImage, &origin, Loss::Image, detail);
             continue;
@@ -113,8 +112,9 @@ fn load_file(
             (Some((_, _, captions)), None) => captions.push((origin, caption)),
             (Some(_), Some(detail)) => collector.malformed(&origin, Loss::Caption, detail),
             (None, _) => {
-                let detail =
-                    format!("image_id {image_id} is not in images (expected the id of one of them)");
+                let detail = format!(
+                    "image_id {image_id} is not in images (expected the id of one of them)"
+                );
                 collector.problem(ProblemKind::UnknownImage, &origin, Loss::Caption, detail);
             }
         }

@@ -338,8 +338,9 @@ impl ImageFinder {
             add_with_usual(images);
         } else {
             add_with_usual(&folder);
-            let is_annotations =
-                folder.file_name().is_some_and(|name| ANNOTATION_FOLDERS.iter().any(|n| name == *n));
+            let is_annotations = folder
+                .file_name()
+                .is_some_and(|name| ANNOTATION_FOLDERS.iter().any(|n| name == *n));
             if is_annotations && let Some(parent) = folder.parent() {
                 add_with_usual(parent);
             }
@@ -379,7 +380,9 @@ fn clean_path(path: &Path) -> PathBuf {
     for component in path.components() {
         match component {
             Component::CurDir => {}
-            Component::ParentDir if matches!(clean.components().next_back(), Some(Component::Normal(_))) => {
+            Component::ParentDir
+                if matches!(clean.components().next_back(), Some(Component::Normal(_))) =>
+            {
                 clean.pop();
             }
             other => clean.push(other),

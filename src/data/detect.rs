@@ -53,13 +53,12 @@ impl FromStr for DatasetFormat {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        Self::ALL
-            .into_iter()
-            .find(|format| format.name().eq_ignore_ascii_case(text))
-            .ok_or_else(|| {
+        Self::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(text)).ok_or_else(
+            || {
                 let names = Self::ALL.map(Self::name).join(", ");
                 format!("unknown data set format {text:?} (expected one of {names})")
-            })
+            },
+        )
     }
 }
 

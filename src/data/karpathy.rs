@@ -59,8 +59,12 @@ pub(super) fn load(
         };
         let mut captions = Vec::with_capacity(image.sentences.len());
         for (inner_index, sentence) in image.sentences.into_iter().enumerate() {
-            let position =
-                Position::InnerEntry { list: "images", index, inner_list: "sentences", inner_index };
+            let position = Position::InnerEntry {
+                list: "images",
+                index,
+                inner_list: "sentences",
+                inner_index,
+            };
             let origin = Origin::new(&file, position);
             match sentence.0 {
                 Ok(Sentence { raw }) => match json.invalid_utf8(&raw) {
