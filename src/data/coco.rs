@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::collect::{Collector, ImageFinder, Listed, name_as_id};
+use super::collect::{Collector, ImageFinder, Listed, PlacedCaption, name_as_id};
 use super::detect::{DatasetFormat, file_name, json_files, split_in_name};
 use super::text_file::{Entry, read_json};
 use super::{DataError, LoadOptions, Loss, Origin, Position, ProblemKind};
@@ -74,7 +74,7 @@ fn load_file(
     let expected = "an object with the lists \"images\" and \"annotations\"";
     let mut json = read_json::<CocoFile>(path, expected)?;
     let file: Arc<Path> = path.into();
-    let mut images: Vec<(Origin, String, Vec<(Origin, String)>)> = Vec::new();
+    let mut images: Vec<(Origin, String, Vec<PlacedCaption>)> = Vec::new();
     let mut by_id = HashMap::new();
     for (index, entry) in std::mem::take(&mut json.value.images).into_iter().enumerate() {
         let origin = Origin::new(&file, Position::Entry { list: "images", index });

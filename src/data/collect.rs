@@ -22,6 +22,9 @@ pub(super) fn is_image(path: &Path) -> bool {
     })
 }
 
+/// A caption as it is in a file, with where it is.
+pub(super) type PlacedCaption = (Origin, String);
+
 /// An image as an annotation file lists it.
 pub(super) struct Listed {
     /// The name given to it.
@@ -30,8 +33,8 @@ pub(super) struct Listed {
     pub path: Option<PathBuf>,
     /// The split, where one was named.
     pub split: Option<Split>,
-    /// The captions as they are in the file, with where they are.
-    pub captions: Vec<(Origin, String)>,
+    /// The captions.
+    pub captions: Vec<PlacedCaption>,
     /// Where the image is listed.
     pub origin: Origin,
     /// What else is said about it.
@@ -165,7 +168,7 @@ impl Collector {
 
     /// Reduces white space, since captions are written one a line in tab-separated tables later, and
     /// names the captions in which nothing else is.
-    fn clean_captions(&mut self, id: &str, captions: Vec<(Origin, String)>) -> Vec<String> {
+    fn clean_captions(&mut self, id: &str, captions: Vec<PlacedCaption>) -> Vec<String> {
         let mut kept = Vec::with_capacity(captions.len());
         for (origin, caption) in captions {
             let caption = caption.split_whitespace().collect::<Vec<_>>().join(" ");

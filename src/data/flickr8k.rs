@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::collect::{Collector, ImageFinder, Listed, name_as_id};
+use super::collect::{Collector, ImageFinder, Listed, PlacedCaption, name_as_id};
 use super::detect::{file_name, list_folder};
 use super::text_file::{lines, read_bytes};
 use super::{DataError, LoadOptions, Loss, Origin, Position, Split};
@@ -13,7 +13,7 @@ use super::{DataError, LoadOptions, Loss, Origin, Position, Split};
 #[derive(Default)]
 struct Captions {
     by_name: HashMap<String, usize>,
-    images: Vec<(String, Origin, Vec<(Origin, String)>)>,
+    images: Vec<(String, Origin, Vec<PlacedCaption>)>,
 }
 
 pub(super) fn load(

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::collect::{Collector, ImageFinder, Listed, is_image, name_as_id, slashed};
+use super::collect::{
+    Collector, ImageFinder, Listed, PlacedCaption, is_image, name_as_id, slashed,
+};
 use super::detect::{file_name, list_folder};
 use super::text_file::{lines, read_bytes, utf8, without_position};
 use super::{DataError, LoadOptions, Loss, Origin, Position, ProblemKind, Split};
@@ -23,7 +25,7 @@ pub(super) struct Table {
 /// One row: an image with one caption, or with a list of them.
 struct Row {
     name: String,
-    captions: Vec<(Origin, String)>,
+    captions: Vec<PlacedCaption>,
     /// One caption as a plain text, so that further rows may add captions of the same image.
     can_grow: bool,
     split: Option<Split>,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use walkdir::{DirEntry, WalkDir};
 
-use super::collect::{Collector, ImageFinder, Listed, is_image, slashed};
+use super::collect::{Collector, ImageFinder, Listed, PlacedCaption, is_image, slashed};
 use super::text_file::{lines, read_bytes};
 use super::{DataError, LoadOptions, Loss, Origin, Position, ProblemKind, Split};
 
@@ -69,7 +69,7 @@ fn read_captions(
     path: &Path,
     file: &Arc<Path>,
     collector: &mut Collector,
-) -> Result<Vec<(Origin, String)>, DataError> {
+) -> Result<Vec<PlacedCaption>, DataError> {
     let bytes = read_bytes(path)?;
     let mut captions = Vec::new();
     let mut is_malformed = false;
