@@ -1,2 +1,100 @@
 //! Captioning data sets: formats, splits, checks, samplers and the loader that decodes ahead.
+//!
+//! [`load`] recognises a data set, reads its captions and returns a [`Dataset`]: the records that
+//! can be used and, by name, everything that cannot. One bad record is a [`Problem`], never an
+//! error; [`ensure_usable`] turns too many of them into one. [`check::check`] goes on to decode
+//! every image.
+use std::path::{Path, PathBuf};
+
+mod coco;
+mod collect;
+mod detect;
+mod error;
+mod flickr8k;
+mod imagefolder;
+mod karpathy;
+mod record;
+mod sidecar;
+mod text_file;
+
+pub mod check;
 pub mod shapes;
+
+pub use check::{CheckReport, check};
+pub use detect::{DatasetFormat, detect};
+pub use error::DataError;
+pub use record::{
+    Dataset, ImageRecord, Loss, MAX_BAD_SHARE, Origin, Position, Problem, ProblemKind, Split,
+    bad_share, ensure_usable,
+};
+
+use collect::Collector;
+
+/// How [`load`] reads a data set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoadOptions {
+    /// The format; `None` recognises it by looking.
+    pub format: Option<DatasetFormat>,
+    /// The folder with the images; `None` looks in the usual places beside the captions.
+    pub images: Option<PathBuf>,
+    /// The share of the training images, in `[0, 1)`, that becomes the validation split of a data
+    /// set that names none.
+    pub val_share: f64,
+    /// Another seed draws another validation split of the same size.
+    pub split_seed: u64,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { format: None, images: None, val_share: 0.05, split_seed: 0 }
+    }
+}
+
+/// Reads the data set at `path`, a folder or its annotation file.
+///
+/// Images are looked up but not opened. Where the data set names no validation split, images (never
+/// single captions) are drawn for it from the training images by a hash of their id, so that the
+/// same images are drawn on every machine, whatever else is in the folder.
+///
+/// # Errors
+/// A path that is not there or not recognised, a file that cannot be read or parsed as a whole, a
+/// data set with no image at all, or a `val_share` outside `[0, 1)`.
+pub fn load(path: &Path, options: &LoadOptions) -> Result<Dataset, DataError> {
+    if !(0.0..1.0).contains(&options.val_share) {
+        return Err(DataError::ValShare { value: options.val_share });
+    }
+    if let Some(images) = &options.images
+        && !images.is_dir()
+    {
+        return Err(DataError::ImagesFolder { path: images.clone() });
+    }
+    let (format, others) = match options.format {
+        Some(format) if path.exists() => (format, Vec::new()),
+        _ => detect::detect_all(path)?,
+    };
+    let root = match path.parent() {
+        Some(parent) if path.is_file() && parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) if path.is_file() => parent,
+        _ => path,
+    };
+    let mut collector = Collector::new(root, format);
+    if !others.is_empty() {
+        let names: Vec<&str> = others.iter().map(|other| other.name()).collect();
+        collector.note(format!(
+            "{}: read as {format}; it could also be read as {} (--dataset-format chooses)",
+            path.display(),
+            names.join(", "),
+        ));
+    }
+    match format {
+        DatasetFormat::Karpathy => karpathy::load(path, options, &mut collector)?,
+        DatasetFormat::Coco => coco::load(path, options, &mut collector)?,
+        DatasetFormat::Flickr8k => flickr8k::load(path, options, &mut collector)?,
+        DatasetFormat::Imagefolder => imagefolder::load(path, options, &mut collector)?,
+        DatasetFormat::Sidecar => sidecar::load(path, options, &mut collector)?,
+    }
+    collector.finish(path, options)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,405 @@
+//! What the formats have in common: finding image files, weighing each listed image, and splitting
+//! by image where the data set does not.
+use std::collections::{HashMap, HashSet};
+use std::path::{Component, Path, PathBuf};
+
+use super::{
+    DataError, Dataset, DatasetFormat, ImageRecord, LoadOptions, Loss, Origin, Problem,
+    ProblemKind, Split,
+};
+
+/// The extensions, in lower case, of the image formats that can be decoded.
+const IMAGE_EXTENSIONS: [&str; 24] = [
+    "bmp", "dds", "dib", "exr", "ff", "gif", "hdr", "ico", "jfif", "jpe", "jpeg", "jpg", "pam",
+    "pbm", "pgm", "png", "pnm", "ppm", "qoi", "tga", "tif", "tiff", "webp", "apng",
+];
+
+/// Whether the name is that of an image.
+pub(super) fn is_image(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| {
+        let extension = extension.to_string_lossy().to_ascii_lowercase();
+        IMAGE_EXTENSIONS.contains(&extension.as_str())
+    })
+}
+
+/// A caption as it is in a file, with where it is.
+pub(super) type PlacedCaption = (Origin, String);
+
+/// An image as an annotation file lists it.
+pub(super) struct Listed {
+    /// The name given to it.
+    pub id: String,
+    /// The file, where one was found.
+    pub path: Option<PathBuf>,
+    /// The split, where one was named.
+    pub split: Option<Split>,
+    /// The captions.
+    pub captions: Vec<PlacedCaption>,
+    /// Where the image is listed.
+    pub origin: Origin,
+    /// What else is said about it.
+    pub grounding: Option<serde_json::Value>,
+}
+
+/// Sorts listed images into records and problems.
+pub(super) struct Collector {
+    dataset: Dataset,
+    by_path: HashMap<PathBuf, usize>,
+    ids: HashSet<String>,
+    num_listed: usize,
+    first_listed: String,
+    num_found: usize,
+    lists_val: bool,
+    num_test_found: usize,
+    /// Where in the problems the missing images of the test split stand.
+    missing_test: HashSet<usize>,
+    looked_in: Vec<String>,
+}
+
+impl Collector {
+    pub(super) fn new(root: &Path, format: DatasetFormat) -> Self {
+        Self {
+            dataset: Dataset {
+                root: root.to_owned(),
+                format,
+                records: Vec::new(),
+                problems: Vec::new(),
+                notes: Vec::new(),
+            },
+            by_path: HashMap::new(),
+            ids: HashSet::new(),
+            num_listed: 0,
+            first_listed: String::new(),
+            num_found: 0,
+            lists_val: false,
+            num_test_found: 0,
+            missing_test: HashSet::new(),
+            looked_in: Vec::new(),
+        }
+    }
+
+    pub(super) fn note(&mut self, note: String) {
+        self.dataset.notes.push(note);
+    }
+
+    /// Remembers where images are looked for, for the case that none is found.
+    pub(super) fn looks_in(&mut self, finder: &ImageFinder) {
+        for folder in &finder.folders {
+            let folder = folder.display().to_string();
+            if !self.looked_in.contains(&folder) {
+                self.looked_in.push(folder);
+            }
+        }
+    }
+
+    pub(super) fn problem(
+        &mut self,
+        kind: ProblemKind,
+        place: &Origin,
+        loss: Loss,
+        detail: impl Into<String>,
+    ) {
+        let (place, detail) = (place.to_string(), detail.into());
+        self.dataset.problems.push(Problem { kind, place, detail, loss });
+    }
+
+    /// A line or entry that cannot be understood.
+    pub(super) fn malformed(&mut self, place: &Origin, loss: Loss, detail: impl Into<String>) {
+        self.problem(ProblemKind::MalformedLine, place, loss, detail);
+    }
+
+    /// Takes an image in, or says why not.
+    pub(super) fn add(&mut self, listed: Listed) {
+        let Listed { id, path, split, captions, origin, grounding } = listed;
+        if self.num_listed == 0 {
+            self.first_listed.clone_from(&id);
+        }
+        self.num_listed += 1;
+        self.lists_val |= split == Some(Split::Val);
+        let Some(path) = path else {
+            if split == Some(Split::Test) {
+                self.missing_test.insert(self.dataset.problems.len());
+            }
+            let detail = format!("image {id:?} is missing (expected the file in the data set)");
+            self.problem(ProblemKind::MissingImage, &origin, Loss::Image, detail);
+            return;
+        };
+        self.num_found += 1;
+        self.num_test_found += usize::from(split == Some(Split::Test));
+        let path_key = clean_path(&path);
+        if let Some(first) = self.by_path.get(&path_key) {
+            let first = &self.dataset.records[*first];
+            let place = &first.origin;
+            let (kind, detail) = match split {
+                Some(split) if split != first.split => (
+                    ProblemKind::TwoSplits,
+                    format!(
+                        "image {id:?} is in {split} here and in {} at {place} (expected one split \
+                         an image; the first is kept)",
+                        first.split
+                    ),
+                ),
+                _ => (
+                    ProblemKind::DuplicateImage,
+                    format!(
+                        "image {id:?} is listed already at {place} (expected each image once; the \
+                         first is kept)"
+                    ),
+                ),
+            };
+            self.problem(kind, &origin, Loss::Image, detail);
+            return;
+        }
+        let num_listed_captions = captions.len();
+        let captions = self.clean_captions(&id, captions);
+        if captions.is_empty() {
+            let detail = match num_listed_captions {
+                0 => format!("image {id:?} has no caption (expected at least one)"),
+                _ => format!("image {id:?} has only empty captions (expected at least one)"),
+            };
+            self.problem(ProblemKind::NoCaption, &origin, Loss::Image, detail);
+            return;
+        }
+        self.by_path.insert(path_key, self.dataset.records.len());
+        let id = self.unique_id(id, &path);
+        let split = split.unwrap_or(Split::Train);
+        self.dataset.records.push(ImageRecord { id, path, split, captions, origin, grounding });
+    }
+
+    /// Reduces white space, since captions are written one a line in tab-separated tables later, and
+    /// names the captions in which nothing else is.
+    fn clean_captions(&mut self, id: &str, captions: Vec<PlacedCaption>) -> Vec<String> {
+        let mut kept = Vec::with_capacity(captions.len());
+        for (origin, caption) in captions {
+            let caption = caption.split_whitespace().collect::<Vec<_>>().join(" ");
+            if caption.is_empty() {
+                let detail = format!("empty caption of image {id:?} (expected a sentence)");
+                self.problem(ProblemKind::EmptyCaption, &origin, Loss::Caption, detail);
+            } else {
+                kept.push(caption);
+            }
+        }
+        kept
+    }
+
+    /// Two folders may hold different images of one name.
+    fn unique_id(&mut self, id: String, path: &Path) -> String {
+        let mut id = if self.ids.contains(&id) {
+            slashed(path.strip_prefix(&self.dataset.root).unwrap_or(path))
+        } else {
+            id
+        };
+        while !self.ids.insert(id.clone()) {
+            id.push('+');
+        }
+        id
+    }
+
+    /// The data set, with a validation split.
+    pub(super) fn finish(
+        mut self,
+        path: &Path,
+        options: &LoadOptions,
+    ) -> Result<Dataset, DataError> {
+        let path = path.to_owned();
+        if self.num_listed == 0 && self.dataset.problems.is_empty() {
+            return Err(DataError::Empty { path });
+        }
+        if self.num_listed > 0 && self.num_found == 0 {
+            return Err(DataError::NoImageFound {
+                path,
+                count: self.num_listed,
+                first: self.first_listed,
+                looked_in: self.looked_in,
+            });
+        }
+        self.excuse_withheld_test_split();
+        if !self.lists_val {
+            self.draw_val_split(options);
+        }
+        Ok(self.dataset)
+    }
+
+    /// Challenges hand out test captions or names without the images; that harms nobody who trains.
+    fn excuse_withheld_test_split(&mut self) {
+        if self.num_test_found > 0 || self.missing_test.is_empty() {
+            return;
+        }
+        let missing = std::mem::take(&mut self.missing_test);
+        let problems = std::mem::take(&mut self.dataset.problems);
+        self.dataset.problems = problems
+            .into_iter()
+            .enumerate()
+            .filter(|(index, _)| !missing.contains(index))
+            .map(|(_, problem)| problem)
+            .collect();
+        let count = missing.len();
+        self.note(format!("none of the {count} images of the test split is here: it is left out"));
+    }
+
+    /// Moves a share of the training images into the validation split, each by its own hash, so that
+    /// adding images moves none of the others.
+    fn draw_val_split(&mut self, options: &LoadOptions) {
+        let hash = |record: &ImageRecord| split_hash(&record.id, options.split_seed);
+        let train: Vec<usize> = (0..self.dataset.records.len())
+            .filter(|&index| self.dataset.records[index].split == Split::Train)
+            .collect();
+        if options.val_share <= 0.0 || train.len() < 2 {
+            return;
+        }
+        let mut drawn: Vec<usize> = train
+            .iter()
+            .copied()
+            .filter(|&index| unit_interval(hash(&self.dataset.records[index])) < options.val_share)
+            .collect();
+        // Small data sets would often get no validation image, or no training image.
+        let by_hash = |index: &&usize| hash(&self.dataset.records[**index]);
+        if drawn.is_empty() {
+            drawn.extend(train.iter().min_by_key(by_hash).copied());
+        } else if drawn.len() == train.len() {
+            let spared = train.iter().max_by_key(by_hash).copied();
+            drawn.retain(|&index| Some(index) != spared);
+        }
+        for &index in &drawn {
+            self.dataset.records[index].split = Split::Val;
+        }
+        self.note(format!(
+            "no validation split is named: {} of {} training images were drawn for it",
+            drawn.len(),
+            train.len()
+        ));
+    }
+}
+
+/// A 64-bit hash of an image's id: FNV-1a over the seed and the id, finished as in SplitMix64.
+/// Written out here because a split must never change with a library.
+pub(super) fn split_hash(id: &str, seed: u64) -> u64 {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in seed.to_le_bytes().into_iter().chain(id.bytes()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
+/// The upper 53 bits as a number in `[0, 1)`: exact, hence the same everywhere.
+fn unit_interval(hash: u64) -> f64 {
+    (hash >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// Folders that images are kept in beside their annotations.
+const IMAGE_FOLDERS: [&str; 17] = [
+    "images",
+    "Images",
+    "img",
+    "Flicker8k_Dataset",
+    "Flickr8k_Dataset",
+    "flickr8k-images",
+    "flickr30k-images",
+    "train2014",
+    "val2014",
+    "test2014",
+    "train2017",
+    "val2017",
+    "test2017",
+    "train",
+    "val",
+    "validation",
+    "test",
+];
+
+/// Folders that hold annotations only, beside the folders of images.
+const ANNOTATION_FOLDERS: [&str; 3] = ["annotations", "Flickr8k_text", "captions"];
+
+/// Looks images up in the places where data sets keep them.
+pub(super) struct ImageFinder {
+    folders: Vec<PathBuf>,
+    /// The existing folders for each list of subfolders asked for, so that a large data set does not
+    /// ask the disk for the same folders again with each image.
+    known: HashMap<Vec<String>, Vec<PathBuf>>,
+}
+
+impl ImageFinder {
+    /// Looks in `folders` only.
+    pub(super) fn in_folders(folders: Vec<PathBuf>) -> Self {
+        Self { folders, known: HashMap::new() }
+    }
+
+    /// Looks in the images folder, where one is given, else beside an annotation file.
+    pub(super) fn beside(annotation_file: &Path, images: Option<&Path>) -> Self {
+        let folder = match annotation_file.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let mut folders = Vec::new();
+        let mut add_with_usual = |base: &Path| {
+            folders.extend(IMAGE_FOLDERS.iter().map(|name| base.join(name)));
+            folders.push(base.to_owned());
+        };
+        if let Some(images) = images {
+            add_with_usual(images);
+        } else {
+            add_with_usual(&folder);
+            let is_annotations = folder
+                .file_name()
+                .is_some_and(|name| ANNOTATION_FOLDERS.iter().any(|n| name == *n));
+            if is_annotations && let Some(parent) = folder.parent() {
+                add_with_usual(parent);
+            }
+        }
+        // An empty path is the current folder, which only a file in it would be joined to.
+        folders.retain(|folder| folder.as_os_str().is_empty() || folder.is_dir());
+        Self::in_folders(folders)
+    }
+
+    /// The file called `name`, looked for in the given subfolders first.
+    pub(super) fn find(&mut self, subfolders: &[String], name: &str) -> Option<PathBuf> {
+        let folders = self.known.entry(subfolders.to_vec()).or_insert_with(|| {
+            let nested = subfolders
+                .iter()
+                .flat_map(|subfolder| self.folders.iter().map(move |base| base.join(subfolder)))
+                .filter(|folder| folder.is_dir());
+            nested.chain(self.folders.iter().cloned()).collect()
+        });
+        let in_folders = |name: &str| {
+            let relative = clean_path(Path::new(name));
+            let mut paths = folders.iter().map(|folder| folder.join(&relative));
+            paths.find(|path| path.is_file())
+        };
+        if name.trim().is_empty() {
+            return None;
+        }
+        // Lists made on Windows name folders with backslashes.
+        in_folders(name).or_else(|| {
+            if name.contains('\\') { in_folders(&name.replace('\\', "/")) } else { None }
+        })
+    }
+}
+
+/// The path without `.` and, where a folder precedes, `..`: one spelling for one file.
+fn clean_path(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir
+                if matches!(clean.components().next_back(), Some(Component::Normal(_))) =>
+            {
+                clean.pop();
+            }
+            other => clean.push(other),
+        }
+    }
+    clean
+}
+
+/// A listed name as an id: one spelling, forward slashes.
+pub(super) fn name_as_id(name: &str) -> String {
+    slashed(&clean_path(Path::new(&name.replace('\\', "/"))))
+}
+
+/// The path as text with forward slashes.
+pub(super) fn slashed(path: &Path) -> String {
+    path.to_string_lossy().replace('\\', "/")
+}
