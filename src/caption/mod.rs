@@ -182,10 +182,5 @@ fn to_caption(checkpoint: &Checkpoint, out: Generated) -> Caption {
             WordProbability { word: word.text, probability: sum.exp() }
         })
         .collect();
-    Caption {
-        caption: tokenizer.decode(&out.ids),
-        token_ids: out.ids,
-        score: out.score,
-        words,
-    }
+    Caption { caption: tokenizer.decode(&out.ids), token_ids: out.ids, score: out.score, words }
 }

@@ -40,7 +40,9 @@ pub enum CheckpointError {
         source: std::io::Error,
     },
     /// There is no checkpoint where one was named.
-    #[error("{folder}: no checkpoint here (expected config.json, or a run folder with best/ or last/)")]
+    #[error(
+        "{folder}: no checkpoint here (expected config.json, or a run folder with best/ or last/)"
+    )]
     NotFound {
         /// The folder named.
         folder: PathBuf,
@@ -180,8 +182,7 @@ pub fn load(path: &Path, device: &Device) -> Result<Checkpoint, CheckpointError>
     let folder = locate(path)?;
     let config_path = folder.join("config.json");
     let config: ConfigFile = read_json(&config_path)?;
-    let invalid =
-        |problem: String| CheckpointError::Invalid { file: config_path.clone(), problem };
+    let invalid = |problem: String| CheckpointError::Invalid { file: config_path.clone(), problem };
     if config.format != "patchword" {
         return Err(invalid(format!("`format` is \"{}\"; expected \"patchword\"", config.format)));
     }
@@ -194,7 +195,8 @@ pub fn load(path: &Path, device: &Device) -> Result<Checkpoint, CheckpointError>
     config.model.validate().map_err(|error| invalid(format!("model.{error}")))?;
     let preprocess: PreprocessConfig = read_json(&folder.join("preprocessor.json"))?;
     check_preprocess(&folder.join("preprocessor.json"), &preprocess, &config.model)?;
-    let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"), &SpecialTokenNames::default())?;
+    let tokenizer =
+        Tokenizer::from_file(&folder.join("tokenizer.json"), &SpecialTokenNames::default())?;
     if tokenizer.vocab_size() > config.model.decoder.vocab_size {
         return Err(CheckpointError::Invalid {
             file: folder.join("tokenizer.json"),
@@ -274,7 +276,8 @@ pub fn write_into(
 /// The file, with line and column where its content is at fault.
 pub fn read_json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T, CheckpointError> {
     let text = fs::read_to_string(file).map_err(|source| CheckpointError::io(file, source))?;
-    serde_json::from_str(&text).map_err(|source| CheckpointError::Json { file: file.into(), source })
+    serde_json::from_str(&text)
+        .map_err(|source| CheckpointError::Json { file: file.into(), source })
 }
 
 /// Writes a JSON file, indented.

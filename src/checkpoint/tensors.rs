@@ -173,12 +173,9 @@ pub fn read(path: &Path) -> Result<HostTensors, CheckpointError> {
     for (name, view) in file.iter() {
         let data = view.data();
         let values: Vec<f32> = match view.dtype() {
-            Dtype::F32 => data
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|&bytes| f32::from_le_bytes(bytes))
-                .collect(),
+            Dtype::F32 => {
+                data.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+            }
             Dtype::F16 => data
                 .as_chunks::<2>()
                 .0

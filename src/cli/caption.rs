@@ -108,8 +108,7 @@ pub(super) fn run(arguments: CaptionArgs, console: &Console) -> Result<Outcome, 
         workers: 2,
     };
     let limits = DecodeLimits { max_pixels: arguments.max_pixels };
-    let read =
-        move |path: &PathBuf| decode_file(path, &limits).map_err(|error| error.to_string());
+    let read = move |path: &PathBuf| decode_file(path, &limits).map_err(|error| error.to_string());
     let progress = Progress::new(console, "caption", Some(inputs.paths.len() as u64), "images");
     let mut failed = inputs.failed;
     let emit = |captioned: Captioned| -> Result<(), CliError> {
@@ -126,14 +125,7 @@ pub(super) fn run(arguments: CaptionArgs, console: &Console) -> Result<Outcome, 
         progress.advance(1);
         Ok(())
     };
-    caption_all(
-        &checkpoint,
-        &device.device,
-        inputs.paths.into_iter(),
-        &read,
-        &config,
-        emit,
-    )?;
+    caption_all(&checkpoint, &device.device, inputs.paths.into_iter(), &read, &config, emit)?;
     progress.finish();
     if failed > 0 {
         console.note(format_args!("{failed} inputs have no caption"));

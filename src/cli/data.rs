@@ -102,10 +102,11 @@ fn run_check(arguments: &CheckArgs, console: &Console) -> Result<Outcome, CliErr
     };
     let dataset = load(&arguments.path, &options)?;
     let limits = DecodeLimits { max_pixels: arguments.max_pixels };
-    let progress =
-        Progress::new(console, "check", Some(dataset.records.len() as u64), "images");
+    let progress = Progress::new(console, "check", Some(dataset.records.len() as u64), "images");
     let probe = |path: &std::path::Path| {
-        decode_file(path, &limits).map(|image| image.dimensions()).map_err(|error| error.to_string())
+        decode_file(path, &limits)
+            .map(|image| image.dimensions())
+            .map_err(|error| error.to_string())
     };
     let report = check(&dataset, &probe, &|_| progress.advance(1));
     progress.finish();

@@ -64,8 +64,7 @@ pub(super) struct EvaluateArgs {
 const SCENES_TO_CHOOSE_ON: usize = 200;
 
 pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome, CliError> {
-    let options =
-        LoadOptions { format: arguments.dataset_format, ..LoadOptions::default() };
+    let options = LoadOptions { format: arguments.dataset_format, ..LoadOptions::default() };
     let dataset = load(&arguments.data, &options)?;
     let device = arguments.device.open(console)?;
     let checkpoint = checkpoint::load(&arguments.model, &device.device)?;

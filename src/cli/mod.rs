@@ -19,13 +19,13 @@ mod data;
 mod demo;
 pub mod device;
 mod devices;
-mod inspect;
-mod stop;
-mod train;
 pub mod error;
 mod evaluate;
+mod inspect;
 mod panic;
 pub mod progress;
+mod stop;
+mod train;
 
 use console::{ColorChoice, Console};
 use error::CliError;

@@ -87,8 +87,7 @@ pub(super) fn run_training(
     console: &Console,
 ) -> Result<Outcome, CliError> {
     let mut reporter = Reporter { console, progress: None, message: RefCell::default() };
-    let outcome =
-        train(config, file, &device.device, shape_bucket(device), resume, &mut reporter);
+    let outcome = train(config, file, &device.device, shape_bucket(device), resume, &mut reporter);
     if let Some(progress) = &reporter.progress {
         progress.finish();
     }
@@ -154,7 +153,12 @@ fn describe(plan: &Plan, console: &Console) -> Result<Outcome, CliError> {
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;
     writeln!(stdout, "{config}")?;
     writeln!(stdout, "# parameters: {:.2} M", plan.parameters as f64 / 1e6)?;
-    writeln!(stdout, "# images: {} to train on, {} to validate on", plan.train.len(), plan.val.len())?;
+    writeln!(
+        stdout,
+        "# images: {} to train on, {} to validate on",
+        plan.train.len(),
+        plan.val.len()
+    )?;
     writeln!(stdout, "# steps: {} ({:.1} an epoch)", plan.steps, plan.steps_per_epoch)?;
     writeln!(
         stdout,
@@ -189,7 +193,8 @@ impl Observer for Reporter<'_> {
                     self.console.warn(problem);
                 }
                 if plan.problems.len() > 20 {
-                    self.console.warn(format_args!("… and {} more problems", plan.problems.len() - 20));
+                    self.console
+                        .warn(format_args!("… and {} more problems", plan.problems.len() - 20));
                 }
                 self.say(format!(
                     "{:.2} M parameters, {} images to train on, {} to validate on, {} steps ({:.1} an epoch)",

@@ -8,20 +8,6 @@ use super::{
     ProblemKind, Split,
 };
 
-/// The extensions, in lower case, of the image formats that can be decoded.
-const IMAGE_EXTENSIONS: [&str; 24] = [
-    "bmp", "dds", "dib", "exr", "ff", "gif", "hdr", "ico", "jfif", "jpe", "jpeg", "jpg", "pam",
-    "pbm", "pgm", "png", "pnm", "ppm", "qoi", "tga", "tif", "tiff", "webp", "apng",
-];
-
-/// Whether the name is that of an image.
-pub(super) fn is_image(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| {
-        let extension = extension.to_string_lossy().to_ascii_lowercase();
-        IMAGE_EXTENSIONS.contains(&extension.as_str())
-    })
-}
-
 /// A caption as it is in a file, with where it is.
 pub(super) type PlacedCaption = (Origin, String);
 

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::collect::{
-    Collector, ImageFinder, Listed, PlacedCaption, is_image, name_as_id, slashed,
-};
+use super::collect::{Collector, ImageFinder, Listed, PlacedCaption, name_as_id, slashed};
 use super::detect::{file_name, list_folder};
 use super::text_file::{lines, read_bytes, utf8, without_position};
 use super::{DataError, LoadOptions, Loss, Origin, Position, ProblemKind, Split};
+use crate::image::is_image_path;
 
 /// The columns that captions are found in; the first that is there counts. `text` is Hugging Face's.
 const CAPTION_COLUMNS: [&str; 3] = ["text", "caption", "captions"];
@@ -93,7 +92,7 @@ fn report_bare_folders(
     }
     for (_, folder) in split_folders(path)? {
         let is_bare = table_in(&folder).is_none();
-        if is_bare && list_folder(&folder)?.iter().any(|file| is_image(file)) {
+        if is_bare && list_folder(&folder)?.iter().any(|file| is_image_path(file)) {
             let detail = "images without metadata.jsonl or metadata.csv (expected one of them)";
             let origin = Origin::new(&folder.into(), Position::File);
             collector.problem(ProblemKind::MissingCaptionFile, &origin, Loss::Nothing, detail);

@@ -10,8 +10,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rand::seq::SliceRandom;
 use rand::SeedableRng;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::record::{Dataset, Split};
@@ -274,8 +274,7 @@ pub fn for_each_batch<E>(
 impl Source {
     fn batch(&self, units: &[(u64, Unit)]) -> Batch {
         let config = &self.config;
-        let mut batch =
-            Batch { captions_per_image: config.captions_per_image, ..Batch::default() };
+        let mut batch = Batch { captions_per_image: config.captions_per_image, ..Batch::default() };
         let mut chosen = Vec::with_capacity(units.len());
         for &(place, unit) in units {
             let example = &self.examples[unit.example];
@@ -292,10 +291,9 @@ impl Source {
                     batch.pixels.extend(config.preprocess.apply(&image));
                     chosen.push(unit);
                 }
-                Err(error) => batch.skipped.push(SkippedImage {
-                    path: example.path.clone(),
-                    reason: error.to_string(),
-                }),
+                Err(error) => batch
+                    .skipped
+                    .push(SkippedImage { path: example.path.clone(), reason: error.to_string() }),
             }
         }
         batch.images = chosen.len();
@@ -354,8 +352,20 @@ pub fn mix(seed: u64, number: u64) -> u64 {
 /// of some European languages.
 pub fn says_direction(caption: &str) -> bool {
     const WORDS: [&str; 14] = [
-        "left", "right", "leftmost", "rightmost", "lefthand", "righthand", "links", "rechts",
-        "gauche", "droite", "izquierda", "derecha", "sinistra", "destra",
+        "left",
+        "right",
+        "leftmost",
+        "rightmost",
+        "lefthand",
+        "righthand",
+        "links",
+        "rechts",
+        "gauche",
+        "droite",
+        "izquierda",
+        "derecha",
+        "sinistra",
+        "destra",
     ];
     caption
         .split(|c: char| !c.is_alphanumeric())

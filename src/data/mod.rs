@@ -13,6 +13,7 @@ mod error;
 mod flickr8k;
 mod imagefolder;
 mod karpathy;
+mod loader;
 mod record;
 mod sidecar;
 mod text_file;
@@ -23,6 +24,10 @@ pub mod shapes;
 pub use check::{CheckReport, check};
 pub use detect::{DatasetFormat, detect};
 pub use error::DataError;
+pub use loader::{
+    Batch, Example, LoaderConfig, SkippedImage, SpecialIds, TrainLoader, examples, for_each_batch,
+    mix, says_direction, units_per_epoch,
+};
 pub use record::{
     Dataset, ImageRecord, Loss, MAX_BAD_SHARE, Origin, Position, Problem, ProblemKind, Split,
     bad_share, ensure_usable,

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use walkdir::{DirEntry, WalkDir};
 
-use super::collect::{Collector, ImageFinder, Listed, PlacedCaption, is_image, slashed};
+use super::collect::{Collector, ImageFinder, Listed, PlacedCaption, slashed};
 use super::text_file::{lines, read_bytes};
 use super::{DataError, LoadOptions, Loss, Origin, Position, ProblemKind, Split};
+use crate::image::is_image_path;
 
 /// The caption files' extensions; the first that is there counts.
 const CAPTION_EXTENSIONS: [&str; 2] = ["txt", "caption"];
@@ -39,7 +40,7 @@ pub(super) fn load(
     let images_root = options.images.as_deref().unwrap_or(path);
     collector.looks_in(&ImageFinder::in_folders(vec![images_root.to_owned()]));
     let mut used = BTreeSet::new();
-    for image in files(images_root, collector).into_iter().filter(|file| is_image(file)) {
+    for image in files(images_root, collector).into_iter().filter(|file| is_image_path(file)) {
         let relative = image.strip_prefix(images_root).unwrap_or(&image).to_owned();
         let split = split_of(&relative);
         let caption_file = caption_file(&image).or_else(|| caption_file(&path.join(&relative)));
@@ -170,5 +171,5 @@ pub(super) fn has_image(path: &Path) -> bool {
 
 fn images_below(path: &Path) -> impl Iterator<Item = PathBuf> {
     let entries = walk(path).filter_map(Result::ok).filter(|entry| entry.file_type().is_file());
-    entries.map(DirEntry::into_path).filter(|path| is_image(path))
+    entries.map(DirEntry::into_path).filter(|path| is_image_path(path))
 }

@@ -131,8 +131,7 @@ pub fn judge(
     let read = |path: &PathBuf| decode_file(path, limits).map_err(|error| error.to_string());
     let judge_one = |captioned: Captioned| -> Result<(), EvaluateError> {
         let Some((_, scene)) = next.next() else { return Ok(()) };
-        let unreadable =
-            |reason| EvaluateError::Image { path: captioned.path.clone(), reason };
+        let unreadable = |reason| EvaluateError::Image { path: captioned.path.clone(), reason };
         let caption = captioned.result.map_err(unreadable)?;
         let verdict = check_caption(&caption.caption, scene);
         report.correct += usize::from(verdict.correct);

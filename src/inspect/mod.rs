@@ -180,9 +180,8 @@ pub fn inspect_tokens(
 fn token_log_probabilities(logits: Tensor<3>, targets: &[u32]) -> Result<Vec<f32>, InspectError> {
     let [_, seq, vocab] = logits.dims();
     let rows = burn::tensor::activation::log_softmax(logits.reshape([seq, vocab]), 1);
-    let rows = rows
-        .try_into_vec_as::<f32>()
-        .map_err(|error| InspectError::Device(error.to_string()))?;
+    let rows =
+        rows.try_into_vec_as::<f32>().map_err(|error| InspectError::Device(error.to_string()))?;
     Ok(rows.chunks(vocab).zip(targets).map(|(row, &id)| row[id as usize]).collect())
 }
 

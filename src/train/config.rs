@@ -292,7 +292,10 @@ impl TrainConfig {
         if self.tokenizer.file.is_none() && self.tokenizer.vocab_size < 260 {
             return bad(
                 "tokenizer.vocab_size",
-                format!("{}; expected at least 260 (every byte, and a few more)", self.tokenizer.vocab_size),
+                format!(
+                    "{}; expected at least 260 (every byte, and a few more)",
+                    self.tokenizer.vocab_size
+                ),
             );
         }
         if let Err(error) = self.image.validate() {
@@ -317,8 +320,9 @@ fn apply_override(table: &mut toml::Table, setting: &str) -> Result<(), TrainCon
         problem: problem.into(),
         suggestion: None,
     };
-    let (key, value) =
-        setting.split_once('=').ok_or_else(|| problem("expected key=value, for example train.epochs=3"))?;
+    let (key, value) = setting
+        .split_once('=')
+        .ok_or_else(|| problem("expected key=value, for example train.epochs=3"))?;
     let value = value.trim();
     let parsed: toml::Value = toml::from_str::<toml::Table>(&format!("value = {value}"))
         .ok()
@@ -326,7 +330,8 @@ fn apply_override(table: &mut toml::Table, setting: &str) -> Result<(), TrainCon
         .unwrap_or_else(|| toml::Value::String(value.into()));
     let mut place = table;
     let mut parts: Vec<&str> = key.trim().split('.').collect();
-    let last = parts.pop().filter(|last| !last.is_empty()).ok_or_else(|| problem("the key is empty"))?;
+    let last =
+        parts.pop().filter(|last| !last.is_empty()).ok_or_else(|| problem("the key is empty"))?;
     for part in parts {
         place = place
             .entry(part)

@@ -48,7 +48,8 @@ impl Metrics {
     pub fn open(folder: &Path, step: u64) -> Result<Self, CheckpointError> {
         fs::create_dir_all(folder).map_err(|source| CheckpointError::io(folder, source))?;
         let file = folder.join("metrics.jsonl");
-        let text = if step == 0 { String::new() } else { fs::read_to_string(&file).unwrap_or_default() };
+        let text =
+            if step == 0 { String::new() } else { fs::read_to_string(&file).unwrap_or_default() };
         // A kill may have cut the last line: what does not parse is dropped.
         let lines: Vec<Metric> = text
             .lines()

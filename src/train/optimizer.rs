@@ -105,13 +105,8 @@ impl AdamW {
         } else {
             (taken.device_scale(self.config.clip_norm), None)
         };
-        let mut mapper = Stepper {
-            path: Vec::new(),
-            grads: taken.flat,
-            scale,
-            rate_of,
-            optimizer: self,
-        };
+        let mut mapper =
+            Stepper { path: Vec::new(), grads: taken.flat, scale, rate_of, optimizer: self };
         (model.map(&mut mapper), norm)
     }
 
@@ -441,11 +436,8 @@ mod tests {
         let mut optimizer = AdamW::new(&AdamWConfig { clip_norm: 0.0, ..Default::default() });
         let device = Device::flex();
         let mut weights = Tensor::<1>::from_floats([1.0, -2.0], &device);
-        let mut slot = Slot {
-            first: weights.zeros_like(),
-            second: weights.zeros_like(),
-            average: None,
-        };
+        let mut slot =
+            Slot { first: weights.zeros_like(), second: weights.zeros_like(), average: None };
         let mut expected = [1.0f64, -2.0];
         let (mut m, mut v) = ([0.0f64; 2], [0.0f64; 2]);
         for (step, grad) in [[0.5f64, -0.25], [-0.1, 0.3]].into_iter().enumerate() {

@@ -5,12 +5,11 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::Device;
 
-use super::config::TrainConfig;
 use super::TrainError;
+use super::config::TrainConfig;
 use crate::checkpoint;
 use crate::data::{
-    self, Example, LoadOptions, LoaderConfig, Problem, SpecialIds, Split, examples,
-    units_per_epoch,
+    self, Example, LoadOptions, LoaderConfig, Problem, SpecialIds, Split, examples, units_per_epoch,
 };
 use crate::image::DecodeLimits;
 use crate::model::Captioner;

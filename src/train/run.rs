@@ -116,8 +116,7 @@ pub fn forward_loss(
     device: &Device,
 ) -> Tensor<1> {
     let pixels = pixels(&mut batch, loader, device);
-    let memory =
-        if freeze_encoder { model.encode_frozen(pixels) } else { model.encode(pixels) };
+    let memory = if freeze_encoder { model.encode_frozen(pixels) } else { model.encode(pixels) };
     let rows = batch.images * batch.captions_per_image;
     let ids: Tensor<2, Int> =
         Tensor::from_data(TensorData::new(batch.inputs, [rows, batch.seq]), device);
@@ -312,8 +311,7 @@ impl Run<'_> {
         let grads = taken.unwrap_or_else(|| accumulator.grads());
         let rate = self.learning_rate();
         let encoder_rate = rate * self.plan.config.schedule.encoder_factor;
-        let rate_of =
-            |path: &str| if path.starts_with("encoder.") { encoder_rate } else { rate };
+        let rate_of = |path: &str| if path.starts_with("encoder.") { encoder_rate } else { rate };
         let (model, norm) = self.optimizer.step(model, grads, &rate_of);
         self.pending.norm = norm;
         self.pending.images += images;
@@ -389,8 +387,7 @@ impl Run<'_> {
 
     fn validate(&mut self, model: &Captioner) -> Result<(), TrainError> {
         let averaged = self.optimizer.averaged(model.valid());
-        let validation =
-            validate(&averaged, &self.plan.val, &self.loader_config, &self.device)?;
+        let validation = validate(&averaged, &self.plan.val, &self.loader_config, &self.device)?;
         for image in &validation.skipped {
             if !self.skipped.iter().any(|known| known.path == image.path) {
                 self.skipped.push(image.clone());

@@ -97,9 +97,8 @@ pub(super) fn read_tokenizer(folder: &Path) -> Result<Tokenizer, TrainError> {
 /// Whether a run can go on under `plan`: same data, same model, same seed. Anything else may differ
 /// (a longer run, another rate), and then the result does too.
 pub(super) fn check_same(folder: &Path, state: &RunState, plan: &Plan) -> Result<(), TrainError> {
-    let problem = |problem: String| {
-        Err(TrainError::CannotResume { folder: folder.into(), problem })
-    };
+    let problem =
+        |problem: String| Err(TrainError::CannotResume { folder: folder.into(), problem });
     let (old, new) = (&state.config, &plan.config);
     if old.model != new.model {
         return problem("the config's [model] or [image] size has changed".into());
