@@ -1,1 +1,22 @@
 //! Images on their way to the model: decode, orient, resize, augment, normalise. Knows no tensors.
+//!
+//! ```text
+//! bytes ──decode──▶ RgbImage ──augment──▶ RgbImage ──PreprocessConfig::apply──▶ [3, height, width] f32
+//!                                                    └─ placement: model pixels ◀──▶ photo pixels
+//! ```
+
+pub mod augment;
+mod colour;
+pub mod decode;
+pub mod error;
+pub mod placement;
+pub mod preprocess;
+pub mod resize;
+mod signature;
+
+pub use augment::{AugmentConfig, augment};
+pub use decode::{DecodeLimits, EXTENSIONS, decode_bytes, decode_file, is_image_path};
+pub use error::{ImageError, InvalidSetting};
+pub use placement::{Placement, Rectangle};
+pub use preprocess::PreprocessConfig;
+pub use resize::{ResizeFilter, ResizeMode};
