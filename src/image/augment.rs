@@ -335,7 +335,8 @@ mod tests {
         assert_eq!(drawn, EXPECTED_DRAWS);
     }
 
-    const EXPECTED_DRAWS: [(u32, u32, [u8; 3]); 3] = [(0, 0, [0; 3]); 3];
+    const EXPECTED_DRAWS: [(u32, u32, [u8; 3]); 3] =
+        [(51, 48, [38, 15, 0]), (52, 48, [20, 24, 4]), (69, 68, [92, 19, 20])];
 
     #[test]
     fn validation_names_the_key() {

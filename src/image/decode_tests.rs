@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 
 use ::image::codecs::gif::GifEncoder;
-use ::image::{
-    Frame, ImageBuffer, Luma, LumaA, Rgb, Rgb32FImage, Rgba, Rgba32FImage, RgbaImage,
-};
+use ::image::{Frame, ImageBuffer, Luma, LumaA, Rgb, Rgb32FImage, Rgba, Rgba32FImage, RgbaImage};
 
 use super::*;
 
@@ -407,7 +405,8 @@ fn flipped_bits_never_panic() {
     let limits = DecodeLimits { max_pixels: 1_000_000 };
     let mut state = 12345u64;
     let mut random = move |bound: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % bound
     };
     let name = PathBuf::from("damaged.bin");

@@ -131,8 +131,7 @@ mod tests {
     const MODES: [ResizeMode; 3] = [ResizeMode::Squash, ResizeMode::Crop, ResizeMode::Pad];
 
     fn close(a: Rectangle, b: Rectangle, tolerance: f64) -> bool {
-        let differences =
-            [a.left - b.left, a.top - b.top, a.right - b.right, a.bottom - b.bottom];
+        let differences = [a.left - b.left, a.top - b.top, a.right - b.right, a.bottom - b.bottom];
         differences.iter().all(|difference| difference.abs() <= tolerance)
     }
 

@@ -1,4 +1,7 @@
 //! Resizing as Pillow does it: antialiased convolution, 8 bits in, 8 bits out.
+//!
+//! Pillow to version 12, which the published checkpoints were trained with. Pillow 13 takes the
+//! columns first where the height shrinks much more than the width.
 
 use ::image::{Rgb, RgbImage};
 use fast_image_resize::images::{Image, ImageRef};
@@ -66,12 +69,8 @@ impl Plan {
             (ResizeMode::Squash, _) => (target.0.into(), target.1.into()),
             (ResizeMode::Crop, true) => (wide / u64::from(source.1), target.1.into()),
             (ResizeMode::Crop, false) => (target.0.into(), tall / u64::from(source.0)),
-            (ResizeMode::Pad, true) => {
-                (target.0.into(), divide_to_nearest(tall, source.0).max(1))
-            }
-            (ResizeMode::Pad, false) => {
-                (divide_to_nearest(wide, source.1).max(1), target.1.into())
-            }
+            (ResizeMode::Pad, true) => (target.0.into(), divide_to_nearest(tall, source.0).max(1)),
+            (ResizeMode::Pad, false) => (divide_to_nearest(wide, source.1).max(1), target.1.into()),
         };
         Self {
             horizontal: Span::new(source.0, scaled.0, target.0),
@@ -97,8 +96,7 @@ impl Span {
         // Halves go to the even side, as Python's `round` takes them in torchvision.
         let cut = overhang / 2 + u64::from(overhang % 4 == 3);
         let source_start = whole * cut as f64 / scaled as f64;
-        let source_length =
-            (whole * f64::from(target) / scaled as f64).min(whole - source_start);
+        let source_length = (whole * f64::from(target) / scaled as f64).min(whole - source_start);
         Self { source_start, source_length, target_start: 0, target_length: target }
     }
 }
@@ -142,8 +140,8 @@ fn convolve(
 ) -> RgbImage {
     let (width, height) = (horizontal.target_length, vertical.target_length);
     let source_height = f64::from(source.height());
-    // Two calls, because Pillow goes along the rows first and rounds to 8 bits in between; in one
-    // call the library goes down the columns first, and one value in seven comes out a step off.
+    // Two calls, because Pillow goes along the rows first and rounds and clips to 8 bits in between;
+    // in one call the library goes down the columns first.
     let rows = (horizontal.source_start, 0.0, horizontal.source_length, source_height);
     let columns = (0.0, vertical.source_start, f64::from(width), vertical.source_length);
     pass(source.as_raw(), source.dimensions(), rows, (width, source.height()), filter)
