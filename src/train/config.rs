@@ -377,7 +377,12 @@ mod tests {
     fn overrides_change_values_of_any_type() {
         let config = parse(
             GOOD,
-            &["train.epochs=3", "schedule.learning_rate=1e-4", "data.path=else/where", "train.max_steps=7"],
+            &[
+                "train.epochs=3",
+                "schedule.learning_rate=1e-4",
+                "data.path=else/where",
+                "train.max_steps=7",
+            ],
         )
         .unwrap();
         assert_eq!(config.train.epochs, 3.0);
