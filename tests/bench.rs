@@ -21,6 +21,10 @@ fn tiny(folder: &std::path::Path) -> String {
 [image]
 height = 32
 width = 32
+resize = \"squash\"
+filter = \"bicubic\"
+mean = [0.5, 0.5, 0.5]
+std = [0.5, 0.5, 0.5]
 [data]
 captions_per_image = 2
 [tokenizer]
