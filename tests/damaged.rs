@@ -46,8 +46,8 @@ fn world() -> &'static World {
 /// Something with detail in it, so that files are long enough to cut.
 fn photo() -> RgbImage {
     RgbImage::from_fn(40, 30, |x, y| {
-        let noise = (x * 7919 + y * 104_729) % 61;
-        Rgb([(x * 6) as u8, (y * 8) as u8, (noise * 4) as u8])
+        let noise = (x * x * 7919 + y * y * 104_729 + x * y * 31) % 251;
+        Rgb([(x * 6) as u8, (y * 8) as u8, noise as u8])
     })
 }
 
@@ -273,22 +273,22 @@ fn damaged_images_among_the_training_images_are_left_out_and_named() {
 /// A value, given as TOML, at a key; and what the error must say besides the file.
 const BAD_VALUES: &[(&str, &str, &[&str])] = &[
     // Wrong types.
-    ("seed", "'one'", &["seed", "u64"]),
+    ("seed", "'one'", &["`seed`", "a whole number"]),
     ("seed", "-1", &["-1"]),
     ("output", "3", &["output"]),
-    ("data", "'here'", &["data"]),
-    ("data.workers", "-1", &["workers"]),
+    ("data", "'here'", &["`data`", "a section"]),
+    ("data.workers", "-1", &["`data.workers`", "a whole number"]),
     ("data.format", "'flicker'", &["flicker"]),
     ("image.mean", "'grey'", &["mean"]),
-    ("image.mean", "[0.5, 0.5]", &["mean"]),
+    ("image.mean", "[0.5, 0.5]", &["`image.mean`"]),
     ("image.resize", "'stretch'", &["stretch", "squash"]),
     ("augment", "'none'", &["augment"]),
     ("tokenizer.kind", "'sentencepiece'", &["sentencepiece", "bpe"]),
-    ("model.encoder.d_model", "1.5", &["d_model"]),
+    ("model.encoder.d_model", "1.5", &["`model.encoder.d_model`"]),
     ("model.encoder.activation", "'swish'", &["swish", "gelu"]),
-    ("model.decoder", "[]", &["decoder"]),
-    ("train.batch_size", "'many'", &["batch_size"]),
-    ("train.epochs", "true", &["epochs"]),
+    ("model.decoder", "'big'", &["`model.decoder`"]),
+    ("train.batch_size", "'many'", &["`train.batch_size`", "a whole number"]),
+    ("train.epochs", "true", &["`train.epochs`", "expected a number"]),
     ("generate", "3", &["generate"]),
     // Unknown keys.
     ("train.batchsize", "4", &["batchsize", "did you mean `batch_size`?"]),
@@ -357,6 +357,7 @@ const BAD_VALUES: &[(&str, &str, &[&str])] = &[
     ("model.decoder.dropout", "-0.5", &["model.decoder.dropout"]),
     ("generate.num_beams", "0", &["num_beams"]),
     ("generate.max_new_tokens", "0", &["max_new_tokens"]),
+    ("generate.max_new_tokens", "49", &["generate.max_new_tokens", "48"]),
     ("generate.length_penalty", "nan", &["length_penalty"]),
 ];
 

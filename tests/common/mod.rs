@@ -18,6 +18,9 @@ pub fn patchword() -> Command {
     command
 }
 
+/// Stands for the exit code of a process that a signal ended.
+const SIGNALLED: i32 = -1;
+
 /// How a run of the program ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -32,9 +35,11 @@ pub struct Ended {
 impl Ended {
     pub fn of(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
-        let code = output.status.code();
-        let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-        let Some(code) = code else { panic!("ended by {}: {stderr}", output.status) };
+        let (stdout, mut stderr) = (text(output.stdout), text(output.stderr));
+        let code = output.status.code().unwrap_or_else(|| {
+            stderr.push_str(&format!("ended by {}", output.status));
+            SIGNALLED
+        });
         Self { code, stdout, stderr }
     }
 
@@ -46,6 +51,7 @@ impl Ended {
     /// Whether the program itself failed, rather than its input.
     pub fn is_a_bug(&self) -> bool {
         self.code == 101
+            || self.code == SIGNALLED
             || ["panicked", "internal error", "RUST_BACKTRACE"]
                 .iter()
                 .any(|word| self.stderr.contains(word))
