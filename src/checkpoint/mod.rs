@@ -193,6 +193,15 @@ pub fn load(path: &Path, device: &Device) -> Result<Checkpoint, CheckpointError>
         )));
     }
     config.model.validate().map_err(|error| invalid(format!("model.{error}")))?;
+    let decoder = &config.model.decoder;
+    let decodes = config.generate.validate(decoder.vocab_size);
+    decodes.map_err(|error| invalid(format!("in `generate`, {error}")))?;
+    if config.generate.max_new_tokens > decoder.max_positions {
+        return Err(invalid(format!(
+            "`generate.max_new_tokens`: {}; the model has positions for {}",
+            config.generate.max_new_tokens, decoder.max_positions
+        )));
+    }
     let preprocess: PreprocessConfig = read_json(&folder.join("preprocessor.json"))?;
     check_preprocess(&folder.join("preprocessor.json"), &preprocess, &config.model)?;
     let tokenizer =

@@ -57,7 +57,8 @@ pub(super) struct TrainArgs {
 }
 
 pub(super) fn run(arguments: TrainArgs, console: &Console) -> Result<Outcome, CliError> {
-    let mut config = TrainConfig::read(&arguments.config, &arguments.settings)?;
+    let mut config = TrainConfig::read(&arguments.config, &arguments.settings)
+        .map_err(|error| with_hint(error.into()))?;
     if let Some(data) = arguments.data {
         config.data.path = data;
     }

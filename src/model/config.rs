@@ -157,11 +157,11 @@ impl EncoderConfig {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        positive("encoder.patch_size", self.patch_size)?;
+        size("encoder.patch_size", self.patch_size, MAX_WIDTH)?;
         for (key, pixels) in
             [("encoder.image_height", self.image_height), ("encoder.image_width", self.image_width)]
         {
-            if pixels == 0 || !pixels.is_multiple_of(self.patch_size) {
+            if !(1..=MAX_WIDTH).contains(&pixels) || !pixels.is_multiple_of(self.patch_size) {
                 return Err(ConfigError::new(
                     key,
                     format!(
@@ -182,10 +182,10 @@ impl EncoderConfig {
             ));
         }
         for &channels in &self.stem {
-            positive("encoder.stem", channels)?;
+            size("encoder.stem", channels, MAX_WIDTH)?;
         }
-        positive("encoder.num_layers", self.num_layers)?;
-        positive("encoder.d_ff", self.d_ff)?;
+        size("encoder.num_layers", self.num_layers, MAX_LAYERS)?;
+        size("encoder.d_ff", self.d_ff, MAX_WIDTH)?;
         heads("encoder", self.d_model, self.num_heads)?;
         if self.positions == PatchPositions::SinCos && !self.d_model.is_multiple_of(4) {
             return Err(ConfigError::new(
@@ -263,15 +263,21 @@ impl Default for DecoderConfig {
 
 impl DecoderConfig {
     fn validate(&self) -> Result<(), ConfigError> {
-        positive("decoder.vocab_size", self.vocab_size)?;
-        if self.max_positions < 2 {
+        size("decoder.vocab_size", self.vocab_size, MAX_ROWS)?;
+        if !(2..=MAX_ROWS).contains(&self.max_positions) {
             return Err(ConfigError::new(
                 "decoder.max_positions",
-                format!("{}; expected at least 2", self.max_positions),
+                format!("{}; expected 2 to {MAX_ROWS}", self.max_positions),
             ));
         }
-        positive("decoder.num_layers", self.num_layers)?;
-        positive("decoder.d_ff", self.d_ff)?;
+        if self.position_offset > MAX_ROWS {
+            return Err(ConfigError::new(
+                "decoder.position_offset",
+                format!("{}; expected 0 to {MAX_ROWS}", self.position_offset),
+            ));
+        }
+        size("decoder.num_layers", self.num_layers, MAX_LAYERS)?;
+        size("decoder.d_ff", self.d_ff, MAX_WIDTH)?;
         heads("decoder", self.d_model, self.num_heads)?;
         epsilon("decoder.layer_norm_epsilon", self.layer_norm_epsilon)?;
         rate("decoder.dropout", self.dropout)
@@ -304,13 +310,23 @@ impl CaptionerConfig {
     }
 }
 
-fn positive(key: &str, value: usize) -> Result<(), ConfigError> {
-    if value == 0 { Err(ConfigError::new(key, "0; expected at least 1")) } else { Ok(()) }
+/// The largest sizes accepted, far beyond any captioner: a slip of the keyboard or a hostile file
+/// must not ask for all memory.
+const MAX_LAYERS: usize = 1 << 10;
+const MAX_WIDTH: usize = 1 << 16;
+const MAX_ROWS: usize = 1 << 22;
+
+fn size(key: &str, value: usize, most: usize) -> Result<(), ConfigError> {
+    if (1..=most).contains(&value) {
+        Ok(())
+    } else {
+        Err(ConfigError::new(key, format!("{value}; expected 1 to {most}")))
+    }
 }
 
 fn heads(part: &str, d_model: usize, num_heads: usize) -> Result<(), ConfigError> {
-    positive(&format!("{part}.d_model"), d_model)?;
-    positive(&format!("{part}.num_heads"), num_heads)?;
+    size(&format!("{part}.d_model"), d_model, MAX_WIDTH)?;
+    size(&format!("{part}.num_heads"), num_heads, MAX_WIDTH)?;
     if !d_model.is_multiple_of(num_heads) {
         return Err(ConfigError::new(
             &format!("{part}.num_heads"),

@@ -37,3 +37,6 @@ pub use decoder::TextDecoder;
 pub use encoder::VisionEncoder;
 pub use init::initialize;
 pub use trace::AttentionTrace;
+
+#[cfg(test)]
+mod tests;

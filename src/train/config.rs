@@ -200,8 +200,12 @@ impl TrainConfig {
     pub fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<Self, TrainConfigError> {
         let located = |error: &toml::de::Error| match error.span() {
             Some(span) => {
-                let line = text[..span.start.min(text.len())].matches('\n').count() + 1;
-                format!("{}:{line}", file.display())
+                let before = text.get(..span.start).unwrap_or(text);
+                let line = before.matches('\n').count() + 1;
+                match key_before(before) {
+                    Some(key) => format!("{}:{line}: `{key}`", file.display()),
+                    None => format!("{}:{line}", file.display()),
+                }
             }
             None => file.display().to_string(),
         };
@@ -258,6 +262,7 @@ impl TrainConfig {
         for (key, value) in [
             ("data.captions_per_image", self.data.captions_per_image),
             ("data.workers", self.data.workers),
+            ("data.max_pixels", self.data.max_pixels.min(1) as usize),
             ("train.batch_size", self.train.batch_size),
             ("train.accumulation", self.train.accumulation),
             ("train.validate_every", self.train.validate_every as usize),
@@ -310,6 +315,13 @@ impl TrainConfig {
         if let Err(error) = self.generate.validate(self.model.decoder.vocab_size) {
             return bad("generate", error.to_string());
         }
+        let (most, asked) = (self.model.decoder.max_positions, self.generate.max_new_tokens);
+        if asked > most {
+            return bad(
+                "generate.max_new_tokens",
+                format!("{asked}; expected at most model.decoder.max_positions = {most}"),
+            );
+        }
         Ok(())
     }
 }
@@ -343,9 +355,34 @@ fn apply_override(table: &mut toml::Table, setting: &str) -> Result<(), TrainCon
     Ok(())
 }
 
-/// Makes a parser's message ours: the key at fault, and the one that may have been meant.
+/// The dotted key of the value that begins where `before` ends, if one does.
+fn key_before(before: &str) -> Option<String> {
+    let (above, line) = before.rsplit_once('\n').unwrap_or(("", before));
+    let (key, _) = line.rsplit_once('=')?;
+    // In an inline table the key stands after a brace or a comma.
+    let key = key.rsplit(['{', ',']).next()?.trim();
+    let section = above.lines().rev().map(str::trim).find(|line| line.starts_with('['));
+    match section.map(|line| line.trim_matches(['[', ']'])) {
+        Some(section) => Some(format!("{section}.{key}")),
+        None => Some(key.into()),
+    }
+}
+
+/// Makes a parser's message ours: the types in words, and the key that may have been meant.
 fn explain(origin: String, error: &toml::de::Error) -> TrainConfigError {
-    let message = error.message().to_string();
+    let mut message = error.message().to_string();
+    for (theirs, ours) in [
+        ("expected usize", "expected a whole number, 0 or more"),
+        ("expected u64", "expected a whole number, 0 or more"),
+        ("expected f64", "expected a number"),
+        ("expected f32", "expected a number"),
+        ("expected path string", "expected a path in quotes"),
+    ] {
+        message = message.replace(theirs, ours);
+    }
+    if let Some((found, _)) = message.split_once("expected struct ") {
+        message = format!("{found}expected a section");
+    }
     let suggestion = message.strip_prefix("unknown field `").and_then(|rest| {
         let (unknown, known) = rest.split_once('`')?;
         known

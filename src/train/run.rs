@@ -239,7 +239,8 @@ impl Run<'_> {
             if step.is_multiple_of(settings.log_every) || validates || interrupted {
                 self.log()?;
             }
-            if validates && !interrupted {
+            // Even if a stop was asked for: who resumes after this step does not come here again.
+            if validates {
                 self.validate(&model)?;
             }
             if validates || interrupted || step.is_multiple_of(settings.checkpoint_every) {
@@ -353,15 +354,8 @@ impl Run<'_> {
             return Ok(());
         }
         let loss = read_scalar(Tensor::cat(pending.losses, 0).mean())?;
+        self.ensure_finite(loss)?;
         let step = self.state.step;
-        if !loss.is_finite() {
-            let last = self.plan.config.output.join("last");
-            let last_good = match last.exists() {
-                true => format!("the last good checkpoint is {}", last.display()),
-                false => "no checkpoint was written before".into(),
-            };
-            return Err(TrainError::NotFinite { step, loss, last_good });
-        }
         let seconds = pending.since.map_or(0.0, |since| since.elapsed().as_secs_f64()).max(1e-9);
         let waited = self.loader.take_waited().as_secs_f64();
         self.waited += waited;
@@ -385,9 +379,22 @@ impl Run<'_> {
         Ok(())
     }
 
+    fn ensure_finite(&self, loss: f64) -> Result<(), TrainError> {
+        if loss.is_finite() {
+            return Ok(());
+        }
+        let last = self.plan.config.output.join("last");
+        let last_good = match last.exists() {
+            true => format!("the last good checkpoint is {}", last.display()),
+            false => "no checkpoint was written before".into(),
+        };
+        Err(TrainError::NotFinite { step: self.state.step, loss, last_good })
+    }
+
     fn validate(&mut self, model: &Captioner) -> Result<(), TrainError> {
         let averaged = self.optimizer.averaged(model.valid());
         let validation = validate(&averaged, &self.plan.val, &self.loader_config, &self.device)?;
+        self.ensure_finite(validation.loss)?;
         for image in &validation.skipped {
             if !self.skipped.iter().any(|known| known.path == image.path) {
                 self.skipped.push(image.clone());
@@ -454,8 +461,19 @@ impl Run<'_> {
     }
 
     fn save(&mut self, model: &Captioner) -> Result<(), TrainError> {
-        // Nothing that is not a number may replace a good checkpoint.
+        // Nothing that is not a number may replace a good checkpoint. The losses so far are of the
+        // weights before the last update: those to be saved must show one of their own.
         self.log()?;
+        let few = &self.plan.val[..self.plan.val.len().min(self.loader_config.batch_size)];
+        let raw = model.valid();
+        let mut kept = vec![raw.clone()];
+        if self.plan.config.optimizer.ema_decay > 0.0 {
+            kept.push(self.optimizer.averaged(raw));
+        }
+        for weights in &kept {
+            let check = validate(weights, few, &self.loader_config, &self.device)?;
+            self.ensure_finite(check.loss)?;
+        }
         let card = card(self.plan, &self.state, &self.samples);
         state::save_last(self.plan, model, &self.optimizer, &self.state, &card)?;
         let folder = self.plan.config.output.join("last");

@@ -122,10 +122,32 @@ pub(super) fn restore(
 ) -> Result<Captioner, TrainError> {
     let training = folder.join("training");
     let raw = training.join("weights.safetensors");
-    let weights = if raw.exists() { raw } else { folder.join("model.safetensors") };
-    let model = tensors::apply(model, tensors::read(&weights)?, &weights)?;
+    let weights_file = if raw.exists() { raw } else { folder.join("model.safetensors") };
+    let weights = tensors::read(&weights_file)?;
     let file = training.join("optimizer.safetensors");
-    let left_over = optimizer.restore(tensors::read(&file)?, step, device);
+    let moments = tensors::read(&file)?;
+    for (tensor, moment) in &moments {
+        let parameter = tensor.split_once('.').and_then(|(_, path)| weights.get(path));
+        let Some(parameter) = parameter else {
+            return Err(CheckpointError::UnexpectedTensor {
+                file,
+                tensor: tensor.clone(),
+                others: 0,
+            }
+            .into());
+        };
+        if moment.values.len() != parameter.values.len() {
+            return Err(CheckpointError::TensorShape {
+                file,
+                tensor: tensor.clone(),
+                found: moment.shape.clone(),
+                expected: vec![parameter.values.len()],
+            }
+            .into());
+        }
+    }
+    let model = tensors::apply(model, weights, &weights_file)?;
+    let left_over = optimizer.restore(moments, step, device);
     match left_over.first() {
         Some(name) => Err(TrainError::CannotResume {
             folder: folder.into(),
