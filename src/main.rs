@@ -1,10 +1,22 @@
 //! The `patchword` binary: see [`patchword::cli`].
 
+use std::ffi::c_long;
+
+use libmimalloc_sys::{mi_option_set, mi_option_t};
+
 /// Training frees and takes large buffers many times a step; mimalloc keeps their pages, which the
 /// system's allocator hands back and has cleared each time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// `mi_option_purge_delay`: milliseconds until unused pages go back to the system, or never.
+const PURGE_DELAY: mi_option_t = 15;
+const NEVER: c_long = -1;
+
 fn main() -> std::process::ExitCode {
+    // Otherwise pages unused for a second go back, and the kernel clears them when they are taken again.
+    // SAFETY: the option's number is one that this version of mimalloc has (its enumeration is the
+    // same in versions 2 and 3), and no other thread runs yet.
+    unsafe { mi_option_set(PURGE_DELAY, NEVER) };
     patchword::cli::run()
 }

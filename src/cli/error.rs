@@ -7,7 +7,9 @@ use std::io;
 use clap::builder::styling::AnsiColor;
 
 use super::console::Console;
+use crate::checkpoint::CheckpointError;
 use crate::device::DeviceError;
+use crate::train::{TrainConfigError, TrainError};
 
 /// The exit code of a command that failed.
 pub const EXIT_FAILED: u8 = 1;
@@ -114,10 +116,49 @@ impl<T, E: Error + Send + Sync + 'static> Context<T> for Result<T, E> {
     }
 }
 
-/// The hint that an error of the library carries, wherever it is in the chain.
+/// What the user can do about an error of the library, wherever it is in the chain.
 fn known_hint(error: &(dyn Error + 'static)) -> Option<String> {
-    std::iter::successors(Some(error), |&cause| cause.source())
-        .find_map(|cause| cause.downcast_ref::<DeviceError>().and_then(DeviceError::hint))
+    std::iter::successors(Some(error), |&cause| cause.source()).find_map(|cause| {
+        None.or_else(|| cause.downcast_ref::<DeviceError>().and_then(DeviceError::hint))
+            .or_else(|| cause.downcast_ref::<TrainError>().and_then(train_hint))
+            .or_else(|| cause.downcast_ref::<TrainConfigError>().and_then(config_hint))
+            .or_else(|| cause.downcast_ref::<CheckpointError>().and_then(checkpoint_hint))
+    })
+}
+
+fn train_hint(error: &TrainError) -> Option<String> {
+    let hint = match error {
+        TrainError::Config(error) => return config_hint(error),
+        TrainError::Checkpoint(error) => return checkpoint_hint(error),
+        TrainError::RunExists { .. } => "--resume goes on with it; --output names another folder",
+        TrainError::CannotResume { .. } => "train into another folder with --output",
+        TrainError::NotFinite { .. } => {
+            "lower schedule.learning_rate or raise schedule.warmup_steps, and --resume"
+        }
+        TrainError::TooManyBad { .. } => {
+            "`patchword data check` names every bad image; --allow-bad trains on"
+        }
+        _ => return None,
+    };
+    Some(hint.into())
+}
+
+fn config_hint(error: &TrainConfigError) -> Option<String> {
+    match error {
+        TrainConfigError::Toml { suggestion: Some(known), .. } => {
+            Some(format!("did you mean `{known}`?"))
+        }
+        _ => None,
+    }
+}
+
+fn checkpoint_hint(error: &CheckpointError) -> Option<String> {
+    match error {
+        CheckpointError::NotFound { .. } => Some(
+            "`patchword train` makes one; `patchword demo` makes a small one in minutes".into(),
+        ),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+mod bench;
 mod caption;
 mod completions;
 pub mod console;
@@ -73,6 +74,7 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     Data(data::DataArgs),
     Demo(demo::DemoArgs),
+    Bench(bench::BenchArgs),
     Devices(devices::DevicesArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -85,6 +87,7 @@ fn dispatch(command: Command, console: &Console) -> Result<Outcome, CliError> {
         Command::Evaluate(arguments) => evaluate::run(arguments, console),
         Command::Demo(arguments) => demo::run(arguments, console),
         Command::Data(arguments) => data::run(arguments, console),
+        Command::Bench(arguments) => bench::run(arguments, console),
         Command::Devices(arguments) => devices::run(arguments, console),
         Command::Completions(arguments) => completions::run(arguments, console),
     }

@@ -14,7 +14,7 @@ use super::progress::Progress;
 use super::stop;
 use crate::data::DatasetFormat;
 use crate::device::{BackendKind, Resolved};
-use crate::train::{Event, Observer, Plan, TrainConfig, TrainConfigError, TrainError, train};
+use crate::train::{Event, Observer, Plan, TrainConfig, train};
 
 /// Train a captioner on your own images
 #[derive(Debug, Args)]
@@ -57,8 +57,7 @@ pub(super) struct TrainArgs {
 }
 
 pub(super) fn run(arguments: TrainArgs, console: &Console) -> Result<Outcome, CliError> {
-    let mut config = TrainConfig::read(&arguments.config, &arguments.settings)
-        .map_err(|error| with_hint(error.into()))?;
+    let mut config = TrainConfig::read(&arguments.config, &arguments.settings)?;
     if let Some(data) = arguments.data {
         config.data.path = data;
     }
@@ -70,7 +69,7 @@ pub(super) fn run(arguments: TrainArgs, console: &Console) -> Result<Outcome, Cl
     }
     config.data.allow_bad |= arguments.allow_bad;
     if arguments.dry_run {
-        let plan = Plan::new(&config, &arguments.config, None).map_err(with_hint)?;
+        let plan = Plan::new(&config, &arguments.config, None)?;
         return describe(&plan, console);
     }
     config.validate(&arguments.config)?;
@@ -92,7 +91,7 @@ pub(super) fn run_training(
     if let Some(progress) = &reporter.progress {
         progress.finish();
     }
-    let outcome = outcome.map_err(with_hint)?;
+    let outcome = outcome?;
     if let Some((loss, step)) = outcome.best {
         console.note(format_args!(
             "best validation loss {loss:.4} (perplexity {:.2}) at step {step}: {}",
@@ -120,32 +119,6 @@ pub(super) fn run_training(
 /// Lengths are rounded up on GPUs, where a new shape is a new kernel.
 pub(super) fn shape_bucket(device: &Resolved) -> usize {
     if device.kind == BackendKind::Flex { 1 } else { 8 }
-}
-
-fn with_hint(error: TrainError) -> CliError {
-    let hint = match &error {
-        TrainError::RunExists { .. } => {
-            Some("--resume goes on with it; --output names another folder".to_string())
-        }
-        TrainError::CannotResume { .. } => {
-            Some("train into another folder with --output".to_string())
-        }
-        TrainError::NotFinite { .. } => Some(
-            "lower schedule.learning_rate or raise schedule.warmup_steps, and --resume".to_string(),
-        ),
-        TrainError::Config(TrainConfigError::Toml { suggestion: Some(known), .. }) => {
-            Some(format!("did you mean `{known}`?"))
-        }
-        TrainError::TooManyBad { .. } => {
-            Some("`patchword data check` names every bad image; --allow-bad trains on".to_string())
-        }
-        _ => None,
-    };
-    let error = CliError::from(error);
-    match hint {
-        Some(hint) => error.hint(hint),
-        None => error,
-    }
 }
 
 fn describe(plan: &Plan, console: &Console) -> Result<Outcome, CliError> {

@@ -13,7 +13,7 @@ const MAX_SIDE: usize = 8192;
 
 /// How every image is brought to the model, in training and after.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct PreprocessConfig {
     /// Height of the model's input in pixels, 1 to 8192.
     pub height: usize,

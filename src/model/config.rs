@@ -79,6 +79,10 @@ pub struct EncoderConfig {
     pub image_width: usize,
     /// Side of a square patch in pixels.
     pub patch_size: usize,
+    /// Output channels of 3×3 convolutions of stride 2 before the patch embedding, each followed by
+    /// GELU (Xiao et al. 2021, <https://arxiv.org/abs/2106.14881>); empty = none, a plain ViT. Each
+    /// halves what a patch is cut from: `patch_size` is a multiple of `2^length`.
+    pub stem: Vec<usize>,
     /// Width of the residual stream.
     pub d_model: usize,
     /// Number of layers.
@@ -112,6 +116,7 @@ impl Default for EncoderConfig {
             image_height: 224,
             image_width: 224,
             patch_size: 16,
+            stem: Vec::new(),
             d_model: 384,
             num_layers: 6,
             num_heads: 6,
@@ -140,6 +145,12 @@ impl EncoderConfig {
         rows * cols
     }
 
+    /// Channels and side, in stem pixels, of what one patch is embedded from.
+    pub(super) fn patch_input(&self) -> [usize; 2] {
+        let channels = self.stem.last().copied().unwrap_or(3);
+        [channels, self.patch_size >> self.stem.len()]
+    }
+
     /// Positions before the first patch (1 with a class token, else 0).
     pub fn num_prefix(&self) -> usize {
         usize::from(self.class_token)
@@ -159,6 +170,19 @@ impl EncoderConfig {
                     ),
                 ));
             }
+        }
+        if self.stem.len() > 8 || !self.patch_size.is_multiple_of(1 << self.stem.len()) {
+            return Err(ConfigError::new(
+                "encoder.stem",
+                format!(
+                    "{} convolutions of stride 2 need a patch_size that is a multiple of 2^{0}, not {}",
+                    self.stem.len(),
+                    self.patch_size
+                ),
+            ));
+        }
+        for &channels in &self.stem {
+            size("encoder.stem", channels, MAX_WIDTH)?;
         }
         size("encoder.num_layers", self.num_layers, MAX_LAYERS)?;
         size("encoder.d_ff", self.d_ff, MAX_WIDTH)?;

@@ -1,8 +1,9 @@
 //! The vision encoder: an image becomes a sequence of patch features.
 
 use burn::module::{Module, Param};
-use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig, PaddingConfig2d};
+use burn::tensor::{Device, Tensor, TensorData, activation};
 
 use super::attention::{Attention, AttentionConfig, AttentionMask};
 use super::config::{EncoderConfig, PatchPositions};
@@ -12,6 +13,7 @@ use super::noise::{drop_path, dropout};
 /// ViT (Dosovitskiy et al. 2021, <https://arxiv.org/abs/2010.11929>).
 #[derive(Module, Debug)]
 pub struct VisionEncoder {
+    stem: Vec<Conv2d>,
     patch_embedding: Linear,
     class_token: Option<Param<Tensor<2>>>,
     /// `[prefix + patches, d_model]`; absent where positions are computed.
@@ -24,10 +26,12 @@ pub struct VisionEncoder {
 
 impl VisionEncoder {
     pub(super) fn new(config: &EncoderConfig, device: &Device) -> Self {
-        let inputs = 3 * config.patch_size * config.patch_size;
+        let [channels, side] = config.patch_input();
+        let inputs = channels * side * side;
         let positions = config.num_prefix() + config.num_patches();
         let learned = config.positions == PatchPositions::Learned;
         Self {
+            stem: stem(config, device),
             patch_embedding: LinearConfig::new(inputs, config.d_model).init(device),
             class_token: config.class_token.then(|| table(1, config.d_model, device)),
             position_embedding: learned.then(|| table(positions, config.d_model, device)),
@@ -54,9 +58,10 @@ impl VisionEncoder {
     }
 
     fn embed(&self, pixels: Tensor<4>) -> Tensor<3> {
+        let pixels = self.stem.iter().fold(pixels, |x, layer| activation::gelu(layer.forward(x)));
         let [batch, channels, _, _] = pixels.dims();
         let [rows, cols] = self.config.grid();
-        let side = self.config.patch_size;
+        let [_, side] = self.config.patch_input();
         // A convolution whose stride is its kernel is one matrix product over flattened patches.
         let patches: Tensor<6> = pixels.reshape([batch, channels, rows, side, cols, side]);
         let patches = patches.permute([0, 2, 4, 1, 3, 5]).reshape([
@@ -117,6 +122,19 @@ impl EncoderLayer {
         let branch = self.feed_forward.forward(self.feed_forward_norm.forward(x.clone()));
         x + drop_path(dropout(branch, self.dropout), self.drop_path)
     }
+}
+
+fn stem(config: &EncoderConfig, device: &Device) -> Vec<Conv2d> {
+    let inputs = std::iter::once(3).chain(config.stem.iter().copied());
+    inputs
+        .zip(&config.stem)
+        .map(|(from, &to)| {
+            Conv2dConfig::new([from, to], [3, 3])
+                .with_stride([2, 2])
+                .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+                .init(device)
+        })
+        .collect()
 }
 
 fn norm(config: &EncoderConfig, device: &Device) -> LayerNorm {

@@ -40,6 +40,10 @@ impl Initialize {
             return vec![0.0; count];
         }
         let mut deviation = match name {
+            // A convolution, followed by a non-linearity (He et al. 2015).
+            "weight" if dims.len() == 4 => {
+                (2.0 / dims[1..].iter().product::<usize>() as f32).sqrt()
+            }
             "weight" => (2.0 / (dims[0] + dims[1]) as f32).sqrt(),
             _ => 0.02,
         };

@@ -75,6 +75,7 @@ fn tiny() -> CaptionerConfig {
 /// As unlike [`tiny`] as the configuration allows.
 fn other() -> CaptionerConfig {
     let mut config = tiny();
+    config.encoder.stem = vec![5];
     config.encoder.class_token = true;
     config.encoder.qkv_bias = false;
     config.encoder.final_norm = false;
@@ -565,8 +566,9 @@ fn a_frozen_encoder_gets_no_gradient_and_gives_the_same_memory() {
 #[test]
 fn every_kind_of_config_builds_and_has_the_right_shapes() {
     type Change = fn(&mut CaptionerConfig);
-    let changes: [(&str, Change); 12] = [
+    let changes: [(&str, Change); 13] = [
         ("plain", |_| {}),
+        ("stem", |c| c.encoder.stem = vec![4, 6]),
         ("post-norm", |c| {
             c.decoder.norm = NormPlacement::Post;
             c.decoder.final_norm = false;
@@ -626,7 +628,8 @@ fn every_kind_of_config_builds_and_has_the_right_shapes() {
 #[test]
 fn a_config_that_cannot_be_built_names_its_key() {
     type Change = fn(&mut CaptionerConfig);
-    let changes: [(&str, Change); 12] = [
+    let changes: [(&str, Change); 13] = [
+        ("encoder.stem", |c| c.encoder.stem = vec![4, 4, 4]),
         ("encoder.patch_size", |c| c.encoder.patch_size = 0),
         ("encoder.image_width", |c| c.encoder.image_width = 13),
         ("encoder.image_height", |c| c.encoder.image_height = 0),

@@ -396,3 +396,92 @@ fn explain(origin: String, error: &toml::de::Error) -> TrainConfigError {
     });
     TrainConfigError::Toml { origin, problem: message, suggestion }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, overrides: &[&str]) -> Result<TrainConfig, TrainConfigError> {
+        let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+        let config = TrainConfig::parse(text, Path::new("run.toml"), &overrides)?;
+        config.validate(Path::new("run.toml"))?;
+        Ok(config)
+    }
+
+    const GOOD: &str = "output = 'out'\n[data]\npath = 'data'\n";
+
+    #[test]
+    fn overrides_change_values_of_any_type() {
+        let config = parse(
+            GOOD,
+            &[
+                "train.epochs=3",
+                "schedule.learning_rate=1e-4",
+                "data.path=else/where",
+                "train.max_steps=7",
+            ],
+        )
+        .unwrap();
+        assert_eq!(config.train.epochs, 3.0);
+        assert_eq!(config.schedule.learning_rate, 1e-4);
+        assert_eq!(config.data.path, Path::new("else/where"));
+        assert_eq!(config.train.max_steps, Some(7));
+    }
+
+    #[test]
+    fn the_image_size_reaches_the_encoder() {
+        let config = parse(GOOD, &["image.height=64", "image.width=96"]).unwrap();
+        let encoder = &config.model.encoder;
+        assert_eq!((encoder.image_height, encoder.image_width), (64, 96));
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_with_their_line_and_a_suggestion() {
+        let text = format!("{GOOD}[train]\nepohcs = 3\n");
+        let Err(TrainConfigError::Toml { origin, problem, suggestion }) = parse(&text, &[]) else {
+            panic!("accepted")
+        };
+        assert_eq!(origin, "run.toml:5");
+        assert!(problem.contains("epohcs"), "{problem}");
+        assert_eq!(suggestion.as_deref(), Some("epochs"));
+    }
+
+    #[test]
+    fn values_out_of_range_are_named() {
+        for (setting, key) in [
+            ("train.epochs=nan", "train.epochs"),
+            ("train.epochs=-1", "train.epochs"),
+            ("train.batch_size=0", "train.batch_size"),
+            ("train.label_smoothing=1.0", "train.label_smoothing"),
+            ("schedule.learning_rate=-1e-3", "schedule.learning_rate"),
+            ("schedule.learning_rate=inf", "schedule.learning_rate"),
+            ("optimizer.beta_2=1.5", "optimizer.beta_2"),
+            ("optimizer.clip_norm=nan", "optimizer.clip_norm"),
+            ("model.encoder.num_heads=7", "model.encoder.num_heads"),
+            ("model.encoder.patch_size=13", "model.encoder.image_height"),
+            ("model.decoder.dropout=nan", "model.decoder.dropout"),
+            ("data.val_share=0", "data.val_share"),
+            ("tokenizer.vocab_size=10", "tokenizer.vocab_size"),
+        ] {
+            let error = parse(GOOD, &[setting]).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{key}`")), "{setting}: {error}");
+            assert!(error.contains("expected") || error.contains("divide"), "{setting}: {error}");
+        }
+    }
+
+    #[test]
+    fn wrong_types_name_the_line() {
+        let error = parse("output = 'out'\nseed = 'one'\n", &[]).unwrap_err().to_string();
+        assert!(error.starts_with("run.toml:2:"), "{error}");
+    }
+
+    #[test]
+    fn the_configs_that_ship_are_valid() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+        for entry in fs::read_dir(folder).unwrap() {
+            let file = entry.unwrap().path();
+            let config = TrainConfig::read(&file, &["data.path=x".into()]).unwrap();
+            config.validate(&file).unwrap();
+        }
+    }
+}

@@ -102,9 +102,9 @@ impl Size {
     /// Least and greatest width of such an object in 64ths of the image size.
     pub fn extent(self) -> [u32; 2] {
         match self {
-            Self::Small => [10, 12],
-            Self::Medium => [15, 17],
-            Self::Large => [21, 25],
+            Self::Small => [13, 15],
+            Self::Medium => [18, 20],
+            Self::Large => [23, 27],
         }
     }
 

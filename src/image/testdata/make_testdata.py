@@ -1,6 +1,6 @@
 """Makes the small images of this folder, and prints what Pillow decodes from the JPEGs.
 
-    python3 -m pip install pillow==13.0.0 && python3 make_testdata.py
+    python3 -m pip install pillow==12.3.0 && python3 make_testdata.py
 """
 from PIL import Image
 

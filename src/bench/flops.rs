@@ -1,0 +1,116 @@
+//! Floating-point operations counted from shapes.
+//!
+//! A product of `[m, k]` and `[k, n]` counts `2·m·k·n`; nothing else counts (norms, activations and
+//! softmax are a few per cent of it). With `N` positions of the memory, `S` tokens a caption, `d`,
+//! `f` the widths of the stream and of the feed-forward block, and `e` the memory's width, one
+//! forward pass is twice
+//!
+//! ```text
+//! encoder, an image            patches·3·patch²·d + layers·(N·(4·d² + 2·d·f) + 2·N²·d)
+//! decoder, an image            layers·N·2·e·d                        (keys and values of the memory)
+//! decoder, a caption           layers·(S·(6·d² + 2·d·f) + 2·S²·d + 2·S·N·d)
+//! head, a target               d·vocab                               (+ d² with a transform)
+//! ```
+//!
+//! and a training step is three forward passes: each product has two of its size in the backward
+//! pass. An encoder that is frozen has a forward pass only. Attention counts in full, as it is
+//! computed: a causal mask saves nothing.
+
+use crate::model::{CaptionerConfig, EncoderConfig, HeadKind};
+
+/// How much goes through a model in one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepShape {
+    /// Images.
+    pub images: usize,
+    /// Captions, of all images together.
+    pub captions: usize,
+    /// Tokens a caption, padding included.
+    pub seq: usize,
+    /// Positions whose next token is predicted, of all captions together.
+    pub targets: usize,
+}
+
+/// FLOPs of encoding one image.
+pub fn forward_encoder(config: &EncoderConfig) -> f64 {
+    let (patches, side) = (config.num_patches() as f64, config.patch_size as f64);
+    let positions = patches + config.num_prefix() as f64;
+    let (d, f) = (config.d_model as f64, config.d_ff as f64);
+    let layer = positions * (4.0 * d * d + 2.0 * d * f) + 2.0 * positions * positions * d;
+    2.0 * (patches * 3.0 * side * side * d + config.num_layers as f64 * layer)
+}
+
+/// FLOPs of decoding whole captions, the memory's projection among them.
+pub fn forward_decoder(config: &CaptionerConfig, shape: &StepShape) -> f64 {
+    let (encoder, decoder) = (&config.encoder, &config.decoder);
+    let positions = (encoder.num_patches() + encoder.num_prefix()) as f64;
+    let (d, f) = (decoder.d_model as f64, decoder.d_ff as f64);
+    let memory = config.memory_width() as f64;
+    let (layers, seq) = (decoder.num_layers as f64, shape.seq as f64);
+    let mut image = layers * positions * 2.0 * memory * d;
+    if decoder.memory_projection {
+        image += positions * encoder.d_model as f64 * d;
+    }
+    let caption = layers
+        * (seq * (6.0 * d * d + 2.0 * d * f) + 2.0 * seq * seq * d + 2.0 * seq * positions * d);
+    let mut target = d * decoder.vocab_size as f64;
+    if matches!(decoder.head, HeadKind::TransformTied | HeadKind::TransformUntied) {
+        target += d * d;
+    }
+    2.0 * (shape.images as f64 * image
+        + shape.captions as f64 * caption
+        + shape.targets as f64 * target)
+}
+
+/// FLOPs of one training step.
+pub fn training_step(config: &CaptionerConfig, shape: &StepShape, frozen_encoder: bool) -> f64 {
+    let encoder_passes = if frozen_encoder { 1.0 } else { 3.0 };
+    encoder_passes * shape.images as f64 * forward_encoder(&config.encoder)
+        + 3.0 * forward_decoder(config, shape)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::DecoderConfig;
+
+    /// Every parameter of a matrix is used once a position: without attention's own products, twice
+    /// the matrices' parameters times the positions they see.
+    #[test]
+    fn linear_maps_cost_two_a_parameter_and_position() {
+        let config = CaptionerConfig {
+            encoder: EncoderConfig {
+                image_height: 32,
+                image_width: 48,
+                patch_size: 16,
+                d_model: 8,
+                num_layers: 1,
+                num_heads: 2,
+                d_ff: 16,
+                ..EncoderConfig::default()
+            },
+            decoder: DecoderConfig {
+                vocab_size: 50,
+                d_model: 4,
+                num_layers: 1,
+                num_heads: 2,
+                d_ff: 12,
+                ..DecoderConfig::default()
+            },
+        };
+        let patches = 6.0;
+        let matrices = 3.0 * 256.0 * 8.0 + 4.0 * 64.0 + 2.0 * 8.0 * 16.0;
+        let attention = 2.0 * patches * patches * 8.0;
+        assert_eq!(forward_encoder(&config.encoder), 2.0 * (patches * matrices + attention));
+
+        let shape = StepShape { images: 1, captions: 2, seq: 5, targets: 7 };
+        let memory = patches * 2.0 * 8.0 * 4.0;
+        let tokens = 10.0 * (6.0 * 16.0 + 2.0 * 4.0 * 12.0);
+        let attention = 2.0 * (2.0 * 25.0 * 4.0 + 2.0 * 5.0 * patches * 4.0);
+        let decoder = 2.0 * (memory + tokens + attention + 7.0 * 4.0 * 50.0);
+        assert_eq!(forward_decoder(&config, &shape), decoder);
+        let encoder = forward_encoder(&config.encoder);
+        assert_eq!(training_step(&config, &shape, false), 3.0 * (encoder + decoder));
+        assert_eq!(training_step(&config, &shape, true), encoder + 3.0 * decoder);
+    }
+}
