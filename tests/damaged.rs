@@ -340,6 +340,8 @@ const BAD_VALUES: &[(&str, &str, &[&str])] = &[
     ("augment.flip", "2.0", &["flip"]),
     ("augment.colour_jitter", "nan", &["colour_jitter"]),
     ("model.encoder.patch_size", "0", &["model.encoder.patch_size"]),
+    ("model.encoder.stem", "[0]", &["model.encoder.stem"]),
+    ("model.encoder.stem", "[8, 8, 8, 8]", &["model.encoder.stem"]),
     ("model.encoder.d_model", "0", &["model.encoder.d_model"]),
     ("model.encoder.num_heads", "3", &["model.encoder.num_heads"]),
     ("model.encoder.num_layers", "0", &["model.encoder.num_layers"]),

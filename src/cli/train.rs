@@ -57,8 +57,7 @@ pub(super) struct TrainArgs {
 }
 
 pub(super) fn run(arguments: TrainArgs, console: &Console) -> Result<Outcome, CliError> {
-    let mut config = TrainConfig::read(&arguments.config, &arguments.settings)
-        .map_err(|error| with_hint(error.into()))?;
+    let mut config = TrainConfig::read(&arguments.config, &arguments.settings)?;
     if let Some(data) = arguments.data {
         config.data.path = data;
     }
