@@ -135,7 +135,7 @@ pub(super) fn evaluate(
         special: SpecialIds { begin: special.bos, end: special.eos, pad: special.pad },
         preprocess: checkpoint.preprocess.clone(),
         augment: None,
-        limits: limits.clone(),
+        limits,
         seed: 0,
         workers: 2,
     };

@@ -306,7 +306,7 @@ impl Source {
         let cut = |caption: &'_ [u32]| caption.len().min(config.max_tokens - 1);
         let longest = units
             .iter()
-            .flat_map(|unit| &self.captions(unit)[..])
+            .flat_map(|unit| self.captions(unit))
             .map(|caption| cut(caption) + 1)
             .max()
             .unwrap_or(1);

@@ -134,12 +134,11 @@ fn the_length_penalty_divides_by_the_length_to_its_power() {
         vec![(&[], &[0.4, 0.5999, 0.0001]), (&[1], &[0.5, 0.2499, 0.2501])];
     let decode = |penalty: f32| {
         let config = GenerateConfig {
-            num_beams: 1 + 0,
+            num_beams: 2,
             max_new_tokens: 2,
             length_penalty: penalty,
             early_stopping: false,
         };
-        let config = GenerateConfig { num_beams: 2, ..config };
         let mut model = Mock::new(4, 2, &table.iter().map(|(k, v)| (*k, *v)).collect::<Vec<_>>());
         model.vocab = 4;
         model.table.values_mut().for_each(|row| row.push(1e-9));

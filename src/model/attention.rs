@@ -35,6 +35,7 @@ pub struct KeyValue {
 
 /// Which keys a query may not see.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "one a step, never in a collection")]
 pub enum AttentionMask {
     /// Every query sees every key.
     None,

@@ -188,6 +188,7 @@ impl AdamW {
 }
 
 /// What gradients are multiplied by.
+#[allow(clippy::large_enum_variant, reason = "one a step, never in a collection")]
 enum Scale {
     Host(f32),
     /// One element, on the device.
