@@ -3,11 +3,11 @@
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig, PaddingConfig2d};
-use burn::tensor::{Device, Tensor, TensorData, activation};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use super::attention::{Attention, AttentionConfig, AttentionMask};
 use super::config::{EncoderConfig, PatchPositions};
-use super::feed_forward::FeedForward;
+use super::feed_forward::{FeedForward, gelu};
 use super::noise::{drop_path, dropout};
 
 /// ViT (Dosovitskiy et al. 2021, <https://arxiv.org/abs/2010.11929>).
@@ -58,7 +58,7 @@ impl VisionEncoder {
     }
 
     fn embed(&self, pixels: Tensor<4>) -> Tensor<3> {
-        let pixels = self.stem.iter().fold(pixels, |x, layer| activation::gelu(layer.forward(x)));
+        let pixels = self.stem.iter().fold(pixels, |x, layer| gelu(layer.forward(x)));
         let [batch, channels, _, _] = pixels.dims();
         let [rows, cols] = self.config.grid();
         let [_, side] = self.config.patch_input();

@@ -42,7 +42,7 @@ pub(super) fn activate(x: Tensor<3>, kind: Activation) -> Tensor<3> {
 
 /// GELU with the error function. Burn 0.22 differentiates it as if it were the tanh form (off by up to
 /// 1e-3) everywhere but on flex.
-fn gelu(x: Tensor<3>) -> Tensor<3> {
+pub(super) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let device = x.device();
     if !device.is_autodiff() || device.inner() == Device::flex() {
         return activation::gelu(x);
