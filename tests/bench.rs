@@ -43,6 +43,8 @@ num_heads = 2
 d_ff = 32
 [train]
 batch_size = 4
+[generate]
+max_new_tokens = 12
 ";
     std::fs::write(&file, text).unwrap();
     file.to_str().unwrap().to_string()

@@ -6,6 +6,8 @@ use std::process::{Command, Output};
 fn patchword(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_patchword"));
     command.args(arguments);
+    // Without a runtime folder the Vulkan loader complains on stderr.
+    command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
     for name in ["PATCHWORD_DEVICE", "NO_COLOR", "RUST_BACKTRACE", "RAYON_NUM_THREADS"] {
         command.env_remove(name);
     }

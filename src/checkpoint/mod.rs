@@ -48,10 +48,12 @@ pub enum CheckpointError {
         folder: PathBuf,
     },
     /// A JSON file is damaged or has wrong keys.
-    #[error("{file}: {source}")]
+    #[error("{file}: {key} cannot be used")]
     Json {
         /// The file.
         file: PathBuf,
+        /// The key at fault (`` `generate.num_beams` ``), or "this JSON" where it is no key's fault.
+        key: String,
         /// Line, column and cause.
         source: serde_json::Error,
     },
@@ -285,8 +287,16 @@ pub fn write_into(
 /// The file, with line and column where its content is at fault.
 pub fn read_json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T, CheckpointError> {
     let text = fs::read_to_string(file).map_err(|source| CheckpointError::io(file, source))?;
-    serde_json::from_str(&text)
-        .map_err(|source| CheckpointError::Json { file: file.into(), source })
+    let json = |key: &str, source| CheckpointError::Json {
+        file: file.into(),
+        key: if key == "." { "this JSON".into() } else { format!("`{key}`") },
+        source,
+    };
+    let mut reader = serde_json::Deserializer::from_str(&text);
+    let value = serde_path_to_error::deserialize(&mut reader)
+        .map_err(|error| json(&error.path().to_string(), error.into_inner()))?;
+    reader.end().map_err(|source| json(".", source))?;
+    Ok(value)
 }
 
 /// Writes a JSON file, indented.
@@ -294,8 +304,11 @@ pub fn read_json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T, Check
 /// # Errors
 /// The file that could not be written.
 pub fn write_json<T: Serialize>(file: &Path, value: &T) -> Result<(), CheckpointError> {
-    let mut text = serde_json::to_string_pretty(value)
-        .map_err(|source| CheckpointError::Json { file: file.into(), source })?;
+    let mut text = serde_json::to_string_pretty(value).map_err(|source| CheckpointError::Json {
+        file: file.into(),
+        key: "this value".into(),
+        source,
+    })?;
     text.push('\n');
     fs::write(file, text).map_err(|source| CheckpointError::io(file, source))
 }

@@ -80,7 +80,7 @@ impl CliError {
         let mut lines: Vec<String> = Vec::new();
         for cause in self.causes() {
             let line = cause.to_string();
-            if line != *lines.last().unwrap_or(&self.message) {
+            if !lines.last().unwrap_or(&self.message).ends_with(line.as_str()) {
                 lines.push(line);
             }
         }

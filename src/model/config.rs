@@ -79,7 +79,7 @@ pub struct EncoderConfig {
     pub image_width: usize,
     /// Side of a square patch in pixels.
     pub patch_size: usize,
-    /// Output channels of 3×3 convolutions of stride 2 before the patch embedding, each followed by
+    /// Output channels of 4×4 convolutions of stride 2 before the patch embedding, each followed by
     /// GELU (Xiao et al. 2021, <https://arxiv.org/abs/2106.14881>); empty = none, a plain ViT. Each
     /// halves what a patch is cut from: `patch_size` is a multiple of `2^length`.
     pub stem: Vec<usize>,

@@ -129,7 +129,8 @@ fn stem(config: &EncoderConfig, device: &Device) -> Vec<Conv2d> {
     inputs
         .zip(&config.stem)
         .map(|(from, &to)| {
-            Conv2dConfig::new([from, to], [3, 3])
+            // Of even size, so that the centre of what a patch sees is the patch's own.
+            Conv2dConfig::new([from, to], [4, 4])
                 .with_stride([2, 2])
                 .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
                 .init(device)

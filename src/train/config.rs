@@ -480,7 +480,8 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
         for entry in fs::read_dir(folder).unwrap() {
             let file = entry.unwrap().path();
-            let config = TrainConfig::read(&file, &["data.path=x".into()]).unwrap();
+            let config =
+                TrainConfig::read(&file, &["data.path=x".into(), "output=x".into()]).unwrap();
             config.validate(&file).unwrap();
         }
     }
