@@ -1,6 +1,5 @@
 //! `patchword train`: train a captioner as a config says.
 
-use std::cell::RefCell;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -86,7 +85,7 @@ pub(super) fn run_training(
     resume: bool,
     console: &Console,
 ) -> Result<Outcome, CliError> {
-    let mut reporter = Reporter { console, progress: None, message: RefCell::default() };
+    let mut reporter = Reporter { console, progress: None, message: String::new() };
     let outcome = train(config, file, &device.device, shape_bucket(device), resume, &mut reporter);
     if let Some(progress) = &reporter.progress {
         progress.finish();
@@ -147,7 +146,7 @@ fn describe(plan: &Plan, console: &Console) -> Result<Outcome, CliError> {
 struct Reporter<'a> {
     console: &'a Console,
     progress: Option<Progress>,
-    message: RefCell<String>,
+    message: String,
 }
 
 impl Reporter<'_> {
@@ -189,12 +188,12 @@ impl Observer for Reporter<'_> {
             }
             Event::Step { step, epoch, loss, learning_rate, images } => {
                 if let Some(loss) = loss {
-                    *self.message.borrow_mut() = format!("loss {loss:.3}");
+                    self.message = format!("loss {loss:.3}");
                 }
                 if let Some(progress) = &self.progress {
                     progress.set_message(format!(
                         "step {step}, epoch {epoch:.2}, {}, lr {learning_rate:.1e}",
-                        self.message.borrow()
+                        self.message
                     ));
                     progress.advance(*images as u64);
                 }

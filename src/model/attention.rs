@@ -52,24 +52,23 @@ impl AttentionMask {
         if start + seq == length {
             return if seq == 1 { Self::None } else { Self::Causal };
         }
-        let hidden: Vec<bool> =
-            (0..seq).flat_map(|row| (0..length).map(move |col| col > start + row)).collect();
-        Self::Hidden(Tensor::from_data(TensorData::new(hidden, [1, 1, seq, length]), device))
+        Self::Hidden(future(start, seq, length, device))
     }
 
     fn hidden(&self, seq: usize, length: usize, device: &Device) -> Option<Tensor<4, Bool>> {
         match self {
             Self::None => None,
             Self::Hidden(mask) => Some(mask.clone()),
-            Self::Causal => {
-                let start = length - seq;
-                let hidden: Vec<bool> = (0..seq)
-                    .flat_map(|row| (0..length).map(move |col| col > start + row))
-                    .collect();
-                Some(Tensor::from_data(TensorData::new(hidden, [1, 1, seq, length]), device))
-            }
+            Self::Causal => Some(future(length - seq, seq, length, device)),
         }
     }
+}
+
+/// Hides from query `i`, at position `start + i`, every later one: `[1, 1, seq, length]`.
+fn future(start: usize, seq: usize, length: usize, device: &Device) -> Tensor<4, Bool> {
+    let hidden: Vec<bool> =
+        (0..seq).flat_map(|row| (0..length).map(move |col| col > start + row)).collect();
+    Tensor::from_data(TensorData::new(hidden, [1, 1, seq, length]), device)
 }
 
 /// Multi-head attention (Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>).
