@@ -195,6 +195,7 @@ fn loader() -> LoaderConfig {
         preprocess: PreprocessConfig { height: SIDE, width: SIDE, ..Default::default() },
         augment: None,
         limits: DecodeLimits::default(),
+        group_by_length: false,
         seed: 1,
         workers: 1,
     }

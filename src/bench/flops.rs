@@ -2,11 +2,12 @@
 //!
 //! A product of `[m, k]` and `[k, n]` counts `2·m·k·n`; nothing else counts (norms, activations and
 //! softmax are a few per cent of it). With `N` positions of the memory, `S` tokens a caption, `d`,
-//! `f` the widths of the stream and of the feed-forward block, and `e` the memory's width, one
-//! forward pass is twice
+//! `f` the widths of the stream and of the feed-forward block, `e` the memory's width, and patches of
+//! `side × side` pixels or outputs of the stem, one forward pass is twice
 //!
 //! ```text
-//! encoder, an image            patches·3·patch²·d + layers·(N·(4·d² + 2·d·f) + 2·N²·d)
+//! stem, an image               rows·cols·4·4·from·to of each convolution's output
+//! encoder, an image            patches·channels·side²·d + layers·(N·(4·d² + 2·d·f) + 2·N²·d)
 //! decoder, an image            layers·N·2·e·d                        (keys and values of the memory)
 //! decoder, a caption           layers·(S·(6·d² + 2·d·f) + 2·S²·d + 2·S·N·d)
 //! head, a target               d·vocab                               (+ d² with a transform)
@@ -33,11 +34,18 @@ pub struct StepShape {
 
 /// FLOPs of encoding one image.
 pub fn forward_encoder(config: &EncoderConfig) -> f64 {
-    let (patches, side) = (config.num_patches() as f64, config.patch_size as f64);
+    let [channels, side] = config.patch_input().map(|size| size as f64);
+    let patches = config.num_patches() as f64;
+    let inputs = std::iter::once(3).chain(config.stem.iter().copied());
+    let (mut height, mut width, mut stem) = (config.image_height, config.image_width, 0.0);
+    for (from, &to) in inputs.zip(&config.stem) {
+        (height, width) = (height / 2, width / 2);
+        stem += (height * width * 4 * 4 * from * to) as f64;
+    }
     let positions = patches + config.num_prefix() as f64;
     let (d, f) = (config.d_model as f64, config.d_ff as f64);
     let layer = positions * (4.0 * d * d + 2.0 * d * f) + 2.0 * positions * positions * d;
-    2.0 * (patches * 3.0 * side * side * d + config.num_layers as f64 * layer)
+    2.0 * (stem + patches * channels * side * side * d + config.num_layers as f64 * layer)
 }
 
 /// FLOPs of decoding whole captions, the memory's projection among them.
@@ -102,6 +110,13 @@ mod tests {
         let matrices = 3.0 * 256.0 * 8.0 + 4.0 * 64.0 + 2.0 * 8.0 * 16.0;
         let attention = 2.0 * patches * patches * 8.0;
         assert_eq!(forward_encoder(&config.encoder), 2.0 * (patches * matrices + attention));
+
+        let mut stemmed = config.encoder.clone();
+        stemmed.stem = vec![4, 8];
+        let stem = 16.0 * (16.0 * 24.0 * 3.0 * 4.0 + 8.0 * 12.0 * 4.0 * 8.0);
+        let embedding = patches * 8.0 * (3.0 * 256.0 - 8.0 * 16.0);
+        let difference = forward_encoder(&stemmed) - forward_encoder(&config.encoder);
+        assert_eq!(difference, 2.0 * (stem - embedding));
 
         let shape = StepShape { images: 1, captions: 2, seq: 5, targets: 7 };
         let memory = patches * 2.0 * 8.0 * 4.0;

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -15,7 +14,7 @@ use super::{BenchError, Timing, matmul_rate, peak_memory};
 use crate::data::{Batch, LoaderConfig, SpecialIds, TrainLoader};
 use crate::image::DecodeLimits;
 use crate::model::{Captioner, initialize};
-use crate::train::{AdamW, Plan, TrainConfig, TrainError, forward_loss};
+use crate::train::{AdamW, Gradients, Plan, TrainConfig, TrainError};
 
 /// What is measured.
 #[derive(Debug, Clone)]
@@ -98,6 +97,7 @@ pub fn bench_train(
     let mut model = initialize(Captioner::new(&config.model, &device)?, config.seed);
     let parameters = model.num_params();
     let mut optimizer = AdamW::new(&config.optimizer);
+    let mut gradients = Gradients::new(&config.train, batches.loader(), &device)?;
     let mut timed = Vec::with_capacity(bench.steps);
     let mut total = Totals::default();
     let mut loss = Tensor::zeros([1], &device.clone().inner());
@@ -106,8 +106,6 @@ pub fn bench_train(
         if index == bench.warmup {
             batches.take_waited();
         }
-        let mut accumulator = GradientsAccumulator::new();
-        let mut taken = None;
         let mut seconds = 0.0;
         for _ in 0..config.train.accumulation {
             // What a loader would have made is made outside of the clock.
@@ -119,25 +117,12 @@ pub fn bench_train(
             };
             if batch.tokens > 0 {
                 total.add(&config, &batch, counts);
-                let smoothing = config.train.label_smoothing;
-                let frozen = config.train.freeze_encoder;
-                let new = forward_loss(&model, batch, batches.loader(), smoothing, frozen, &device);
-                loss = new.clone().inner();
-                let new = match config.train.accumulation {
-                    1 => new,
-                    count => new.div_scalar(count as f64),
-                };
-                let grads = GradientsParams::from_grads(new.backward(), &model);
-                if config.train.accumulation == 1 {
-                    taken = Some(grads);
-                } else {
-                    accumulator.accumulate(&model, grads);
-                }
+                loss = gradients.add(&model, batch, index as u64);
             }
             seconds += start.elapsed().as_secs_f64();
         }
         let start = Instant::now();
-        let grads = taken.unwrap_or_else(|| accumulator.grads());
+        let grads = gradients.take();
         let rate = config.schedule.learning_rate;
         (model, _) = optimizer.step(model, grads, &|_| rate);
         device.sync().map_err(BenchError::device)?;
@@ -302,6 +287,7 @@ fn synthetic_loader(config: &TrainConfig, bucket: usize) -> LoaderConfig {
         preprocess: config.image.clone(),
         augment: None,
         limits: DecodeLimits::default(),
+        group_by_length: false,
         seed: config.seed,
         workers: 1,
     }

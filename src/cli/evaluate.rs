@@ -136,6 +136,7 @@ pub(super) fn evaluate(
         preprocess: checkpoint.preprocess.clone(),
         augment: None,
         limits,
+        group_by_length: false,
         seed: 0,
         workers: 2,
     };

@@ -77,6 +77,8 @@ pub struct LoaderConfig {
     pub augment: Option<AugmentConfig>,
     /// Largest image decoded.
     pub limits: DecodeLimits,
+    /// Whether a batch's captions are of about the same length, so that less of it is padding.
+    pub group_by_length: bool,
     /// Seed of order and augmentation.
     pub seed: u64,
     /// Decoding threads, at least 1.
@@ -237,9 +239,38 @@ impl EpochOrder {
             let mut rng = ChaCha8Rng::seed_from_u64(mix(source.config.seed, epoch));
             self.units = source.units.clone();
             self.units.shuffle(&mut rng);
+            if source.config.group_by_length {
+                let size = source.config.batch_size;
+                // Batches do not begin with the epoch: the last one may have taken some units.
+                let begun = (epoch * self.units.len() as u64 % size as u64) as usize;
+                let rest = self.units.get_mut((size - begun) % size..).unwrap_or_default();
+                group_by_length(rest, size, |unit| source.length(unit), &mut rng);
+            }
             self.epoch = Some(epoch);
         }
         self.units[place]
+    }
+}
+
+/// Batches that are sorted by length together: few enough that their order stays random.
+const GROUPED_BATCHES: usize = 16;
+
+/// Sorts units by length within groups of a few batches, and shuffles the group's batches.
+fn group_by_length(
+    units: &mut [Unit],
+    batch_size: usize,
+    length: impl Fn(&Unit) -> usize,
+    rng: &mut ChaCha8Rng,
+) {
+    for group in units.chunks_mut(batch_size * GROUPED_BATCHES) {
+        group.sort_by_key(&length);
+        let mut batches: Vec<Vec<Unit>> = group.chunks(batch_size).map(<[Unit]>::to_vec).collect();
+        // The last batch of an epoch may be a short one: it stays where it is.
+        let full = group.len() / batch_size;
+        batches[..full].shuffle(rng);
+        for (place, unit) in group.iter_mut().zip(batches.into_iter().flatten()) {
+            *place = unit;
+        }
     }
 }
 
@@ -335,6 +366,11 @@ impl Source {
         batch.targets.resize(batch.positions.len(), 0);
     }
 
+    /// Tokens of a unit's longest caption.
+    fn length(&self, unit: &Unit) -> usize {
+        self.captions(unit).iter().map(Vec::len).max().unwrap_or(0)
+    }
+
     fn captions(&self, unit: &Unit) -> &[Vec<u32>] {
         &self.examples[unit.example].captions[unit.first..unit.first + unit.count]
     }
@@ -407,6 +443,7 @@ mod tests {
             preprocess: PreprocessConfig { height: 8, width: 8, ..PreprocessConfig::default() },
             augment: Some(AugmentConfig { crop_scale: [0.5, 1.0], ..AugmentConfig::default() }),
             limits: DecodeLimits::default(),
+            group_by_length: true,
             seed: 7,
             workers: 2,
         }
@@ -450,6 +487,26 @@ mod tests {
             assert_eq!(found.pixels, expected.pixels);
         }
         assert_ne!(all[0].pixels, all[1].pixels);
+    }
+
+    #[test]
+    fn batches_of_like_lengths_are_no_longer_than_they_must_be() {
+        let unit = |example| Unit { example, first: 0, count: 1 };
+        let lengths: Vec<usize> = (0..70).map(|index| index * 37 % 70).collect();
+        let mut units: Vec<Unit> = (0..lengths.len()).map(unit).collect();
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        group_by_length(&mut units, 4, |unit| lengths[unit.example], &mut rng);
+        let mut seen: Vec<usize> = units.iter().map(|unit| unit.example).collect();
+        // 70 units: a group of 64, whose batches hold neighbours in length, and a rest of 6.
+        for batch in units[..64].chunks(4) {
+            let length = |unit: &Unit| lengths[unit.example];
+            let (least, most) = (batch.iter().map(length).min(), batch.iter().map(length).max());
+            assert!(most.unwrap() - least.unwrap() <= 9, "{least:?} to {most:?}");
+        }
+        let rising = units[..64].is_sorted_by_key(|unit| lengths[unit.example]);
+        assert!(!rising, "the batches themselves come in random order");
+        seen.sort_unstable();
+        assert_eq!(seen, (0..70).collect::<Vec<_>>());
     }
 
     #[test]

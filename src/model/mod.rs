@@ -36,6 +36,7 @@ pub use config::{
 pub use decoder::TextDecoder;
 pub use encoder::VisionEncoder;
 pub use init::initialize;
+pub use noise::seed_noise;
 pub use trace::AttentionTrace;
 
 #[cfg(test)]

@@ -64,6 +64,8 @@ pub struct DataConfig {
     pub max_pixels: u64,
     /// Captions of an image that share one pass of the encoder.
     pub captions_per_image: usize,
+    /// Make batches of captions of about the same length, so that less of them is padding.
+    pub group_by_length: bool,
     /// Decoding threads.
     pub workers: usize,
 }
@@ -78,6 +80,7 @@ impl Default for DataConfig {
             allow_bad: false,
             max_pixels: DecodeLimits::default().max_pixels,
             captions_per_image: 5,
+            group_by_length: true,
             workers: 2,
         }
     }
@@ -119,6 +122,10 @@ pub struct LoopConfig {
     pub batch_size: usize,
     /// Micro-batches whose gradients are summed for one step.
     pub accumulation: usize,
+    /// On the CPU, shares of a batch that are computed side by side, the cores divided among them.
+    /// The sums' order, and so a run's result, depends on it: hence a setting, and not the number of
+    /// cores.
+    pub data_parallel: usize,
     /// Label smoothing, in `[0, 1)`.
     pub label_smoothing: f64,
     /// Keep the encoder's weights as they are.
@@ -142,6 +149,7 @@ impl Default for LoopConfig {
             max_steps: None,
             batch_size: 16,
             accumulation: 1,
+            data_parallel: 2,
             label_smoothing: 0.1,
             freeze_encoder: false,
             validate_every: 500,
@@ -265,6 +273,7 @@ impl TrainConfig {
             ("data.max_pixels", self.data.max_pixels.min(1) as usize),
             ("train.batch_size", self.train.batch_size),
             ("train.accumulation", self.train.accumulation),
+            ("train.data_parallel", self.train.data_parallel),
             ("train.validate_every", self.train.validate_every as usize),
             ("train.checkpoint_every", self.train.checkpoint_every as usize),
             ("train.log_every", self.train.log_every as usize),

@@ -3,6 +3,7 @@
 mod card;
 mod config;
 pub mod curve;
+mod gradients;
 mod loss;
 mod metrics;
 mod optimizer;
@@ -15,10 +16,11 @@ mod validate;
 use std::path::PathBuf;
 
 pub use config::{DataConfig, LoopConfig, TokenizerSection, TrainConfig, TrainConfigError};
+pub use gradients::{Gradients, forward_loss};
 pub use loss::cross_entropy;
 pub use optimizer::{AdamW, AdamWConfig};
 pub use plan::{MemoryEstimate, Plan};
-pub use run::{Event, Observer, Outcome, Sample, forward_loss, train};
+pub use run::{Event, Observer, Outcome, Sample, train};
 pub use schedule::ScheduleConfig;
 pub use validate::{Validation, validate};
 
@@ -96,6 +98,9 @@ pub enum TrainError {
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),
+    /// The system gives no more threads.
+    #[error("cannot start threads for train.data_parallel: {0}")]
+    Threads(String),
     /// The threads that decode images have died.
     #[error("the threads that decode images have stopped")]
     LoaderDied,

@@ -122,6 +122,7 @@ impl Plan {
             preprocess: self.config.image.clone(),
             augment: Some(self.config.augment.clone()),
             limits: DecodeLimits { max_pixels: self.config.data.max_pixels },
+            group_by_length: self.config.data.group_by_length,
             seed: self.config.seed,
             workers: self.config.data.workers,
         }

@@ -5,18 +5,17 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use super::card::card;
 use super::config::TrainConfig;
 use super::curve::{CurvePoint, loss_curve_svg};
-use super::loss::cross_entropy;
+use super::gradients::Gradients;
 use super::metrics::{Metric, Metrics};
 use super::optimizer::AdamW;
 use super::plan::{Plan, last_folder};
 use super::state::{self, RunState};
-use super::validate::{pixels, read_scalar, validate};
+use super::validate::{read_scalar, validate};
 use super::{TrainError, Validation};
 use crate::checkpoint::atomic;
 use crate::data::{Batch, LoaderConfig, SkippedImage, TrainLoader, mix};
@@ -103,34 +102,6 @@ pub struct Outcome {
     pub skipped: usize,
 }
 
-/// The loss of one batch.
-///
-/// # Shapes
-/// Result `[1]`, nats a token.
-pub fn forward_loss(
-    model: &Captioner,
-    mut batch: Batch,
-    loader: &LoaderConfig,
-    smoothing: f64,
-    freeze_encoder: bool,
-    device: &Device,
-) -> Tensor<1> {
-    let pixels = pixels(&mut batch, loader, device);
-    let memory = if freeze_encoder { model.encode_frozen(pixels) } else { model.encode(pixels) };
-    let rows = batch.images * batch.captions_per_image;
-    let ids: Tensor<2, Int> =
-        Tensor::from_data(TensorData::new(batch.inputs, [rows, batch.seq]), device);
-    let padded = batch.positions.len();
-    let positions = Tensor::from_data(TensorData::new(batch.positions, [padded]), device);
-    let targets = Tensor::from_data(TensorData::new(batch.targets, [padded]), device);
-    let weights = (batch.tokens < padded).then(|| {
-        let weights: Vec<f32> = (0..padded).map(|i| f32::from(i < batch.tokens)).collect();
-        Tensor::from_data(TensorData::new(weights, [padded]), device)
-    });
-    let logits = model.decode_at(ids, memory, positions);
-    cross_entropy(logits, targets, weights, smoothing)
-}
-
 /// Trains as `config` says, on `device` (autodiff is added here). With `resume` a run in
 /// `config.output` goes on from its last checkpoint. `file` is named in errors.
 ///
@@ -177,6 +148,7 @@ pub fn train(
     observer.event(&Event::Started { plan: &plan, step: state.step });
     let accumulation = plan.config.train.accumulation as u64;
     let mut run = Run {
+        gradients: Gradients::new(&plan.config.train, &plan.loader(bucket), &device)?,
         loader_config: plan.loader(bucket),
         loader: TrainLoader::new(
             plan.train.clone(),
@@ -206,6 +178,7 @@ struct Run<'a> {
     metrics: Metrics,
     loader: TrainLoader,
     loader_config: LoaderConfig,
+    gradients: Gradients,
     device: Device,
     bucket: usize,
     observer: &'a mut dyn Observer,
@@ -275,8 +248,6 @@ impl Run<'_> {
     fn step(&mut self, model: Captioner) -> Result<Captioner, TrainError> {
         let settings = &self.plan.config.train;
         self.pending.since.get_or_insert_with(Instant::now);
-        let mut accumulator = GradientsAccumulator::new();
-        let mut taken = None;
         let mut images = 0;
         for micro in 0..settings.accumulation as u64 {
             let batch = self.loader.next_batch().ok_or(TrainError::LoaderDied)?;
@@ -285,31 +256,12 @@ impl Run<'_> {
                 continue;
             }
             images += batch.images;
-            // Dropout draws from the device: seeded by the step, it needs no saved state.
+            // Noise is seeded by the step: it needs no saved state.
             let number = self.state.step * settings.accumulation as u64 + micro;
-            self.device.seed(mix(self.plan.config.seed ^ 0xd0_0d, number));
-            let loss = forward_loss(
-                &model,
-                batch,
-                &self.loader_config,
-                settings.label_smoothing,
-                settings.freeze_encoder,
-                &self.device,
-            );
-            self.pending.losses.push(loss.clone().inner());
-            let loss = match settings.accumulation {
-                1 => loss,
-                count => loss.div_scalar(count as f64),
-            };
-            let grads = GradientsParams::from_grads(loss.backward(), &model);
-            if settings.accumulation == 1 {
-                taken = Some(grads);
-            } else {
-                accumulator.accumulate(&model, grads);
-                taken = None;
-            }
+            let seed = mix(self.plan.config.seed ^ 0xd0_0d, number);
+            self.pending.losses.push(self.gradients.add(&model, batch, seed));
         }
-        let grads = taken.unwrap_or_else(|| accumulator.grads());
+        let grads = self.gradients.take();
         let rate = self.learning_rate();
         let encoder_rate = rate * self.plan.config.schedule.encoder_factor;
         let rate_of = |path: &str| if path.starts_with("encoder.") { encoder_rate } else { rate };

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::TrainError;
-use super::run::forward_loss;
+use super::gradients::forward_loss;
 use crate::data::{Batch, Example, LoaderConfig, SkippedImage, for_each_batch};
 use crate::model::Captioner;
 

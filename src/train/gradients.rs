@@ -1,0 +1,288 @@
+//! The loss of a batch and its gradients; on a CPU the batch is cut into shares of images that are
+//! computed side by side.
+//!
+//! Burn's CPU backend multiplies matrices on all cores and does nearly everything else on one. With
+//! shares each core keeps to its own images for the whole step, and no operation waits for threads.
+
+use std::thread;
+
+use burn::module::Module;
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use super::TrainError;
+use super::config::LoopConfig;
+use super::loss::cross_entropy;
+use super::validate::pixels;
+use crate::data::{Batch, LoaderConfig, mix};
+use crate::device::num_cpu_threads;
+use crate::model::{Captioner, seed_noise};
+
+/// The loss of one batch.
+///
+/// # Shapes
+/// Result `[1]`, nats a token.
+pub fn forward_loss(
+    model: &Captioner,
+    mut batch: Batch,
+    loader: &LoaderConfig,
+    smoothing: f64,
+    freeze_encoder: bool,
+    device: &Device,
+) -> Tensor<1> {
+    let pixels = pixels(&mut batch, loader, device);
+    let memory = if freeze_encoder { model.encode_frozen(pixels) } else { model.encode(pixels) };
+    let rows = batch.images * batch.captions_per_image;
+    let ids: Tensor<2, Int> =
+        Tensor::from_data(TensorData::new(batch.inputs, [rows, batch.seq]), device);
+    let padded = batch.positions.len();
+    let positions = Tensor::from_data(TensorData::new(batch.positions, [padded]), device);
+    let targets = Tensor::from_data(TensorData::new(batch.targets, [padded]), device);
+    let weights = (batch.tokens < padded).then(|| {
+        let weights: Vec<f32> = (0..padded).map(|i| f32::from(i < batch.tokens)).collect();
+        Tensor::from_data(TensorData::new(weights, [padded]), device)
+    });
+    let logits = model.decode_at(ids, memory, positions);
+    cross_entropy(logits, targets, weights, smoothing)
+}
+
+/// Sums the gradients of a step's (micro-)batches.
+pub struct Gradients {
+    settings: LoopConfig,
+    loader: LoaderConfig,
+    device: Device,
+    /// Threads for each share of a batch; none on a GPU.
+    pools: Vec<ThreadPool>,
+    accumulator: GradientsAccumulator<Captioner>,
+}
+
+impl Gradients {
+    /// Divides the cores among `train.data_parallel` shares.
+    ///
+    /// # Errors
+    /// When the system has no threads left.
+    pub fn new(
+        settings: &LoopConfig,
+        loader: &LoaderConfig,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        let shares = settings.data_parallel.min(settings.batch_size);
+        let shares = if device.clone().inner() == Device::flex() { shares } else { 1 };
+        let threads = num_cpu_threads().div_ceil(shares);
+        let pool = || ThreadPoolBuilder::new().num_threads(threads).build();
+        let pools = (0..shares).filter(|_| shares > 1).map(|_| pool()).collect::<Result<_, _>>();
+        Ok(Self {
+            settings: settings.clone(),
+            loader: loader.clone(),
+            device: device.clone(),
+            pools: pools.map_err(|error| TrainError::Threads(error.to_string()))?,
+            accumulator: GradientsAccumulator::new(),
+        })
+    }
+
+    /// Adds the gradients of a (micro-)batch with at least one target and returns its loss, `[1]`,
+    /// without a graph. Noise of training is a function of `seed`.
+    pub fn add(&mut self, model: &Captioner, batch: Batch, seed: u64) -> Tensor<1> {
+        let tokens = batch.tokens as f64;
+        let mut shares = split(batch, self.pools.len());
+        let (settings, loader, device) = (&self.settings, &self.loader, &self.device);
+        let compute = |model: &Captioner, index: usize, share: Batch| {
+            seed_noise(device, mix(seed, index as u64));
+            let weight = share.tokens as f64 / tokens;
+            let (smoothing, frozen) = (settings.label_smoothing, settings.freeze_encoder);
+            let loss = forward_loss(model, share, loader, smoothing, frozen, device);
+            let scale = |loss: Tensor<1>, by: f64| if by == 1.0 { loss } else { loss * by };
+            let value = scale(loss.clone().inner(), weight);
+            let loss = scale(loss, weight / settings.accumulation as f64);
+            (value, GradientsParams::from_grads(loss.backward(), model))
+        };
+        if shares.len() == 1 {
+            let (loss, grads) = compute(model, 0, shares.remove(0));
+            self.accumulator.accumulate(model, grads);
+            return loss;
+        }
+        let results: Vec<_> = thread::scope(|scope| {
+            let started: Vec<_> = shares
+                .into_iter()
+                .zip(&self.pools)
+                .enumerate()
+                .map(|(index, (share, pool))| {
+                    // Leaves of its own, or the shares would be one graph behind one lock.
+                    let model = model.clone().fork(device);
+                    let compute = &compute;
+                    scope.spawn(move || pool.install(|| compute(&model, index, share)))
+                })
+                .collect();
+            let ended = started.into_iter().map(|share| share.join());
+            ended.map(|out| out.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        });
+        // In the order of the shares, whichever came first: sums of floats depend on it.
+        let mut losses = Vec::with_capacity(results.len());
+        for (loss, grads) in results {
+            losses.push(loss);
+            self.accumulator.accumulate(model, grads);
+        }
+        Tensor::cat(losses, 0).sum()
+    }
+
+    /// The sum of all that was added since the last call.
+    pub fn take(&mut self) -> GradientsParams {
+        self.accumulator.grads()
+    }
+}
+
+/// Cuts a batch into at most `count` shares of about as many images, in order, each with a target.
+fn split(batch: Batch, count: usize) -> Vec<Batch> {
+    let count = count.min(batch.images);
+    // Padding lies at the end, where it would be the last share's alone.
+    if count <= 1 || batch.tokens < batch.positions.len() {
+        return vec![batch];
+    }
+    let pixels = batch.pixels.len() / batch.images;
+    let row = batch.captions_per_image * batch.seq;
+    let bounds = (0..count).map(|i| (batch.images * i / count, batch.images * (i + 1) / count));
+    bounds
+        .filter_map(|(first, last)| {
+            let (from, to) = ((first * row) as i32, (last * row) as i32);
+            let start = batch.positions.partition_point(|&at| at < from);
+            let end = batch.positions.partition_point(|&at| at < to);
+            (end > start).then(|| Batch {
+                images: last - first,
+                captions_per_image: batch.captions_per_image,
+                seq: batch.seq,
+                pixels: batch.pixels[first * pixels..last * pixels].to_vec(),
+                inputs: batch.inputs[first * row..last * row].to_vec(),
+                positions: batch.positions[start..end].iter().map(|&at| at - from).collect(),
+                targets: batch.targets[start..end].to_vec(),
+                tokens: end - start,
+                skipped: Vec::new(),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::ModuleVisitor;
+    use burn::module::Param;
+
+    use super::*;
+    use crate::data::SpecialIds;
+    use crate::image::{DecodeLimits, PreprocessConfig};
+    use crate::model::{CaptionerConfig, DecoderConfig, EncoderConfig, initialize};
+
+    fn model(dropout: f64, device: &Device) -> Captioner {
+        let config = CaptionerConfig {
+            encoder: EncoderConfig {
+                image_height: 16,
+                image_width: 16,
+                patch_size: 8,
+                stem: vec![4],
+                d_model: 16,
+                num_layers: 2,
+                num_heads: 2,
+                d_ff: 32,
+                dropout,
+                drop_path: dropout,
+                ..EncoderConfig::default()
+            },
+            decoder: DecoderConfig {
+                vocab_size: 20,
+                max_positions: 8,
+                d_model: 16,
+                num_layers: 1,
+                num_heads: 2,
+                d_ff: 32,
+                dropout,
+                ..DecoderConfig::default()
+            },
+        };
+        initialize(Captioner::new(&config, device).unwrap(), 5)
+    }
+
+    /// Five images with two captions each, the second image with one; lengths differ.
+    fn batch() -> Batch {
+        let (images, seq) = (5, 6);
+        let rows = images * 2;
+        let lengths = [6, 3, 4, 0, 2, 5, 1, 6, 3, 3];
+        let positions: Vec<i32> = (0..rows)
+            .flat_map(|row| (0..lengths[row]).map(move |at| (row * seq + at) as i32))
+            .collect();
+        Batch {
+            images,
+            captions_per_image: 2,
+            seq,
+            pixels: (0..images * 3 * 16 * 16).map(|i| (i % 23) as f32 / 11.5 - 1.0).collect(),
+            inputs: (0..rows * seq).map(|i| (i * 7 % 20) as i32).collect(),
+            targets: positions.iter().map(|at| at * 3 % 20).collect(),
+            tokens: positions.len(),
+            positions,
+            skipped: Vec::new(),
+        }
+    }
+
+    fn loader() -> LoaderConfig {
+        LoaderConfig {
+            batch_size: 5,
+            captions_per_image: 2,
+            max_tokens: 8,
+            bucket: 1,
+            special: SpecialIds { begin: 1, end: 2, pad: 0 },
+            preprocess: PreprocessConfig { height: 16, width: 16, ..PreprocessConfig::default() },
+            augment: None,
+            limits: DecodeLimits::default(),
+            group_by_length: false,
+            seed: 1,
+            workers: 1,
+        }
+    }
+
+    /// The loss and every gradient, one after the other.
+    fn gradients(data_parallel: usize, accumulation: usize, dropout: f64) -> (f32, Vec<f32>) {
+        struct All<'a>(&'a GradientsParams, Vec<f32>);
+        impl ModuleVisitor for All<'_> {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                let grad: Tensor<D> = self.0.get(param.id).expect("a gradient");
+                self.1.extend(grad.into_data().iter::<f32>());
+            }
+        }
+        let device = Device::flex().autodiff();
+        let model = model(dropout, &device);
+        let settings =
+            LoopConfig { data_parallel, accumulation, batch_size: 5, ..LoopConfig::default() };
+        let mut sum = Gradients::new(&settings, &loader(), &device).unwrap();
+        let mut loss = 0.0;
+        for micro in 0..accumulation {
+            let value = sum.add(&model, batch(), 9 + micro as u64);
+            loss += value.into_scalar::<f32>() / accumulation as f32;
+        }
+        let grads = sum.take();
+        let mut all = All(&grads, Vec::new());
+        model.visit(&mut all);
+        (loss, all.1)
+    }
+
+    #[test]
+    fn shares_of_a_batch_give_the_gradients_of_the_whole() {
+        let (loss, whole) = gradients(1, 1, 0.0);
+        let norm = whole.iter().map(|g| g * g).sum::<f32>().sqrt();
+        assert!(norm > 0.1, "{norm}");
+        for (shares, micro) in [(2, 1), (3, 1), (5, 1), (8, 1), (1, 3), (2, 3)] {
+            let (cut_loss, cut) = gradients(shares, micro, 0.0);
+            let apart = whole.iter().zip(&cut).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
+            assert!(apart < 1e-5 * norm, "{shares} shares, {micro} batches: {apart} of {norm}");
+            assert!((loss - cut_loss).abs() < 1e-5 * loss, "{loss} {cut_loss}");
+        }
+    }
+
+    #[test]
+    fn noise_is_a_function_of_the_seed_whatever_the_threads_do() {
+        let first = gradients(3, 1, 0.3);
+        for _ in 0..5 {
+            assert_eq!(gradients(3, 1, 0.3), first);
+        }
+        assert_ne!(gradients(3, 1, 0.0).1, first.1);
+        assert_ne!(gradients(2, 1, 0.3).1, first.1);
+    }
+}
