@@ -21,7 +21,7 @@ use crate::image::{DecodeLimits, decode_file};
 Examples:
   patchword data check ~/flickr8k
   patchword data check ~/my-photos --dataset-format sidecar --json
-  patchword data shapes datasets/shapes --images 8000 --seed 1"
+  patchword data shapes datasets/shapes"
 )]
 pub(super) struct DataArgs {
     #[command(subcommand)]
@@ -65,7 +65,7 @@ struct CheckArgs {
 #[command(after_help = "\
 Examples:
   patchword data shapes datasets/shapes
-  patchword data shapes datasets/shapes-hard --images 20000 --hard
+  patchword data shapes datasets/shapes-hard --hard
 
 The same options give the same bytes on every machine. A Hugging Face imagefolder: train/,
 validation/ and test/, each with a metadata.jsonl that also holds the scene and, for every word that
@@ -73,16 +73,17 @@ names an object or its colour, the object's box.")]
 struct ShapesArgs {
     /// The folder to write
     out: PathBuf,
-    /// Images over all splits
-    #[arg(long, value_name = "N", default_value_t = ShapesConfig::default().images)]
-    images: usize,
+    /// Images over all splits [default: 20000, with --hard 40000]
+    #[arg(long, value_name = "N")]
+    images: Option<usize>,
     /// Seed
     #[arg(long, value_name = "S", default_value_t = ShapesConfig::default().seed)]
     seed: u64,
     /// Width and height of an image in pixels
     #[arg(long, value_name = "N", default_value_t = ShapesConfig::default().image_size)]
     image_size: u32,
-    /// More colours, shapes and sizes, strong texture and noise, objects close together
+    /// More colours, shapes and sizes, objects named in any order and close together, strong texture
+    /// and noise
     #[arg(long)]
     hard: bool,
 }
@@ -122,7 +123,7 @@ fn run_check(arguments: &CheckArgs, console: &Console) -> Result<Outcome, CliErr
 fn run_shapes(arguments: &ShapesArgs, console: &Console) -> Result<Outcome, CliError> {
     let base = if arguments.hard { ShapesConfig::hard() } else { ShapesConfig::default() };
     let config = ShapesConfig {
-        images: arguments.images,
+        images: arguments.images.unwrap_or(base.images),
         seed: arguments.seed,
         image_size: arguments.image_size,
         ..base

@@ -103,6 +103,10 @@ pub struct EncoderConfig {
     pub layer_norm_epsilon: f64,
     /// Position information.
     pub positions: PatchPositions,
+    /// With [`PatchPositions::SinCos`]: the longest wavelength is 2π times this, in patches, the
+    /// shortest is 2π. 10,000 is usual; of the order of the grid's side, every channel tells places
+    /// apart.
+    pub position_temperature: f64,
     /// Dropout on the embeddings and on each residual branch, in `[0, 1)`; training only.
     pub dropout: f64,
     /// Stochastic depth (Huang et al. 2016): rate at the last layer, rising linearly from 0 at the
@@ -127,6 +131,7 @@ impl Default for EncoderConfig {
             activation: Activation::default(),
             layer_norm_epsilon: 1e-6,
             positions: PatchPositions::default(),
+            position_temperature: 10_000.0,
             dropout: 0.0,
             drop_path: 0.0,
         }
@@ -146,7 +151,7 @@ impl EncoderConfig {
     }
 
     /// Channels and side, in stem pixels, of what one patch is embedded from.
-    pub(super) fn patch_input(&self) -> [usize; 2] {
+    pub fn patch_input(&self) -> [usize; 2] {
         let channels = self.stem.last().copied().unwrap_or(3);
         [channels, self.patch_size >> self.stem.len()]
     }
@@ -187,6 +192,12 @@ impl EncoderConfig {
         size("encoder.num_layers", self.num_layers, MAX_LAYERS)?;
         size("encoder.d_ff", self.d_ff, MAX_WIDTH)?;
         heads("encoder", self.d_model, self.num_heads)?;
+        if !(self.position_temperature.is_finite() && self.position_temperature >= 1.0) {
+            return Err(ConfigError::new(
+                "encoder.position_temperature",
+                format!("{}; expected a number of at least 1", self.position_temperature),
+            ));
+        }
         if self.positions == PatchPositions::SinCos && !self.d_model.is_multiple_of(4) {
             return Err(ConfigError::new(
                 "encoder.d_model",

@@ -148,15 +148,18 @@ pub(super) fn table(rows: usize, d_model: usize, device: &Device) -> Param<Tenso
 }
 
 /// Fixed positions `[prefix + patches, d_model]`: a quarter of the channels each for sine and
-/// cosine of the row and of the column, wavelengths from 2π to 10000·2π; zeros for the class token.
+/// cosine of the row and of the column, wavelengths from 2π to `position_temperature`·2π; zeros for the
+/// class token.
 fn sin_cos(config: &EncoderConfig, device: &Device) -> Tensor<2> {
     let [rows, cols] = config.grid();
     let quarter = config.d_model / 4;
+    let temperature = config.position_temperature;
     let mut values = vec![0.0f32; config.num_prefix() * config.d_model];
     for row in 0..rows {
         for col in 0..cols {
             for position in [row, col] {
-                let angle = |k: usize| position as f64 / 10_000f64.powf(k as f64 / quarter as f64);
+                let angle =
+                    |k: usize| position as f64 / temperature.powf(k as f64 / quarter as f64);
                 values.extend((0..quarter).map(|k| angle(k).sin() as f32));
                 values.extend((0..quarter).map(|k| angle(k).cos() as f32));
             }

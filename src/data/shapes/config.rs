@@ -6,9 +6,9 @@ use super::scene::{Colour, Shape, Size};
 
 /// Settings of a shapes data set. The same settings give the same bytes on every machine.
 ///
-/// `Default` is the normal difficulty: a captioner of two to three million parameters learns it in
-/// minutes. [`ShapesConfig::hard`] has more colours, shapes and sizes, objects close together,
-/// strong texture and noise, and specks that no caption mentions.
+/// `Default` is the normal difficulty: a captioner of one million parameters learns it in minutes.
+/// [`ShapesConfig::hard`] has more colours, shapes and sizes, captions that name objects in any order,
+/// objects close together, strong texture and noise, and specks that no caption mentions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShapesConfig {
@@ -30,6 +30,9 @@ pub struct ShapesConfig {
     pub num_shapes: usize,
     /// 1 to 3: only large; small and large; small, medium and large.
     pub num_sizes: usize,
+    /// Whether captions name the larger object first, and of one size the one nearer to the middle;
+    /// otherwise in any order.
+    pub salient_first: bool,
     /// Least distance between the boxes of two objects, in 64ths of the image size, 1 to 8.
     pub gap: u32,
     /// Strength of the background's stripes, gradients and blotches in grey levels, 0 to 60.
@@ -46,7 +49,7 @@ impl Default for ShapesConfig {
     fn default() -> Self {
         Self {
             image_size: 64,
-            images: 8000,
+            images: 20_000,
             seed: 1,
             validation_images: None,
             test_images: None,
@@ -54,6 +57,7 @@ impl Default for ShapesConfig {
             num_colours: 8,
             num_shapes: 5,
             num_sizes: 2,
+            salient_first: true,
             gap: 4,
             texture: 14,
             noise: 6,
@@ -78,10 +82,11 @@ impl ShapesConfig {
     /// The harder data set.
     pub fn hard() -> Self {
         Self {
-            images: 20_000,
+            images: 40_000,
             num_colours: Colour::ALL.len(),
             num_shapes: Shape::ALL.len(),
             num_sizes: Size::ALL.len(),
+            salient_first: false,
             gap: 2,
             texture: 26,
             noise: 16,

@@ -1,6 +1,7 @@
 //! The captions' grammar: its words, and five true sentences about a scene.
 use serde::{Deserialize, Serialize};
 
+use super::config::ShapesConfig;
 use super::draws::{Draws, Purpose};
 use super::scene::{Colour, Place, Relation, Scene, SceneObject, Shape, Size};
 
@@ -139,28 +140,32 @@ fn words_for<T: PartialEq>(
     table.iter().find(|(known, _)| *known == meaning).map_or(&["thing"], |&(_, words)| words)
 }
 
-/// Five captions of image number `index` of the data set with this `seed`, each of which names all
-/// objects of the scene and says nothing that could be disputed. As a rule no two are alike.
-pub fn captions(scene: &Scene, seed: u64, index: u64) -> Vec<Caption> {
-    let mut draws = Draws::new(seed, index, Purpose::Captions);
+/// Five captions of image number `index` of the data set, each of which names all objects of the
+/// scene and says nothing that could be disputed. As a rule no two are alike.
+pub fn captions(scene: &Scene, config: &ShapesConfig, index: u64) -> Vec<Caption> {
+    let mut draws = Draws::new(config.seed, index, Purpose::Captions);
     let mut captions: Vec<Caption> = Vec::with_capacity(CAPTIONS_PER_IMAGE);
     while captions.len() < CAPTIONS_PER_IMAGE {
-        let mut caption = write_caption(scene, &mut draws);
+        let mut caption = write_caption(scene, config.salient_first, &mut draws);
         for _ in 0..16 {
             if captions.iter().all(|earlier| earlier.text != caption.text) {
                 break;
             }
-            caption = write_caption(scene, &mut draws);
+            caption = write_caption(scene, config.salient_first, &mut draws);
         }
         captions.push(caption);
     }
     captions
 }
 
-fn write_caption(scene: &Scene, draws: &mut Draws) -> Caption {
+fn write_caption(scene: &Scene, salient_first: bool, draws: &mut Draws) -> Caption {
     let mut order: Vec<usize> = (0..scene.objects.len()).collect();
-    for last in (1..order.len()).rev() {
-        order.swap(last, draws.below(last + 1));
+    if salient_first {
+        order.sort_by_key(|&object| scene.salience(object));
+    } else {
+        for last in (1..order.len()).rev() {
+            order.swap(last, draws.below(last + 1));
+        }
     }
     let mut writer = Writer { scene, text: String::new(), words: Vec::new(), count: 0 };
     let prefixes: [&[&str]; 4] =

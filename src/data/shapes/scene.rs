@@ -347,6 +347,16 @@ impl Scene {
         })
     }
 
+    /// Sorts objects as people name them: the larger first, and of one size the one nearer to the
+    /// middle, which says nothing of the side it lies on.
+    pub(super) fn salience(&self, object: usize) -> (std::cmp::Reverse<usize>, i64) {
+        let Some(it) = self.objects.get(object) else { return (std::cmp::Reverse(0), 0) };
+        let size = Size::ALL.iter().position(|&size| size == it.size).unwrap_or(0);
+        let [x, y] = it.doubled_centre();
+        let (aside, off) = (x - i64::from(self.width), y - i64::from(self.height));
+        (std::cmp::Reverse(size), aside * aside + off * off)
+    }
+
     /// Twice the distance of the centres in the relation's direction; negative if it is false.
     fn centre_distance(&self, first: usize, relation: Relation, second: usize) -> Option<i64> {
         let one = self.objects.get(first)?.doubled_centre();

@@ -217,7 +217,7 @@ fn write_image(folder: &Path, config: &ShapesConfig, index: usize) -> Result<Str
     let bytes = encode_png(&draw(&scene, config))
         .map_err(|source| ShapesError::Image { path: path.clone(), source })?;
     write_file(&path, &bytes)?;
-    let (text, words) = captions(&scene, config.seed, index as u64)
+    let (text, words) = captions(&scene, config, index as u64)
         .into_iter()
         .map(|caption| (caption.text, caption.words))
         .unzip();
