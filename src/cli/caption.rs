@@ -128,7 +128,8 @@ pub(super) fn run(arguments: CaptionArgs, console: &Console) -> Result<Outcome, 
     caption_all(&checkpoint, &device.device, inputs.paths.into_iter(), &read, &config, emit)?;
     progress.finish();
     if failed > 0 {
-        console.note(format_args!("{failed} inputs have no caption"));
+        let inputs = if failed == 1 { "1 input has" } else { &format!("{failed} inputs have") };
+        console.note(format_args!("{inputs} no caption"));
         return Ok(Outcome::SomeInputsFailed);
     }
     Ok(Outcome::Complete)

@@ -179,7 +179,7 @@ impl Evaluation {
             let pointing = &report.pointing;
             text.push_str(&format!(
                 "captions with every object, colour and relation right: {:.1} % ({} of {})\n\
-                 … that also name every object: {:.1} %\n\
+                 … and that leave no object of the scene out: {:.1} %\n\
                  attention peaks inside the object's box: {:.1} % of {} words (decoder layer {layer}; \
                  chance {:.1} %)\n",
                 percent(report.correct),

@@ -73,6 +73,10 @@ pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, 
         workers: 1,
     };
     let text = arguments.text.as_deref();
+    if text.is_some_and(|text| text.trim().is_empty()) {
+        return Err(CliError::usage("--text: a caption without words")
+            .hint("leave --text out to see the model's own caption"));
+    }
     let inspection = inspect(&checkpoint, &device.device, &photo, text, &config)?;
     write(&arguments.out, &photo, &inspection, arguments.layer)?;
     let mut stdout = console.stdout();

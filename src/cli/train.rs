@@ -125,6 +125,9 @@ fn describe(plan: &Plan, console: &Console) -> Result<Outcome, CliError> {
     let config = toml::to_string_pretty(&plan.config)?;
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;
     writeln!(stdout, "{config}")?;
+    for warning in plan.warnings() {
+        console.warn(warning);
+    }
     writeln!(stdout, "# parameters: {:.2} M", plan.parameters as f64 / 1e6)?;
     writeln!(
         stdout,
@@ -161,7 +164,7 @@ impl Reporter<'_> {
 impl Observer for Reporter<'_> {
     fn event(&mut self, event: &Event) {
         match event {
-            Event::Started { plan, step } => {
+            Event::Started { plan, step, changed } => {
                 for problem in plan.problems.iter().take(20) {
                     self.console.warn(problem);
                 }
@@ -177,8 +180,21 @@ impl Observer for Reporter<'_> {
                     plan.steps,
                     plan.steps_per_epoch
                 ));
+                for warning in plan.warnings() {
+                    self.console.warn(warning);
+                }
+                if *step >= plan.steps {
+                    self.say(format!("finished already, at step {step}: nothing to do"));
+                    return;
+                }
                 if *step > 0 {
                     self.say(format!("resuming at step {step}"));
+                }
+                for setting in *changed {
+                    self.console.warn(format_args!(
+                        "resumed with another setting: {setting}; to go on with the same run, give \
+                         the same config and --set"
+                    ));
                 }
                 let images = plan.steps
                     * (plan.config.train.batch_size * plan.config.train.accumulation) as u64;

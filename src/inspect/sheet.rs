@@ -178,7 +178,7 @@ pub fn render(sheet: &Sheet<'_>, style: &SheetStyle) -> RgbImage {
         let heat = Heat::new(sheet, &panel.heat, style.filter);
         let drawn = picture.under(&heat, style);
         image::imageops::replace(&mut canvas, &drawn, picture_left.into(), picture_top.into());
-        legend(&mut canvas, &small, style, [picture_left, legend_top, picture.width], heat.maximum);
+        legend(&mut canvas, &small, style, [picture_left, legend_top, picture.width], &heat);
     }
 
     let mut line_top = top + rows * (cell_height + GAP);
@@ -189,19 +189,19 @@ pub fn render(sheet: &Sheet<'_>, style: &SheetStyle) -> RgbImage {
     canvas
 }
 
-/// The colour bar below a panel: what 0 and the panel's maximum look like.
+/// The colour bar below a panel: from 0 to the panel's ceiling.
 fn legend(
     canvas: &mut RgbImage,
     small: &Lettering,
     style: &SheetStyle,
     place: [u32; 3],
-    maximum: f32,
+    heat: &Heat<'_>,
 ) {
     let [left, top, width] = place;
     for column in 0..width {
         let value = column as f32 / (width - 1).max(1) as f32;
         // As over a middling photo, so that bar and panel match.
-        let value = if maximum > 0.0 { value } else { 0.0 };
+        let value = if heat.maximum > 0.0 { value } else { 0.0 };
         let colour = over([faded(128.0); 3], style.colour_map.colour(value), style.opacity);
         for row in 0..BAR_HEIGHT {
             canvas.put_pixel(left + column, top + row, Rgb(colour));
@@ -209,7 +209,14 @@ fn legend(
     }
     let text_top = (top + BAR_HEIGHT + 2) as f32;
     small.draw(canvas, left as f32, text_top, QUIET, "0");
-    let most = if maximum > 0.0 { format!("max {}", short(maximum)) } else { "no heat".to_owned() };
+    let most = match heat {
+        Heat { maximum: 0.0, .. } => "no heat".to_owned(),
+        // The bar's end is a value that no cell has.
+        Heat { maximum, ceiling, .. } if ceiling > maximum => {
+            format!("max {} of {}", short(*maximum), short(*ceiling))
+        }
+        Heat { maximum, .. } => format!("max {}", short(*maximum)),
+    };
     let right = (left + width) as f32 - small.width(&most);
     small.draw(canvas, right, text_top, QUIET, &most);
 }
@@ -325,16 +332,24 @@ struct Heat<'a> {
     region: Region,
     filter: HeatFilter,
     maximum: f32,
+    /// What the hottest colour stands for: the maximum, but at least [`LEAST_CEILING`] times what
+    /// each cell would have if all were alike. Attention that is spread evenly looks cold.
+    ceiling: f32,
 }
+
+/// Times the even share that the hottest colour stands for at least.
+const LEAST_CEILING: f32 = 3.0;
 
 impl<'a> Heat<'a> {
     fn new(sheet: &Sheet<'_>, values: &'a [f32], filter: HeatFilter) -> Self {
         let maximum = values.iter().copied().filter(|value| value.is_finite()).fold(0.0, f32::max);
         let Sheet { region, rows, cols, .. } = *sheet;
-        Self { values, rows, cols, region, filter, maximum }
+        let sum: f32 = values.iter().copied().filter(|value| value.is_finite()).sum();
+        let ceiling = maximum.max(LEAST_CEILING * sum / values.len().max(1) as f32);
+        Self { values, rows, cols, region, filter, maximum, ceiling }
     }
 
-    /// Heat at a point of the photo, 0 to 1 of the maximum; `None` outside the grid.
+    /// Heat at a point of the photo, 0 to 1 of the ceiling; `None` outside the grid.
     fn at(&self, x: f32, y: f32) -> Option<f32> {
         let Region { x0, y0, x1, y1 } = self.region;
         let across = (x - x0) / (x1 - x0);
@@ -361,13 +376,13 @@ impl<'a> Heat<'a> {
         Some(sum.clamp(0.0, 1.0))
     }
 
-    /// The value of a cell as a share of the maximum; beyond the edge the outermost cell goes on.
+    /// The value of a cell as a share of the ceiling; beyond the edge the outermost cell goes on.
     fn cell(&self, row: isize, column: isize) -> f32 {
         let row = row.clamp(0, self.rows.max(1) as isize - 1) as usize;
         let column = column.clamp(0, self.cols.max(1) as isize - 1) as usize;
         match self.values.get(row * self.cols + column) {
             Some(value) if value.is_finite() && self.maximum > 0.0 => {
-                (value / self.maximum).max(0.0)
+                (value / self.ceiling).max(0.0)
             }
             _ => 0.0,
         }
@@ -437,7 +452,9 @@ mod tests {
         let mut sheet = sheet(&photo, 2, 2, vec![panel(vec![1.0; 4])]);
         sheet.region = Region { x0: 10.0, y0: 0.0, x1: 30.0, y1: 20.0 };
         assert_eq!(heat_at(&sheet, HeatFilter::Bicubic, 9.0, 5.0), None);
-        assert_eq!(heat_at(&sheet, HeatFilter::Bicubic, 11.0, 5.0), Some(1.0));
+        // Spread evenly, it is a third of the way to the hottest colour.
+        let even = heat_at(&sheet, HeatFilter::Bicubic, 11.0, 5.0).unwrap();
+        assert!((even - 1.0 / LEAST_CEILING).abs() < 1e-6, "{even}");
         // Padded above and below: the middle rows are what shows.
         sheet.region = Region { x0: 0.0, y0: -10.0, x1: 40.0, y1: 30.0 };
         sheet.panels[0].heat = vec![0.0, 0.0, 0.0, 1.0];

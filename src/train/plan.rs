@@ -110,6 +110,22 @@ impl Plan {
         })
     }
 
+    /// What is likely not meant, for people.
+    pub fn warnings(&self) -> Vec<String> {
+        let warmup = self.config.schedule.warmup_steps;
+        let mut warnings = Vec::new();
+        if warmup >= self.steps {
+            warnings.push(format!(
+                "schedule.warmup_steps is {warmup}, but the run has {} steps: it ends before the \
+                 learning rate reaches schedule.learning_rate; raise train.epochs, or set \
+                 warmup_steps to about {}",
+                self.steps,
+                (self.steps / 10).max(1)
+            ));
+        }
+        warnings
+    }
+
     /// How training batches are made. `bucket` rounds lengths up (GPUs).
     pub fn loader(&self, bucket: usize) -> LoaderConfig {
         let special = self.tokenizer.special_tokens();

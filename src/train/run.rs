@@ -32,6 +32,8 @@ pub enum Event<'a> {
         plan: &'a Plan,
         /// Steps that were taken before.
         step: u64,
+        /// Settings that differ from those of the steps before: `key was … and is now …`.
+        changed: &'a [String],
     },
     /// A step was taken.
     Step {
@@ -139,13 +141,15 @@ pub fn train(
         data: format!("{:016x}", plan.fingerprint),
         config: plan.config.clone(),
     };
+    let mut changed = Vec::new();
     if let Some(old) = old {
+        changed = state::changed_settings(&old.config, &plan.config);
         state::check_same(&folder, &old, &plan)?;
         model = state::restore(&folder, model, &mut optimizer, old.step, &device)?;
         state = RunState { config: plan.config.clone(), ..old };
     }
     let metrics = Metrics::open(&plan.config.output, state.step)?;
-    observer.event(&Event::Started { plan: &plan, step: state.step });
+    observer.event(&Event::Started { plan: &plan, step: state.step, changed: &changed });
     let accumulation = plan.config.train.accumulation as u64;
     let mut run = Run {
         gradients: Gradients::new(&plan.config.train, &plan.loader(bucket), &device)?,

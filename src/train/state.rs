@@ -3,11 +3,13 @@
 //! The order of images, augmentation, dropout and the learning rate are functions of the seed and
 //! the step: the step, the optimizer's moments and the weights are the whole state.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::TrainError;
 use super::config::TrainConfig;
@@ -112,6 +114,38 @@ pub(super) fn check_same(folder: &Path, state: &RunState, plan: &Plan) -> Result
     Ok(())
 }
 
+/// The settings that change what a resumed run computes, as `key: was, is now`; where the data and the
+/// run's folder lie does not.
+pub(super) fn changed_settings(old: &TrainConfig, new: &TrainConfig) -> Vec<String> {
+    const SAME_RUN: [&str; 5] =
+        ["output", "data.path", "data.images", "data.workers", "data.allow_bad"];
+    let leaves = |config: &TrainConfig| {
+        let mut leaves = BTreeMap::new();
+        collect_leaves("", &serde_json::to_value(config).unwrap_or_default(), &mut leaves);
+        leaves
+    };
+    let (old, mut new) = (leaves(old), leaves(new));
+    let mut changed = Vec::new();
+    for (key, was) in old {
+        let now = new.remove(&key).unwrap_or_default();
+        if was != now && !SAME_RUN.contains(&key.as_str()) {
+            changed.push(format!("{key} was {was} and is now {now}"));
+        }
+    }
+    changed
+}
+
+fn collect_leaves(key: &str, value: &Value, leaves: &mut BTreeMap<String, Value>) {
+    let Value::Object(fields) = value else {
+        leaves.insert(key.into(), value.clone());
+        return;
+    };
+    for (name, field) in fields {
+        let path = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+        collect_leaves(&path, field, leaves);
+    }
+}
+
 /// Restores weights and optimizer.
 pub(super) fn restore(
     folder: &Path,
@@ -154,5 +188,28 @@ pub(super) fn restore(
             problem: format!("optimizer.safetensors: tensor `{name}` belongs to nothing"),
         }),
         None => Ok(model),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changed_settings_are_named_and_places_are_not() {
+        let old = TrainConfig::default();
+        let mut new = TrainConfig { output: "elsewhere".into(), ..old.clone() };
+        new.data.path = "moved".into();
+        assert_eq!(changed_settings(&old, &new), Vec::<String>::new());
+        new.train.max_steps = Some(12);
+        new.schedule.learning_rate = 0.5;
+        let changed = changed_settings(&old, &new);
+        assert_eq!(
+            changed,
+            [
+                "schedule.learning_rate was 0.001 and is now 0.5",
+                "train.max_steps was null and is now 12"
+            ]
+        );
     }
 }
