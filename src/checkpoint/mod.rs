@@ -8,9 +8,12 @@
 //! training/           what resuming needs (`patchword train --resume`)
 //! README.md           model card
 //! ```
+//!
+//! A Hugging Face folder of a captioner is read as it was downloaded (`transformers`).
 
 pub mod atomic;
 pub mod tensors;
+mod transformers;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -183,6 +186,10 @@ pub fn locate(path: &Path) -> Result<PathBuf, CheckpointError> {
 pub fn load(path: &Path, device: &Device) -> Result<Checkpoint, CheckpointError> {
     let folder = locate(path)?;
     let config_path = folder.join("config.json");
+    let fields: serde_json::Map<String, serde_json::Value> = read_json(&config_path)?;
+    if !fields.contains_key("format") && fields.contains_key("model_type") {
+        return transformers::load(folder, &fields, device);
+    }
     let config: ConfigFile = read_json(&config_path)?;
     let invalid = |problem: String| CheckpointError::Invalid { file: config_path.clone(), problem };
     if config.format != "patchword" {

@@ -149,9 +149,15 @@ impl Attention {
         let query = self.query(x);
         let [_, _, seq, head_dim] = query.dims();
         let [_, _, length, _] = memory.key.dims();
-        // Scaling the queries touches fewer elements than scaling the scores.
-        let query = query.mul_scalar(1.0 / (head_dim as f64).sqrt());
-        let mut scores = query.matmul(memory.key.transpose());
+        let scale = 1.0 / (head_dim as f64).sqrt();
+        // Scaling the queries touches fewer elements than scaling the scores; it rounds more often,
+        // unless the scale is a power of two.
+        let key = memory.key.transpose();
+        let mut scores = if head_dim.is_power_of_two() && head_dim.trailing_zeros() % 2 == 0 {
+            query.mul_scalar(scale).matmul(key)
+        } else {
+            query.matmul(key).mul_scalar(scale)
+        };
         if let Some(hidden) = mask.hidden(seq, length, &device) {
             scores = scores.mask_fill(hidden, f32::NEG_INFINITY);
         }

@@ -1,0 +1,296 @@
+//! Parity with what transformers computes for small random models of the public architectures. The
+//! cases were made with `python3 make_parity.py OUT --photos DIR --captions FILE`, which lies beside
+//! them; they are skipped, and said to be, where they are absent.
+
+use std::fs;
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{DType, Int, Tensor, TensorData};
+use safetensors::{Dtype, SafeTensors};
+
+use super::super::{CheckpointError, load};
+use super::*;
+use crate::generate::{GenerateConfig, generate_from_memory};
+use crate::image::{DecodeLimits, decode_file};
+
+const CASES: [&str; 3] = ["blip", "vit-gpt2", "vit-bert"];
+
+fn shared(path: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("PATCHWORD_SHARED")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    let found = Some(root.join(path)).filter(|path| path.exists());
+    if found.is_none() {
+        eprintln!("skipped: shared/{path} is not here");
+    }
+    found
+}
+
+struct Case {
+    name: &'static str,
+    folder: PathBuf,
+    checkpoint: Checkpoint,
+    expected: Vec<u8>,
+    said: Value,
+}
+
+fn cases() -> Vec<Case> {
+    let case = |name| {
+        let folder = shared(&format!("parity/{name}"))?;
+        let checkpoint = load(&folder, &Device::flex()).unwrap();
+        let expected = fs::read(folder.join("expected.safetensors")).unwrap();
+        let said = fs::read(folder.join("expected.json")).unwrap();
+        let said = serde_json::from_slice(&said).unwrap();
+        Some(Case { name, folder, checkpoint, expected, said })
+    };
+    CASES.into_iter().filter_map(case).collect()
+}
+
+impl Case {
+    fn floats<const D: usize>(&self, name: &str) -> Tensor<D> {
+        let file = SafeTensors::deserialize(&self.expected).unwrap();
+        let view = file.tensor(name).unwrap();
+        assert_eq!(view.dtype(), Dtype::F32);
+        let bytes = view.data().as_chunks::<4>().0;
+        let values: Vec<f32> = bytes.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        let shape: [usize; D] = view.shape().try_into().unwrap();
+        Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+    }
+
+    fn ids(&self) -> (Vec<i64>, [usize; 2]) {
+        let file = SafeTensors::deserialize(&self.expected).unwrap();
+        let view = file.tensor("input_ids").unwrap();
+        let bytes = view.data().as_chunks::<8>().0;
+        let values = bytes.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect();
+        (values, view.shape().try_into().unwrap())
+    }
+
+    fn memory(&self) -> Tensor<3> {
+        self.checkpoint.model.encode(self.floats("pixel_values"))
+    }
+}
+
+/// The largest difference over the largest value.
+fn apart<const D: usize>(ours: Tensor<D>, theirs: Tensor<D>) -> f32 {
+    assert_eq!(ours.dims(), theirs.dims());
+    let scale = theirs.clone().abs().max().into_scalar::<f32>();
+    (ours - theirs).abs().max().into_scalar::<f32>() / scale
+}
+
+#[test]
+fn encoder_states_are_those_of_transformers() {
+    for case in cases() {
+        // What is compared is what cross-attention reads; a projection comes after it.
+        if !case.checkpoint.model.config().decoder.memory_projection {
+            let apart = apart(case.memory(), case.floats("encoder"));
+            assert!(apart < 1e-4, "{}: {apart}", case.name);
+        }
+    }
+}
+
+#[test]
+fn logits_attention_and_loss_are_those_of_transformers() {
+    for case in cases() {
+        let (ids, [batch, seq]) = case.ids();
+        let data = TensorData::new(ids.clone(), [batch, seq]);
+        let input: Tensor<2, Int> = Tensor::from_data(data, &Device::flex());
+        let (logits, trace) = case.checkpoint.model.decode_with_trace(input, case.memory());
+        let expected: Tensor<3> = case.floats("logits");
+        let distance = apart(logits.clone(), expected);
+        assert!(distance < 5e-4, "{}: logits {distance}", case.name);
+        for (layer, weights) in trace.cross_attention.into_iter().enumerate() {
+            let expected: Tensor<4> = case.floats(&format!("cross_attention.{layer}"));
+            let distance = (weights - expected).abs().max().into_scalar::<f32>();
+            assert!(distance < 2e-3, "{}: attention of layer {layer} {distance}", case.name);
+        }
+        let vocab = logits.dims()[2];
+        let rows = batch * (seq - 1);
+        let logits = logits.narrow(1, 0, seq - 1).reshape([rows, vocab]);
+        let next = |row: usize| ids[row * seq + 1..(row + 1) * seq].iter().copied();
+        let targets: Vec<i64> = (0..batch).flat_map(next).collect();
+        let targets: Tensor<2, Int> =
+            Tensor::from_data(TensorData::new(targets, [rows, 1]), &Device::flex());
+        let picked = log_softmax(logits, 1).gather(1, targets);
+        let loss = -picked.mean().into_scalar::<f32>();
+        let expected = case.floats::<1>("loss").into_scalar::<f32>();
+        assert!((loss - expected).abs() < 1e-4 * expected, "{}: {loss} {expected}", case.name);
+    }
+}
+
+#[test]
+fn greedy_and_beam_ids_and_scores_are_those_of_transformers() {
+    for case in cases() {
+        let special = case.checkpoint.tokenizer.special_tokens();
+        assert_eq!(case.said["start"], special.bos, "{}", case.name);
+        for (name, num_beams) in [("greedy", 1), ("beam3", 3)] {
+            let config = GenerateConfig {
+                num_beams,
+                max_new_tokens: 16,
+                ..case.checkpoint.generate.clone()
+            };
+            let model = &case.checkpoint.model;
+            let (prompt, end) = ([special.bos], special.eos);
+            let said =
+                generate_from_memory(model, &case.memory(), &prompt, end, &config, 1).unwrap();
+            let expected = case.said[name]["ids"].as_array().unwrap();
+            for (image, (ours, theirs)) in said.iter().zip(expected).enumerate() {
+                let mut theirs: Vec<u32> = serde_json::from_value(theirs.clone()).unwrap();
+                // A row that ended early is filled up.
+                if let Some(at) = theirs[1..].iter().position(|&id| id == end) {
+                    theirs.truncate(at + 2);
+                }
+                assert_eq!(ours.ids, theirs, "{} {name}, image {image}", case.name);
+                if let Some(score) = case.said[name]["scores"][image].as_f64() {
+                    let distance = (f64::from(ours.score) - score).abs();
+                    assert!(distance < 1e-4, "{} {name}: {} {score}", case.name, ours.score);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn pixels_are_those_of_transformers() {
+    for case in cases() {
+        let expected: Tensor<4> = case.floats("pixel_values");
+        let [_, channels, height, width] = expected.dims();
+        for (image, name) in ["a.png", "b.png"].into_iter().enumerate() {
+            let photo = case.folder.join("..").join(name);
+            let photo = decode_file(&photo, &DecodeLimits::default()).unwrap();
+            let ours = case.checkpoint.preprocess.apply(&photo);
+            let theirs = expected.clone().narrow(0, image, 1).into_data();
+            assert_eq!(ours.len(), channels * height * width);
+            let step = 1.0 / 255.0 / case.checkpoint.preprocess.std[0].min(0.25);
+            let most = ours.iter().zip(theirs.iter::<f32>()).map(|(a, b)| (a - b).abs());
+            let most = most.fold(0.0, f32::max);
+            assert!(most <= step * 1.01, "{}: {most}", case.name);
+        }
+    }
+}
+
+/// These models amplify rounding: f32 results of transformers are up to 3e-3 from what exact weights
+/// give, so that agreement closer than that is chance. Ours must be no farther off than theirs.
+#[test]
+fn states_and_logits_are_as_exact_as_those_of_transformers() {
+    struct Widen;
+    impl ModuleMapper for Widen {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| tensor.cast(DType::F64))
+        }
+    }
+    fn far(x: Tensor<3>, exact: &Tensor<3>) -> f64 {
+        let difference = (x.cast(DType::F64) - exact.clone()).abs().max();
+        difference.into_data().iter::<f64>().next().unwrap()
+    }
+    for case in cases() {
+        let model = &case.checkpoint.model;
+        let wide = model.clone().map(&mut Widen);
+        let exact_memory = wide.encode(case.floats::<4>("pixel_values").cast(DType::F64));
+        let (ids, shape) = case.ids();
+        let ids: Tensor<2, Int> = Tensor::from_data(TensorData::new(ids, shape), &Device::flex());
+        let exact_logits = wide.decode(ids.clone(), exact_memory.clone());
+        let ours = far(model.decode(ids, case.memory()), &exact_logits);
+        let theirs = far(case.floats("logits"), &exact_logits);
+        assert!(ours < 3.0 * theirs + 1e-5, "{}: logits {ours:e}, {theirs:e}", case.name);
+        if !model.config().decoder.memory_projection {
+            let ours = far(case.memory(), &exact_memory);
+            let theirs = far(case.floats("encoder"), &exact_memory);
+            assert!(ours < 3.0 * theirs + 1e-5, "{}: encoder {ours:e}, {theirs:e}", case.name);
+        }
+    }
+}
+
+/// A copy of a case whose files can be spoilt.
+fn copy(name: &str) -> Option<tempfile::TempDir> {
+    let folder = shared(&format!("parity/{name}"))?;
+    let copy = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        fs::write(copy.path().join(entry.file_name()), fs::read(entry.path()).unwrap()).unwrap();
+    }
+    Some(copy)
+}
+
+fn error_of(folder: &Path) -> String {
+    load(folder, &Device::flex()).unwrap_err().to_string()
+}
+
+#[test]
+fn unknown_architectures_are_refused_with_those_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.json"), r#"{"model_type": "git"}"#).unwrap();
+    let error = error_of(folder.path());
+    assert!(error.contains("config.json"), "{error}");
+    assert!(error.contains("`model_type` is \"git\""), "{error}");
+    assert!(error.contains("BlipForConditionalGeneration"), "{error}");
+}
+
+#[test]
+fn every_tensor_is_accounted_for_by_its_public_name() {
+    let Some(folder) = copy("vit-gpt2") else { return };
+    let file = folder.path().join("model.safetensors");
+    let whole = tensors::read(&file).unwrap();
+    let spoilt = |change: &dyn Fn(&mut HostTensors)| {
+        let mut tensors = whole.clone();
+        change(&mut tensors);
+        tensors::write(&file, &tensors, [].into()).unwrap();
+        load(folder.path(), &Device::flex())
+    };
+    let name = "decoder.transformer.h.1.attn.c_attn.weight";
+    let missing = spoilt(&|tensors| drop(tensors.remove(name)));
+    assert!(
+        matches!(missing, Err(CheckpointError::MissingTensor { tensor, .. }) if tensor == name)
+    );
+    let unknown = spoilt(&|tensors| {
+        let other = tensors[name].clone();
+        tensors.insert("decoder.transformer.h.7.what".into(), other);
+    });
+    assert!(matches!(unknown, Err(CheckpointError::UnexpectedTensor { tensor, .. })
+        if tensor == "decoder.transformer.h.7.what"));
+    let misshapen = spoilt(&|tensors| {
+        let bias = tensors.get_mut("encoder.layernorm.bias").unwrap();
+        bias.shape = vec![63];
+        bias.values.pop();
+    });
+    assert!(matches!(misshapen, Err(CheckpointError::TensorShape { tensor, .. })
+        if tensor == "encoder.layernorm.bias"));
+}
+
+#[test]
+fn an_untied_head_has_its_own_matrix_and_a_tied_one_may_be_there_twice() {
+    let Some(folder) = copy("vit-gpt2") else { return };
+    let file = folder.path().join("model.safetensors");
+    let mut tensors = tensors::read(&file).unwrap();
+    let mut head = tensors["decoder.transformer.wte.weight"].clone();
+    let mut heads = |head: &tensors::HostTensor| {
+        tensors.insert("decoder.lm_head.weight".into(), head.clone());
+        tensors::write(&file, &tensors, [].into()).unwrap();
+        load(folder.path(), &Device::flex()).unwrap().model.config().decoder.head
+    };
+    assert_eq!(heads(&head), crate::model::HeadKind::Tied);
+    head.values[0] += 1.0;
+    assert_eq!(heads(&head), crate::model::HeadKind::Untied);
+}
+
+#[test]
+fn shards_are_read_through_their_index() {
+    let Some(folder) = copy("blip") else { return };
+    let file = folder.path().join("model.safetensors");
+    let whole = tensors::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    let error = error_of(folder.path());
+    assert!(error.contains("model.safetensors"), "{error}");
+    let mut map = Map::new();
+    let mut shards = [HostTensors::new(), HostTensors::new()];
+    for (index, (name, tensor)) in whole.into_iter().enumerate() {
+        shards[index % 2].insert(name.clone(), tensor);
+        map.insert(name, format!("model-{}.safetensors", index % 2).into());
+    }
+    for (index, shard) in shards.iter().enumerate() {
+        let file = folder.path().join(format!("model-{index}.safetensors"));
+        tensors::write(&file, shard, [].into()).unwrap();
+    }
+    let index = serde_json::json!({ "weight_map": map }).to_string();
+    fs::write(folder.path().join("model.safetensors.index.json"), index).unwrap();
+    load(folder.path(), &Device::flex()).unwrap();
+}
