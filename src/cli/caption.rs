@@ -43,6 +43,15 @@ pub(super) struct DecodeArgs {
     /// Stop when num-beams captions are finished, even if a better one might come
     #[arg(long)]
     early_stopping: bool,
+    /// Fewest tokens of a caption [default: the model's]
+    #[arg(long, value_name = "N")]
+    min_new_tokens: Option<usize>,
+    /// No sequence of N tokens twice in a caption; 0 lets them repeat [default: the model's]
+    #[arg(long, value_name = "N")]
+    no_repeat_ngram_size: Option<usize>,
+    /// Make words less likely that were said before; 1 = no penalty [default: the model's]
+    #[arg(long, value_name = "X")]
+    repetition_penalty: Option<f32>,
 }
 
 impl DecodeArgs {
@@ -52,6 +61,11 @@ impl DecodeArgs {
             num_beams: self.num_beams.unwrap_or(defaults.num_beams),
             max_new_tokens: self.max_new_tokens.unwrap_or(defaults.max_new_tokens),
             length_penalty: self.length_penalty.unwrap_or(defaults.length_penalty),
+            min_new_tokens: self.min_new_tokens.unwrap_or(defaults.min_new_tokens),
+            no_repeat_ngram_size: self
+                .no_repeat_ngram_size
+                .unwrap_or(defaults.no_repeat_ngram_size),
+            repetition_penalty: self.repetition_penalty.unwrap_or(defaults.repetition_penalty),
             early_stopping: self.early_stopping || defaults.early_stopping,
         }
     }

@@ -2,6 +2,7 @@
 //! among the first `num_beams` that end become finished hypotheses; the best that go on are the next
 //! beams.
 
+use super::constraints::constrain;
 use super::{GenerateConfig, GenerateError, Generated, StepModel, log_softmax, score};
 
 /// A hypothesis that goes on.
@@ -50,7 +51,11 @@ pub(super) fn beam_search(
                     log_softmax(row, length - 1)?;
                 }
             }
-            let chosen = search.advance(rows, vocab, length, end, config);
+            let mut scores = rows.to_vec();
+            for (row, beam) in scores.chunks_mut(vocab).zip(&search.running) {
+                constrain(row, &beam.ids, length - 1, end, config);
+            }
+            let chosen = search.advance(&scores, rows, vocab, length, end, config);
             for (beam, parent) in chosen.into_iter().enumerate() {
                 parents[image * beams + beam] = image * beams + parent;
             }
@@ -70,10 +75,12 @@ pub(super) fn beam_search(
 }
 
 impl Search {
-    /// Takes one step; returns, for each new beam, the beam that it continues.
+    /// Takes one step by `scores`, of which the model's own are `log_softmax`; returns, for each new
+    /// beam, the beam that it continues.
     fn advance(
         &mut self,
         scores: &[f32],
+        own: &[f32],
         vocab: usize,
         length: usize,
         end: u32,
@@ -89,7 +96,7 @@ impl Search {
             let mut ids = self.running[parent].ids.clone();
             let mut log_probabilities = self.running[parent].log_probabilities.clone();
             ids.push(id);
-            log_probabilities.push(scores[parent * vocab + id as usize]);
+            log_probabilities.push(own[parent * vocab + id as usize]);
             if id == end || last {
                 if rank < beams {
                     let score = score(sum, length, config.length_penalty);
@@ -100,9 +107,20 @@ impl Search {
                 parents.push(parent);
             }
         }
-        if last {
+        if last && !self.finished.is_empty() {
             self.done = true;
             return parents;
+        }
+        if next.is_empty() {
+            // Everything that could follow is forbidden: what there is is the caption.
+            if self.finished.is_empty()
+                && let Some(Beam { ids, log_probabilities, sum }) = self.running.first().cloned()
+            {
+                let score = score(sum, (length - 1).max(1), config.length_penalty);
+                self.finish(Generated { ids, log_probabilities, score }, beams);
+            }
+            self.done = true;
+            return (0..beams).collect();
         }
         self.running = next;
         // Too small a vocabulary or dead beams leave fewer: fill up with beams that cannot win.
@@ -142,6 +160,10 @@ fn best_continuations(
         }
         for (id, &log_probability) in row.iter().enumerate() {
             let total = sum + log_probability;
+            // Forbidden.
+            if total == f32::NEG_INFINITY {
+                continue;
+            }
             if best.len() == count && best.last().is_some_and(|last| total <= last.2) {
                 continue;
             }

@@ -1,6 +1,7 @@
 //! Decoding strategies over a step function. Knows token ids only.
 
 mod beam;
+mod constraints;
 mod greedy;
 mod session;
 
@@ -59,11 +60,26 @@ pub struct GenerateConfig {
     pub length_penalty: f32,
     /// Stop as soon as `num_beams` hypotheses are finished, instead of when no better one can come.
     pub early_stopping: bool,
+    /// Fewest tokens to decode before the end token may come.
+    pub min_new_tokens: usize,
+    /// No sequence of so many tokens twice; 0 = they may repeat.
+    pub no_repeat_ngram_size: usize,
+    /// Scores of tokens that were there before are divided by this (multiplied, where negative); 1 =
+    /// no penalty.
+    pub repetition_penalty: f32,
 }
 
 impl Default for GenerateConfig {
     fn default() -> Self {
-        Self { num_beams: 3, max_new_tokens: 30, length_penalty: 1.0, early_stopping: false }
+        Self {
+            num_beams: 3,
+            max_new_tokens: 30,
+            length_penalty: 1.0,
+            early_stopping: false,
+            min_new_tokens: 0,
+            no_repeat_ngram_size: 0,
+            repetition_penalty: 1.0,
+        }
     }
 }
 
@@ -96,6 +112,21 @@ impl GenerateConfig {
             return error(
                 "length_penalty",
                 format!("{}; expected a finite number", self.length_penalty),
+            );
+        }
+        if self.min_new_tokens > self.max_new_tokens {
+            return error(
+                "min_new_tokens",
+                format!(
+                    "{}; expected at most max_new_tokens = {}",
+                    self.min_new_tokens, self.max_new_tokens
+                ),
+            );
+        }
+        if !(self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0) {
+            return error(
+                "repetition_penalty",
+                format!("{}; expected a positive number", self.repetition_penalty),
             );
         }
         Ok(())

@@ -137,7 +137,7 @@ fn the_length_penalty_divides_by_the_length_to_its_power() {
             num_beams: 2,
             max_new_tokens: 2,
             length_penalty: penalty,
-            early_stopping: false,
+            ..GenerateConfig::default()
         };
         let mut model = Mock::new(4, 2, &table.iter().map(|(k, v)| (*k, *v)).collect::<Vec<_>>());
         model.vocab = 4;
@@ -169,8 +169,12 @@ fn beams_that_finish_early_wait_unless_told_to_stop() {
         let wide: Vec<(&[u32], &[f32])> =
             wide.iter().map(|(k, v)| (k.as_slice(), v.as_slice())).collect();
         let mut model = Mock::new(4, 2, &wide);
-        let config =
-            GenerateConfig { num_beams: 2, max_new_tokens: 5, length_penalty: 1.0, early_stopping };
+        let config = GenerateConfig {
+            num_beams: 2,
+            max_new_tokens: 5,
+            early_stopping,
+            ..GenerateConfig::default()
+        };
         (generate(&mut model, 1, &[3], END, &config).unwrap().remove(0), model.steps)
     };
     let (patient, patient_steps) = decode(false);
@@ -215,4 +219,23 @@ fn logits_that_are_no_numbers_are_an_error() {
     let mut model = Mock::new(4, 1, &[(&[], &[f32::NAN, 0.1, 0.1, 0.1])]);
     let error = generate(&mut model, 1, &[1], END, &GenerateConfig::greedy(3)).unwrap_err();
     assert!(error.to_string().contains("not finite"), "{error}");
+}
+
+#[test]
+fn captions_end_where_everything_is_forbidden() {
+    // Four tokens, none of which may come twice, and one that never ends.
+    let step: &[f32] = &[0.4, 0.3, 0.2, 0.1];
+    for num_beams in [1, 2] {
+        let config = GenerateConfig {
+            num_beams,
+            max_new_tokens: 8,
+            min_new_tokens: 8,
+            no_repeat_ngram_size: 1,
+            ..GenerateConfig::default()
+        };
+        let mut model = Mock::new(4, num_beams, &[(&[], step)]);
+        let said = generate(&mut model, 1, &[0], 3, &config).unwrap();
+        assert_eq!(said.len(), 1, "{num_beams} beams");
+        assert!(said[0].ids.len() <= 9);
+    }
 }

@@ -285,6 +285,9 @@ pub(super) fn generation(
         max_new_tokens: new_tokens.clamp(1, model.decoder.max_positions),
         length_penalty: section.number("length_penalty")?.unwrap_or(1.0) as f32,
         early_stopping: section.flag("early_stopping")?.unwrap_or(false),
+        min_new_tokens: section.count("min_new_tokens")?.unwrap_or(0),
+        no_repeat_ngram_size: section.count("no_repeat_ngram_size")?.unwrap_or(0),
+        repetition_penalty: section.number("repetition_penalty")?.unwrap_or(1.0) as f32,
     };
     let valid = decodes.validate(model.decoder.vocab_size);
     valid.map_err(|error| section.invalid(error.to_string()))?;

@@ -122,12 +122,30 @@ fn greedy_and_beam_ids_and_scores_are_those_of_transformers() {
     for case in cases() {
         let special = case.checkpoint.tokenizer.special_tokens();
         assert_eq!(case.said["start"], special.bos, "{}", case.name);
-        for (name, num_beams) in [("greedy", 1), ("beam3", 3)] {
-            let config = GenerateConfig {
-                num_beams,
-                max_new_tokens: 16,
-                ..case.checkpoint.generate.clone()
-            };
+        let with = |num_beams| GenerateConfig {
+            num_beams,
+            max_new_tokens: 16,
+            ..case.checkpoint.generate.clone()
+        };
+        let ways = [
+            ("greedy", with(1)),
+            ("beam3", with(3)),
+            (
+                "beam4_ngram2_lp2",
+                GenerateConfig {
+                    no_repeat_ngram_size: 2,
+                    length_penalty: 2.0,
+                    early_stopping: true,
+                    ..with(4)
+                },
+            ),
+            (
+                "greedy_min10_rp13",
+                GenerateConfig { min_new_tokens: 10, repetition_penalty: 1.3, ..with(1) },
+            ),
+            ("beam3_min10", GenerateConfig { min_new_tokens: 10, ..with(3) }),
+        ];
+        for (name, config) in ways {
             let model = &case.checkpoint.model;
             let (prompt, end) = ([special.bos], special.eos);
             let said =
