@@ -93,6 +93,25 @@ fn train(kind: &str) {
             assert_eq!(solid(&joined), solid(expected), "{stem}");
         }
     }
+
+    // A prompt is continued, and shown if that is asked for.
+    let (_, _, expected) = CAPTIONS[0];
+    let prompt = "एक लाल";
+    for (flags, shown) in
+        [(&[] as &[&str], &expected[prompt.len() + 1..]), (&["--keep-prompt"], expected)]
+    {
+        let mut command = patchword();
+        command.arg("caption").arg(data.join("val/red.png")).arg("--model").arg(&output);
+        let ended = run(command.args(["--num-beams", "1", "--prompt", prompt]).args(flags));
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let (_, caption) = ended.stdout.trim_end().split_once('\t').unwrap();
+        assert_eq!(caption, shown);
+    }
+    let mut command = patchword();
+    command.arg("caption").arg(data.join("val/red.png")).arg("--model").arg(&output);
+    let ended = run(command.args(["--prompt", &prompt.repeat(60)]));
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert!(ended.stderr.contains("prompt"), "{}", ended.stderr);
 }
 
 #[test]

@@ -54,6 +54,17 @@ pub struct CaptionConfig {
     pub bucket: usize,
     /// Threads that read images ahead, at least 1.
     pub workers: usize,
+    /// What every caption begins with.
+    pub prompt: Prompt,
+}
+
+/// The beginning of a caption that is given and not decoded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prompt {
+    /// Its token ids, without the begin token.
+    pub ids: Vec<u32>,
+    /// Whether it is part of the caption's text and words.
+    pub keep: bool,
 }
 
 /// Captions what `inputs` yields, reading each with `read` on threads ahead of the model, and hands
@@ -156,23 +167,33 @@ pub fn caption_pixels(
     let shape = [count, 3, preprocess.height, preprocess.width];
     let memory = checkpoint.model.encode(Tensor::from_data(TensorData::new(pixels, shape), device));
     let special = checkpoint.tokenizer.special_tokens();
-    let generated = generate_from_memory(
-        &checkpoint.model,
-        &memory,
-        &[special.bos],
-        special.eos,
-        &config.generate,
-        config.bucket,
-    )?;
-    Ok(generated.into_iter().map(|out| to_caption(checkpoint, out)).collect())
+    let mut prompt = vec![special.bos];
+    prompt.extend(&config.prompt.ids);
+    let room = checkpoint.model.config().decoder.max_positions.saturating_sub(prompt.len());
+    if room == 0 {
+        return Err(GenerateError::Config {
+            key: "prompt",
+            problem: format!("{} tokens; the model has no position left", config.prompt.ids.len()),
+        });
+    }
+    let mut decode = config.generate.clone();
+    if !config.prompt.ids.is_empty() {
+        decode.max_new_tokens = decode.max_new_tokens.min(room);
+    }
+    let (model, end) = (&checkpoint.model, special.eos);
+    let generated = generate_from_memory(model, &memory, &prompt, end, &decode, config.bucket)?;
+    let keep = config.prompt.keep;
+    Ok(generated.into_iter().map(|out| to_caption(checkpoint, out, keep)).collect())
 }
 
-fn to_caption(checkpoint: &Checkpoint, out: Generated) -> Caption {
+fn to_caption(checkpoint: &Checkpoint, out: Generated, keep_prompt: bool) -> Caption {
     let tokenizer = &checkpoint.tokenizer;
     let prompt = out.ids.len() - out.log_probabilities.len();
+    let shown = if keep_prompt { 0 } else { prompt };
     let words = tokenizer
         .words(&out.ids)
         .into_iter()
+        .filter(|word| word.tokens.end > shown)
         .map(|word| {
             let sum: f32 = word
                 .tokens
@@ -182,5 +203,7 @@ fn to_caption(checkpoint: &Checkpoint, out: Generated) -> Caption {
             WordProbability { word: word.text, probability: sum.exp() }
         })
         .collect();
-    Caption { caption: tokenizer.decode(&out.ids), token_ids: out.ids, score: out.score, words }
+    // A tokenizer with blanks inside its tokens begins the rest of a caption with one.
+    let caption = tokenizer.decode(&out.ids[shown..]).trim_start().to_owned();
+    Caption { caption, token_ids: out.ids, score: out.score, words }
 }

@@ -13,7 +13,7 @@ use super::device::DeviceArgs;
 use super::error::CliError;
 use super::progress::Progress;
 use super::train::shape_bucket;
-use crate::caption::{Caption, CaptionConfig, Captioned, caption_all};
+use crate::caption::{Caption, CaptionConfig, Captioned, Prompt, caption_all};
 use crate::checkpoint;
 use crate::generate::GenerateConfig;
 use crate::image::{DecodeLimits, decode_file, is_image_path};
@@ -94,6 +94,12 @@ pub(super) struct CaptionArgs {
     format: Format,
     #[command(flatten)]
     decode: DecodeArgs,
+    /// Begin every caption with this text, which is then left out of what is printed
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
+    /// Print the prompt with the caption
+    #[arg(long, requires = "prompt")]
+    keep_prompt: bool,
     /// Images captioned together
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch_size: u16,
@@ -115,7 +121,15 @@ pub(super) fn run(arguments: CaptionArgs, console: &Console) -> Result<Outcome, 
     let inputs = expand(&arguments.paths, console)?;
     let device = arguments.device.open(console)?;
     let checkpoint = checkpoint::load(&arguments.model, &device.device)?;
+    let prompt = Prompt {
+        ids: match &arguments.prompt {
+            Some(text) => checkpoint.tokenizer.encode(text)?,
+            None => Vec::new(),
+        },
+        keep: arguments.keep_prompt,
+    };
     let config = CaptionConfig {
+        prompt,
         batch_size: usize::from(arguments.batch_size),
         generate: arguments.decode.over(&checkpoint.generate),
         bucket: shape_bucket(&device),

@@ -12,7 +12,7 @@ use super::error::{CliError, Context};
 use super::evaluate::evaluate;
 use super::train::{run_training, shape_bucket};
 use super::{data, inspect, stop};
-use crate::caption::CaptionConfig;
+use crate::caption::{CaptionConfig, Prompt};
 use crate::checkpoint;
 use crate::data::shapes::ShapesConfig;
 use crate::data::{LoadOptions, Split, load};
@@ -92,6 +92,7 @@ pub(super) fn run(arguments: DemoArgs, console: &Console) -> Result<Outcome, Cli
         generate: checkpoint.generate.clone(),
         bucket: shape_bucket(&device),
         workers: 2,
+        prompt: Prompt::default(),
     };
     let evaluation =
         evaluate(&checkpoint, &device, &dataset, Split::Test, SCENES, &decode, console)?;

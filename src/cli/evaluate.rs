@@ -13,7 +13,7 @@ use super::device::DeviceArgs;
 use super::error::CliError;
 use super::progress::Progress;
 use super::train::shape_bucket;
-use crate::caption::CaptionConfig;
+use crate::caption::{CaptionConfig, Prompt};
 use crate::checkpoint::{self, Checkpoint};
 use crate::data::{
     Dataset, DatasetFormat, ImageRecord, LoadOptions, LoaderConfig, SpecialIds, Split, examples,
@@ -73,6 +73,7 @@ pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome,
         generate: arguments.decode.over(&checkpoint.generate),
         bucket: shape_bucket(&device),
         workers: 2,
+        prompt: Prompt::default(),
     };
     let evaluation = evaluate(
         &checkpoint,

@@ -13,7 +13,7 @@ use super::console::Console;
 use super::device::DeviceArgs;
 use super::error::{CliError, Context};
 use super::train::shape_bucket;
-use crate::caption::CaptionConfig;
+use crate::caption::{CaptionConfig, Prompt};
 use crate::checkpoint;
 use crate::image::{DecodeLimits, decode_file};
 use crate::inspect::sheet::{Region, Sheet, SheetPanel, SheetStyle, render};
@@ -71,6 +71,7 @@ pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, 
         generate: arguments.decode.over(&checkpoint.generate),
         bucket: shape_bucket(&device),
         workers: 1,
+        prompt: Prompt::default(),
     };
     let text = arguments.text.as_deref();
     if text.is_some_and(|text| text.trim().is_empty()) {

@@ -168,6 +168,28 @@ fn greedy_and_beam_ids_and_scores_are_those_of_transformers() {
 }
 
 #[test]
+fn a_prompt_is_continued_as_by_transformers() {
+    for case in cases() {
+        let Some(text) = case.said["prompted"]["prompt"].as_str() else { continue };
+        let tokenizer = &case.checkpoint.tokenizer;
+        let special = tokenizer.special_tokens();
+        let mut prompt = vec![special.bos];
+        prompt.extend(tokenizer.encode(text).unwrap());
+        let config = GenerateConfig::greedy(16);
+        let (model, end) = (&case.checkpoint.model, special.eos);
+        let said = generate_from_memory(model, &case.memory(), &prompt, end, &config, 1).unwrap();
+        let expected = case.said["prompted"]["ids"].as_array().unwrap();
+        for (ours, theirs) in said.iter().zip(expected) {
+            let mut theirs: Vec<u32> = serde_json::from_value(theirs.clone()).unwrap();
+            if let Some(at) = theirs.iter().position(|&id| id == end) {
+                theirs.truncate(at + 1);
+            }
+            assert_eq!(ours.ids, theirs, "{}", case.name);
+        }
+    }
+}
+
+#[test]
 fn pixels_are_those_of_transformers() {
     for case in cases() {
         let expected: Tensor<4> = case.floats("pixel_values");
