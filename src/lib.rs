@@ -26,5 +26,7 @@ pub mod generate;
 pub mod image;
 pub mod inspect;
 pub mod model;
+#[cfg(test)]
+mod shared;
 pub mod text;
 pub mod train;

@@ -213,24 +213,30 @@ pub fn load(path: &Path, device: &Device) -> Result<Checkpoint, CheckpointError>
     }
     let preprocess: PreprocessConfig = read_json(&folder.join("preprocessor.json"))?;
     check_preprocess(&folder.join("preprocessor.json"), &preprocess, &config.model)?;
-    let tokenizer =
-        Tokenizer::from_file(&folder.join("tokenizer.json"), &SpecialTokenNames::default())?;
-    if tokenizer.vocab_size() > config.model.decoder.vocab_size {
-        return Err(CheckpointError::Invalid {
-            file: folder.join("tokenizer.json"),
-            problem: format!(
-                "{} tokens, but the model has {}: it belongs to another model",
-                tokenizer.vocab_size(),
-                config.model.decoder.vocab_size
-            ),
-        });
-    }
+    let tokenizer_path = folder.join("tokenizer.json");
+    let tokenizer = Tokenizer::from_file(&tokenizer_path, &SpecialTokenNames::default())?;
+    check_tokenizer(&tokenizer_path, &tokenizer, &config.model)?;
     let weights_path = folder.join("model.safetensors");
     let weights = tensors::read(&weights_path)?;
     let model =
         Captioner::new(&config.model, device).map_err(|error| invalid(format!("model.{error}")))?;
     let model = tensors::apply(model, weights, &weights_path)?;
     Ok(Checkpoint { folder, model, tokenizer, preprocess, generate: config.generate })
+}
+
+fn check_tokenizer(
+    file: &Path,
+    tokenizer: &Tokenizer,
+    model: &CaptionerConfig,
+) -> Result<(), CheckpointError> {
+    let (tokens, known) = (tokenizer.vocab_size(), model.decoder.vocab_size);
+    if tokens <= known {
+        return Ok(());
+    }
+    Err(CheckpointError::Invalid {
+        file: file.into(),
+        problem: format!("{tokens} tokens, but the model has {known}: it belongs to another model"),
+    })
 }
 
 fn check_preprocess(

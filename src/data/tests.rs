@@ -1,6 +1,6 @@
 //! Every format from a tiny fixture, every kind of problem with its place.
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use tempfile::TempDir;
@@ -529,19 +529,9 @@ fn more_than_five_percent_bad_is_refused_unless_allowed() {
     assert!(error.contains("no image with a caption can be used"), "{error}");
 }
 
-/// The folder of public data that lies beside a developer's checkout.
-fn shared_flickr8k() -> Option<PathBuf> {
-    let shared = std::env::var_os("PATCHWORD_SHARED")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
-    Some(shared.join("flickr8k")).filter(|folder| folder.is_dir())
-}
-
 #[test]
 fn the_real_flickr8k_loads_clean_both_ways() {
-    let Some(folder) = shared_flickr8k() else {
-        eprintln!("skipped: no shared/flickr8k");
-        return;
-    };
+    let Some(folder) = crate::shared::shared("flickr8k") else { return };
     let start = Instant::now();
     let karpathy = load(&folder, &LoadOptions::default()).unwrap();
     let seconds = start.elapsed().as_secs_f64();

@@ -2,7 +2,9 @@
 //! among the first `num_beams` that end become finished hypotheses; the best that go on are the next
 //! beams.
 
-use super::constraints::constrain;
+use std::borrow::Cow;
+
+use super::constraints::{self, constrain};
 use super::{GenerateConfig, GenerateError, Generated, StepModel, log_softmax, score};
 
 /// A hypothesis that goes on.
@@ -51,9 +53,11 @@ pub(super) fn beam_search(
                     log_softmax(row, length - 1)?;
                 }
             }
-            let mut scores = rows.to_vec();
-            for (row, beam) in scores.chunks_mut(vocab).zip(&search.running) {
-                constrain(row, &beam.ids, length - 1, end, config);
+            let mut scores = Cow::Borrowed(&*rows);
+            if constraints::are_set(config) {
+                for (row, beam) in scores.to_mut().chunks_mut(vocab).zip(&search.running) {
+                    constrain(row, &beam.ids, length - 1, end, config);
+                }
             }
             let chosen = search.advance(&scores, rows, vocab, length, end, config);
             for (beam, parent) in chosen.into_iter().enumerate() {
@@ -107,12 +111,9 @@ impl Search {
                 parents.push(parent);
             }
         }
-        if last && !self.finished.is_empty() {
-            self.done = true;
-            return parents;
-        }
         if next.is_empty() {
-            // Everything that could follow is forbidden: what there is is the caption.
+            // The last step, or everything that could follow is forbidden: then what there is is the
+            // caption.
             if self.finished.is_empty()
                 && let Some(Beam { ids, log_probabilities, sum }) = self.running.first().cloned()
             {

@@ -3,6 +3,11 @@
 
 use super::GenerateConfig;
 
+/// Whether [`constrain`] may change a score: without constraints nobody need keep a copy.
+pub(super) fn are_set(config: &GenerateConfig) -> bool {
+    config.repetition_penalty != 1.0 || config.no_repeat_ngram_size > 0 || config.min_new_tokens > 0
+}
+
 /// Changes the scores of the token after `ids` (prompt and all), of which `new_tokens` were decoded.
 /// Scores are logits in greedy decoding and log-probabilities in beam search, as in transformers.
 pub(super) fn constrain(

@@ -1,6 +1,8 @@
 //! Greedy decoding: the likeliest token at each step, the smaller id on ties.
 
-use super::constraints::constrain;
+use std::borrow::Cow;
+
+use super::constraints::{self, constrain};
 use super::{GenerateConfig, GenerateError, Generated, StepModel, log_softmax, score};
 
 pub(super) fn greedy(
@@ -25,11 +27,13 @@ pub(super) fn greedy(
                 continue;
             }
             let scores = &mut logits[image * vocab..(image + 1) * vocab];
-            let mut choice = scores.to_vec();
-            log_softmax(scores, position)?;
-            constrain(&mut choice, &row.ids, position, end, config);
+            let mut choice = Cow::Borrowed(&*scores);
+            if constraints::are_set(config) {
+                constrain(choice.to_mut(), &row.ids, position, end, config);
+            }
             let best =
                 (1..vocab).fold(0, |best, id| if choice[id] > choice[best] { id } else { best });
+            log_softmax(scores, position)?;
             next[image] = best as u32;
             sums[image] += scores[best];
             row.ids.push(best as u32);

@@ -118,21 +118,12 @@ impl PreprocessConfig {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use ::image::Rgb;
     use safetensors::SafeTensors;
 
     use super::super::decode::{DecodeLimits, decode_file};
     use super::*;
-
-    fn shared() -> Option<PathBuf> {
-        let folder = std::env::var_os("PATCHWORD_SHARED").map_or_else(
-            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared")),
-            PathBuf::from,
-        );
-        folder.join("parity/a.png").exists().then_some(folder)
-    }
+    use crate::shared::shared;
 
     /// The settings of a Hugging Face `preprocessor_config.json`.
     fn hugging_face(text: &str) -> PreprocessConfig {
@@ -157,12 +148,9 @@ mod tests {
 
     #[test]
     fn pixel_values_are_those_of_transformers() {
-        let Some(shared) = shared() else {
-            eprintln!("skipped: no shared/parity beside the checkout");
-            return;
-        };
+        let Some(parity) = shared("parity") else { return };
         for case in ["blip", "vit-gpt2", "vit-bert"] {
-            let folder = shared.join("parity").join(case);
+            let folder = parity.join(case);
             let text = std::fs::read_to_string(folder.join("preprocessor_config.json")).unwrap();
             let config = hugging_face(&text);
             config.validate().unwrap();
@@ -176,7 +164,7 @@ mod tests {
             let ours: Vec<f32> = ["a.png", "b.png"]
                 .iter()
                 .flat_map(|name| {
-                    let path = shared.join("parity").join(name);
+                    let path = parity.join(name);
                     let image = decode_file(&path, &DecodeLimits::default()).unwrap();
                     config.apply(&image)
                 })

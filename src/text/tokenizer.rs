@@ -188,7 +188,7 @@ pub(super) fn read(text: &str) -> Result<tokenizers::Tokenizer, String> {
 pub(super) mod tests {
     use super::super::{TokenizerConfig, TokenizerKind};
     use super::*;
-    use std::path::PathBuf;
+    use crate::shared::shared;
 
     pub(in super::super) const CAPTIONS: &[&str] = &[
         "A small red circle above a large blue square.",
@@ -206,18 +206,6 @@ pub(super) mod tests {
         let config = TokenizerConfig { kind, vocab_size, lowercase: false, min_frequency: 1 };
         let captions = CAPTIONS.iter().cycle().take(CAPTIONS.len() * 3);
         Tokenizer::train(captions.map(|caption| (*caption).to_owned()), &config).unwrap()
-    }
-
-    pub(in super::super) fn shared(path: &str) -> Option<PathBuf> {
-        let root = match std::env::var_os("PATCHWORD_SHARED") {
-            Some(root) => PathBuf::from(root),
-            None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),
-        };
-        let found = Some(root.join(path)).filter(|path| path.exists());
-        if found.is_none() {
-            eprintln!("skipped: shared/{path} is not here");
-        }
-        found
     }
 
     #[test]

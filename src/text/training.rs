@@ -219,8 +219,8 @@ fn byte_alphabet() -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tokenizer::tests::shared;
     use super::*;
+    use crate::shared::shared;
 
     #[test]
     fn real_captions_need_little_more_than_a_token_a_word() {

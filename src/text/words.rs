@@ -153,9 +153,10 @@ fn is_punctuation(character: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tokenizer::tests::{CAPTIONS, shared, trained};
+    use super::super::tokenizer::tests::{CAPTIONS, trained};
     use super::super::{SpecialTokenNames, TokenizerKind};
     use super::*;
+    use crate::shared::shared;
     use std::path::Path;
 
     fn bare(text: &str) -> String {

@@ -71,6 +71,7 @@ pub(super) struct Description {
     pub decoder: DecoderFamily,
     pub model: CaptionerConfig,
     pub special: SpecialTokens,
+    pub generate: GenerateConfig,
 }
 
 /// What only the weights tell.
@@ -112,18 +113,22 @@ pub(super) fn families(
     }
 }
 
-/// Reads `config.json`, and the ids of `generation_config.json` where there is one.
+/// Reads `config.json`, and `generation_config.json` where there is one.
 pub(super) fn describe(
     folder: &Path,
     config: &Map<String, Value>,
+    (encoder, decoder): (EncoderFamily, DecoderFamily),
     evidence: &Evidence,
 ) -> Result<Description, CheckpointError> {
     let file = folder.join("config.json");
-    let (encoder, decoder) = families(&file, config)?;
     let root = Section { file: &file, path: String::new(), fields: config };
-    let generation = read_generation(folder)?;
-    let generation_file = folder.join("generation_config.json");
-    let generation = Section { file: &generation_file, path: String::new(), fields: &generation };
+    let own_file = folder.join("generation_config.json");
+    let own: Option<Map<String, Value>> =
+        own_file.is_file().then(|| read_json(&own_file)).transpose()?;
+    let generation = match &own {
+        Some(fields) => Section { file: &own_file, path: String::new(), fields },
+        None => Section { file: &file, path: String::new(), fields: config },
+    };
     let (vision, text) = match encoder {
         EncoderFamily::Blip => (root.section("vision_config")?, root.section("text_config")?),
         EncoderFamily::Vit => (root.section("encoder")?, root.section("decoder")?),
@@ -132,6 +137,7 @@ pub(super) fn describe(
         encoder: vision_encoder(&vision, encoder)?,
         decoder: text_decoder(&text, decoder, evidence)?,
     };
+    model.validate().map_err(|error| root.invalid(error.to_string()))?;
     let id = |key: &str, places: &[&Section], otherwise: Option<u32>| {
         for place in places {
             if let Some(id) = place.id(key)? {
@@ -155,7 +161,8 @@ pub(super) fn describe(
             SpecialTokens { bos, eos, pad: id("pad_token_id", &places, Some(eos))? }
         }
     };
-    Ok(Description { encoder, decoder, model, special })
+    let generate = decoding(&generation, &model)?;
+    Ok(Description { encoder, decoder, model, special, generate })
 }
 
 fn vision_encoder(
@@ -258,23 +265,8 @@ fn text_decoder(
     })
 }
 
-fn read_generation(folder: &Path) -> Result<Map<String, Value>, CheckpointError> {
-    let file = folder.join("generation_config.json");
-    if file.is_file() { read_json(&file) } else { Ok(Map::new()) }
-}
-
 /// The decoding defaults of `generation_config.json`, else of `config.json`, else transformers' own.
-pub(super) fn generation(
-    folder: &Path,
-    config: &Map<String, Value>,
-    model: &CaptionerConfig,
-) -> Result<GenerateConfig, CheckpointError> {
-    let own = read_generation(folder)?;
-    let has_own = folder.join("generation_config.json").is_file();
-    let name = if has_own { "generation_config.json" } else { "config.json" };
-    let file = folder.join(name);
-    let fields = if has_own { &own } else { config };
-    let section = Section { file: &file, path: String::new(), fields };
+fn decoding(section: &Section, model: &CaptionerConfig) -> Result<GenerateConfig, CheckpointError> {
     let new_tokens = match section.count("max_new_tokens")? {
         Some(tokens) => tokens,
         // `max_length` counts the begin token.

@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use serde_json::{Map, Value};
 
 use super::tensors::{self, HostTensors};
-use super::{Checkpoint, CheckpointError, check_preprocess, read_json};
+use super::{Checkpoint, CheckpointError, check_preprocess, check_tokenizer, read_json};
 use crate::model::Captioner;
 use crate::text::{SpecialTokenNames, Tokenizer};
 use config::{Evidence, describe, families};
@@ -26,7 +26,8 @@ pub(super) fn load(
     device: &Device,
 ) -> Result<Checkpoint, CheckpointError> {
     let config_file = folder.join("config.json");
-    let (_, decoder) = families(&config_file, config)?;
+    let families = families(&config_file, config)?;
+    let (_, decoder) = families;
     let (weights_file, source) = read_weights(&folder)?;
     let evidence = Evidence {
         memory_projection: source.contains_key("enc_to_dec_proj.weight"),
@@ -36,28 +37,17 @@ pub(super) fn load(
             (output, _) => output.is_some(),
         },
     };
-    let description = describe(&folder, config, &evidence)?;
-    let invalid = |problem: String| CheckpointError::Invalid { file: config_file.clone(), problem };
-    description.model.validate().map_err(|error| invalid(error.to_string()))?;
-    let generate = config::generation(&folder, config, &description.model)?;
+    let description = describe(&folder, config, families, &evidence)?;
     let preprocess = config::preprocess(&folder, &description.model)?;
     check_preprocess(&folder.join("preprocessor_config.json"), &preprocess, &description.model)?;
     let tokenizer_file = folder.join("tokenizer.json");
     let tokenizer = Tokenizer::from_file(&tokenizer_file, &SpecialTokenNames::default())?
         .with_special_tokens(description.special);
-    let vocab_size = description.model.decoder.vocab_size;
-    if tokenizer.vocab_size() > vocab_size {
-        return Err(CheckpointError::Invalid {
-            file: tokenizer_file,
-            problem: format!(
-                "{} tokens, but the model has {vocab_size}: it belongs to another model",
-                tokenizer.vocab_size()
-            ),
-        });
-    }
+    check_tokenizer(&tokenizer_file, &tokenizer, &description.model)?;
     let (ours, origins) = weights::convert(source, &description, &weights_file)?;
-    let model =
-        Captioner::new(&description.model, device).map_err(|error| invalid(error.to_string()))?;
+    let model = Captioner::new(&description.model, device).map_err(|error| {
+        CheckpointError::Invalid { file: config_file, problem: error.to_string() }
+    })?;
     let model = tensors::apply(model, ours, &weights_file).map_err(|error| match error {
         CheckpointError::TensorShape { file, tensor, found, expected } => {
             let tensor = origins.get(&tensor).cloned().unwrap_or(tensor);
@@ -65,7 +55,7 @@ pub(super) fn load(
         }
         other => other,
     })?;
-    Ok(Checkpoint { folder, model, tokenizer, preprocess, generate })
+    Ok(Checkpoint { folder, model, tokenizer, preprocess, generate: description.generate })
 }
 
 /// All tensors of `model.safetensors`, or of the shards that its index names.

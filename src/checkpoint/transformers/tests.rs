@@ -13,18 +13,9 @@ use super::super::{CheckpointError, load};
 use super::*;
 use crate::generate::{GenerateConfig, generate_from_memory};
 use crate::image::{DecodeLimits, decode_file};
+use crate::shared::shared;
 
 const CASES: [&str; 3] = ["blip", "vit-gpt2", "vit-bert"];
-
-fn shared(path: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("PATCHWORD_SHARED")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
-    let found = Some(root.join(path)).filter(|path| path.exists());
-    if found.is_none() {
-        eprintln!("skipped: shared/{path} is not here");
-    }
-    found
-}
 
 struct Case {
     name: &'static str,
