@@ -14,6 +14,7 @@
 pub mod atomic;
 pub mod tensors;
 mod transformers;
+pub mod weight_file;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,6 +28,7 @@ use crate::image::PreprocessConfig;
 use crate::model::{Captioner, CaptionerConfig};
 use crate::text::{SpecialTokenNames, Tokenizer};
 use tensors::HostTensors;
+use weight_file::WeightFile;
 
 /// Version of the folder's format.
 pub const FORMAT_VERSION: u32 = 1;
@@ -71,6 +73,14 @@ pub enum CheckpointError {
     /// A safetensors file is damaged.
     #[error("{file}: not a whole safetensors file: {problem}")]
     Tensors {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file of PyTorch's is damaged, or its pickle asks for more than weights need.
+    #[error("{file}: not PyTorch weights that can be read safely: {problem}")]
+    Pickle {
         /// The file.
         file: PathBuf,
         /// What is wrong with it.
@@ -128,10 +138,6 @@ impl CheckpointError {
     pub fn io(file: &Path, source: std::io::Error) -> Self {
         Self::Io { file: file.into(), source }
     }
-
-    pub(crate) fn tensors(file: &Path, error: impl std::fmt::Display) -> Self {
-        Self::Tensors { file: file.into(), problem: error.to_string() }
-    }
 }
 
 /// `config.json`.
@@ -179,11 +185,14 @@ pub fn locate(path: &Path) -> Result<PathBuf, CheckpointError> {
     Err(CheckpointError::NotFound { folder: path.into() })
 }
 
-/// Reads a checkpoint folder.
+/// Reads a checkpoint folder, or the file of an original BLIP captioner.
 ///
 /// # Errors
 /// The file, key or tensor at fault.
 pub fn load(path: &Path, device: &Device) -> Result<Checkpoint, CheckpointError> {
+    if path.is_file() {
+        return transformers::load_file(path, device);
+    }
     let folder = locate(path)?;
     let config_path = folder.join("config.json");
     let fields: serde_json::Map<String, serde_json::Value> = read_json(&config_path)?;
@@ -217,7 +226,7 @@ pub fn load(path: &Path, device: &Device) -> Result<Checkpoint, CheckpointError>
     let tokenizer = Tokenizer::from_file(&tokenizer_path, &SpecialTokenNames::default())?;
     check_tokenizer(&tokenizer_path, &tokenizer, &config.model)?;
     let weights_path = folder.join("model.safetensors");
-    let weights = tensors::read(&weights_path)?;
+    let weights = WeightFile::open(&weights_path)?;
     let model =
         Captioner::new(&config.model, device).map_err(|error| invalid(format!("model.{error}")))?;
     let model = tensors::apply(model, weights, &weights_path)?;

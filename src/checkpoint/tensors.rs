@@ -1,14 +1,17 @@
-//! Weights as safetensors files: every tensor of the model accounted for, by name.
+//! A model's parameters by name: given to it one after the other, every one accounted for, and written
+//! as safetensors.
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Tensor, TensorData};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use burn::tensor::{Tensor, TensorData, bf16, f16};
+use serde_json::{Map, Value, json};
 
 use super::CheckpointError;
+use super::weight_file::{Dtype, WeightFile};
 
 /// A named f32 tensor on the host.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,38 +66,139 @@ impl IntoVecF32 for TensorData {
     }
 }
 
-/// Gives every parameter of `module` its tensor of `tensors`.
+/// Where the parameters of a module come from.
+pub trait ParameterSource {
+    /// The names of the parameters there are.
+    fn names(&self) -> Vec<String>;
+
+    /// A parameter's dimensions, known before it is read.
+    fn shape(&self, parameter: &str) -> Option<Vec<usize>>;
+
+    /// Reads a parameter's elements, row by row.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn take(&mut self, parameter: &str) -> Result<Vec<f32>, CheckpointError>;
+
+    /// For errors: the tensor that a parameter of shape `found` is made of, its own shape, and the one
+    /// it would need for the parameter to be of shape `expected`.
+    fn public(
+        &self,
+        parameter: &str,
+        found: Vec<usize>,
+        expected: Vec<usize>,
+    ) -> (String, Vec<usize>, Vec<usize>) {
+        (parameter.into(), found, expected)
+    }
+}
+
+impl ParameterSource for HostTensors {
+    fn names(&self) -> Vec<String> {
+        self.keys().cloned().collect()
+    }
+
+    fn shape(&self, parameter: &str) -> Option<Vec<usize>> {
+        self.get(parameter).map(|tensor| tensor.shape.clone())
+    }
+
+    fn take(&mut self, parameter: &str) -> Result<Vec<f32>, CheckpointError> {
+        Ok(self.remove(parameter).map(|tensor| tensor.values).unwrap_or_default())
+    }
+}
+
+impl ParameterSource for WeightFile {
+    fn names(&self) -> Vec<String> {
+        WeightFile::names(self).map(String::from).collect()
+    }
+
+    fn shape(&self, parameter: &str) -> Option<Vec<usize>> {
+        WeightFile::shape(self, parameter).map(<[usize]>::to_vec)
+    }
+
+    fn take(&mut self, parameter: &str) -> Result<Vec<f32>, CheckpointError> {
+        Ok(self.read(parameter)?.values)
+    }
+}
+
+/// Gives every parameter of `module` its tensor of `source`. Names and shapes are compared before any
+/// is read, and a parameter's initial values are never made.
 ///
 /// # Errors
-/// A tensor that is missing, left over or of another shape, by name; `origin` is the file named.
+/// A tensor that is missing, left over, of another shape or cannot be read, by name; `origin` is the
+/// file named.
 pub fn apply<M: Module>(
     module: M,
-    tensors: HostTensors,
+    source: impl ParameterSource,
     origin: &Path,
 ) -> Result<M, CheckpointError> {
-    let mut loader = Loader { path: Vec::new(), tensors, origin, error: None };
-    let module = module.map(&mut loader);
-    if let Some(error) = loader.error {
+    let left = source.names().into_iter().collect();
+    let mut check = Check { path: Vec::new(), source: &source, left, origin, error: None };
+    module.visit(&mut check);
+    if let Some(error) = check.error {
         return Err(error);
     }
-    if let Some(name) = loader.tensors.keys().next() {
+    if let Some(name) = check.left.first() {
         return Err(CheckpointError::UnexpectedTensor {
             file: origin.into(),
             tensor: name.clone(),
-            others: loader.tensors.len() - 1,
+            others: check.left.len() - 1,
         });
     }
-    Ok(module)
+    let mut loader = Loader { path: Vec::new(), source, error: None };
+    let module = module.map(&mut loader);
+    match loader.error {
+        Some(error) => Err(error),
+        None => Ok(module),
+    }
 }
 
-struct Loader<'a> {
+/// Compares names and shapes.
+struct Check<'a, S> {
     path: Vec<String>,
-    tensors: HostTensors,
+    source: &'a S,
+    left: BTreeSet<String>,
     origin: &'a Path,
     error: Option<CheckpointError>,
 }
 
-impl ModuleMapper for Loader<'_> {
+impl<S: ParameterSource> ModuleVisitor for Check<'_, S> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.error.is_some() {
+            return;
+        }
+        let tensor = self.path.join(".");
+        let expected: Vec<usize> = param.lazy_shape().dims::<D>().to_vec();
+        let file = self.origin.to_path_buf();
+        self.left.remove(&tensor);
+        match self.source.shape(&tensor) {
+            None => {
+                self.error = Some(CheckpointError::MissingTensor { file, tensor, shape: expected });
+            }
+            Some(found) if found != expected => {
+                let (tensor, found, expected) = self.source.public(&tensor, found, expected);
+                self.error = Some(CheckpointError::TensorShape { file, tensor, found, expected });
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// Reads what was found to fit.
+struct Loader<S> {
+    path: Vec<String>,
+    source: S,
+    error: Option<CheckpointError>,
+}
+
+impl<S: ParameterSource> ModuleMapper for Loader<S> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.into());
     }
@@ -107,30 +211,60 @@ impl ModuleMapper for Loader<'_> {
         if self.error.is_some() {
             return param;
         }
-        let tensor = self.path.join(".");
-        let expected: [usize; D] = param.lazy_shape().dims();
-        let Some(host) = self.tensors.remove(&tensor) else {
-            self.error = Some(CheckpointError::MissingTensor {
-                file: self.origin.into(),
-                tensor,
-                shape: expected.to_vec(),
-            });
-            return param;
-        };
-        if host.shape != expected {
-            self.error = Some(CheckpointError::TensorShape {
-                file: self.origin.into(),
-                tensor,
-                found: host.shape,
-                expected: expected.to_vec(),
-            });
-            return param;
+        let shape: [usize; D] = param.lazy_shape().dims();
+        match self.source.take(&self.path.join(".")) {
+            Ok(values) => {
+                let (id, device) = (param.id, param.lazy_device());
+                let tensor = Tensor::from_data(TensorData::new(values, shape), &device);
+                param.transform_for_load(tensor, id)
+            }
+            Err(error) => {
+                self.error = Some(error);
+                param
+            }
         }
-        let device = param.lazy_device();
-        let tracked = param.is_require_grad();
-        param.map(|_| {
-            Tensor::from_data(TensorData::new(host.values, expected), &device)
-                .set_require_grad(tracked)
+    }
+}
+
+/// Floats in the form that weights are saved in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SavedType {
+    /// 4 bytes.
+    F32,
+    /// 2 bytes; up to 65504, about 3 digits.
+    F16,
+    /// 2 bytes; the range of f32, about 2 digits.
+    Bf16,
+}
+
+impl SavedType {
+    /// As safetensors names it.
+    pub fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::F16 => Dtype::F16,
+            Self::Bf16 => Dtype::BF16,
+        }
+    }
+
+    /// The bytes of `values`, little-endian; none where one is beyond the range.
+    pub fn encode(self, values: &[f32]) -> Option<Vec<u8>> {
+        Some(match self {
+            Self::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::Bf16 => {
+                values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect()
+            }
+            Self::F16 => {
+                let mut bytes = Vec::with_capacity(values.len() * 2);
+                for &value in values {
+                    let narrow = f16::from_f32(value);
+                    if narrow.is_infinite() && value.is_finite() {
+                        return None;
+                    }
+                    bytes.extend(narrow.to_le_bytes());
+                }
+                bytes
+            }
         })
     }
 }
@@ -144,59 +278,88 @@ pub fn write(
     tensors: &HostTensors,
     metadata: BTreeMap<String, String>,
 ) -> Result<(), CheckpointError> {
-    let bytes: Vec<(&String, Vec<u8>)> = tensors
-        .iter()
-        .map(|(name, tensor)| {
-            (name, tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect())
-        })
-        .collect();
-    let mut views = Vec::with_capacity(bytes.len());
-    for ((name, bytes), tensor) in bytes.iter().zip(tensors.values()) {
-        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes)
-            .map_err(|error| CheckpointError::tensors(path, error))?;
-        views.push((name.as_str(), view));
-    }
-    let metadata = (!metadata.is_empty()).then(|| metadata.into_iter().collect());
-    safetensors::serialize_to_file(views, metadata, path)
-        .map_err(|error| CheckpointError::tensors(path, error))
+    write_as(path, tensors, SavedType::F32, metadata)
 }
 
-/// Reads every tensor of a safetensors file as f32; f16 and bf16 are widened.
+/// Writes tensors as safetensors with string metadata.
 ///
 /// # Errors
-/// A file that cannot be read, is damaged or cut, or holds a tensor of another type.
-pub fn read(path: &Path) -> Result<HostTensors, CheckpointError> {
-    let bytes = fs::read(path).map_err(|source| CheckpointError::io(path, source))?;
-    let file =
-        SafeTensors::deserialize(&bytes).map_err(|error| CheckpointError::tensors(path, error))?;
-    let mut tensors = HostTensors::new();
-    for (name, view) in file.iter() {
-        let data = view.data();
-        let values: Vec<f32> = match view.dtype() {
-            Dtype::F32 => {
-                data.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
-            }
-            Dtype::F16 => data
-                .as_chunks::<2>()
-                .0
-                .iter()
-                .map(|&bytes| burn::tensor::f16::from_le_bytes(bytes).to_f32())
-                .collect(),
-            Dtype::BF16 => data
-                .as_chunks::<2>()
-                .0
-                .iter()
-                .map(|&bytes| burn::tensor::bf16::from_le_bytes(bytes).to_f32())
-                .collect(),
-            other => {
-                return Err(CheckpointError::TensorType {
-                    file: path.into(),
-                    tensor: name.into(),
-                    found: format!("{other:?}"),
-                });
-            }
-        };
-        tensors.insert(name.into(), HostTensor { shape: view.shape().to_vec(), values });
+/// The file that could not be written, or the tensor with a value that `saved` cannot hold.
+pub fn write_as(
+    path: &Path,
+    tensors: &HostTensors,
+    saved: SavedType,
+    metadata: BTreeMap<String, String>,
+) -> Result<(), CheckpointError> {
+    let table = tensors
+        .iter()
+        .map(|(name, tensor)| TableEntry {
+            name: name.clone(),
+            dtype: saved.dtype(),
+            shape: tensor.shape.clone(),
+        })
+        .collect::<Vec<_>>();
+    write_each(path, &table, metadata, |name| {
+        let values = tensors.get(name).map(|tensor| tensor.values.as_slice()).unwrap_or_default();
+        saved.encode(values).ok_or_else(|| beyond_f16(path, name))
+    })
+}
+
+/// The error of a weight that f16 cannot hold.
+pub(super) fn beyond_f16(file: &Path, tensor: &str) -> CheckpointError {
+    CheckpointError::Invalid {
+        file: file.into(),
+        problem: format!("tensor `{tensor}` holds values beyond 65504, the most of f16; use bf16"),
     }
-    Ok(tensors)
+}
+
+/// A tensor that is to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableEntry {
+    /// Its name.
+    pub name: String,
+    /// The type of its elements.
+    pub dtype: Dtype,
+    /// Its dimensions, outermost first.
+    pub shape: Vec<usize>,
+}
+
+/// Writes a safetensors file whose tensors `bytes` makes one after the other, so that no more than one
+/// is in memory.
+///
+/// # Errors
+/// The file that could not be written, or an error of `bytes`.
+pub fn write_each(
+    path: &Path,
+    table: &[TableEntry],
+    metadata: BTreeMap<String, String>,
+    mut bytes: impl FnMut(&str) -> Result<Vec<u8>, CheckpointError>,
+) -> Result<(), CheckpointError> {
+    // Wide elements first, so that all are aligned; readers expect it of this format.
+    let mut table: Vec<&TableEntry> = table.iter().collect();
+    table.sort_by(|a, b| (b.dtype.bitsize(), &a.name).cmp(&(a.dtype.bitsize(), &b.name)));
+    let mut header = Map::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__".into(), json!(metadata));
+    }
+    let mut end = 0;
+    for entry in &table {
+        let begin = end;
+        end += entry.shape.iter().product::<usize>() * entry.dtype.bitsize() / 8;
+        let value =
+            json!({ "dtype": entry.dtype, "shape": entry.shape, "data_offsets": [begin, end] });
+        header.insert(entry.name.clone(), value);
+    }
+    let mut header = Value::Object(header).to_string();
+    while !header.len().is_multiple_of(8) {
+        header.push(' ');
+    }
+    let io = |source| CheckpointError::io(path, source);
+    let mut file = BufWriter::new(File::create(path).map_err(io)?);
+    file.write_all(&(header.len() as u64).to_le_bytes()).map_err(io)?;
+    file.write_all(header.as_bytes()).map_err(io)?;
+    for entry in table {
+        file.write_all(&bytes(&entry.name)?).map_err(io)?;
+    }
+    file.into_inner().map_err(|error| io(error.into_error())).map(drop)
 }

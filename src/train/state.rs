@@ -15,6 +15,7 @@ use super::TrainError;
 use super::config::TrainConfig;
 use super::optimizer::AdamW;
 use super::plan::Plan;
+use crate::checkpoint::weight_file::WeightFile;
 use crate::checkpoint::{self, CheckpointError, Contents, atomic, tensors};
 use crate::model::Captioner;
 use crate::text::{SpecialTokenNames, Tokenizer};
@@ -157,11 +158,11 @@ pub(super) fn restore(
     let training = folder.join("training");
     let raw = training.join("weights.safetensors");
     let weights_file = if raw.exists() { raw } else { folder.join("model.safetensors") };
-    let weights = tensors::read(&weights_file)?;
+    let weights = WeightFile::open(&weights_file)?;
     let file = training.join("optimizer.safetensors");
-    let moments = tensors::read(&file)?;
+    let moments = WeightFile::open(&file)?.read_all()?;
     for (tensor, moment) in &moments {
-        let parameter = tensor.split_once('.').and_then(|(_, path)| weights.get(path));
+        let parameter = tensor.split_once('.').and_then(|(_, path)| weights.shape(path));
         let Some(parameter) = parameter else {
             return Err(CheckpointError::UnexpectedTensor {
                 file,
@@ -170,12 +171,13 @@ pub(super) fn restore(
             }
             .into());
         };
-        if moment.values.len() != parameter.values.len() {
+        let expected = parameter.iter().product();
+        if moment.values.len() != expected {
             return Err(CheckpointError::TensorShape {
                 file,
                 tensor: tensor.clone(),
                 found: moment.shape.clone(),
-                expected: vec![parameter.values.len()],
+                expected: vec![expected],
             }
             .into());
         }

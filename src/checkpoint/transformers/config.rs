@@ -17,6 +17,8 @@ use crate::text::SpecialTokens;
 pub(super) enum EncoderFamily {
     /// `vision_model.…` with queries, keys and values in one matrix.
     Blip,
+    /// `visual_encoder.…`, as in the BLIP repository's own files.
+    BlipOriginal,
     /// `encoder.…`.
     Vit,
 }
@@ -130,7 +132,9 @@ pub(super) fn describe(
         None => Section { file: &file, path: String::new(), fields: config },
     };
     let (vision, text) = match encoder {
-        EncoderFamily::Blip => (root.section("vision_config")?, root.section("text_config")?),
+        EncoderFamily::Blip | EncoderFamily::BlipOriginal => {
+            (root.section("vision_config")?, root.section("text_config")?)
+        }
         EncoderFamily::Vit => (root.section("encoder")?, root.section("decoder")?),
     };
     let model = CaptionerConfig {

@@ -2,7 +2,9 @@
 //!
 //! They are configs and key maps of the one encoder and the one decoder: nothing here computes.
 
+mod blip_original;
 mod config;
+mod recipe;
 mod weights;
 
 use std::path::{Path, PathBuf};
@@ -10,11 +12,13 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use serde_json::{Map, Value};
 
-use super::tensors::{self, HostTensors};
-use super::{Checkpoint, CheckpointError, check_preprocess, check_tokenizer, read_json};
+use super::tensors;
+use super::weight_file::WeightFile;
+use super::{Checkpoint, CheckpointError, check_preprocess, check_tokenizer};
+use crate::image::PreprocessConfig;
 use crate::model::Captioner;
 use crate::text::{SpecialTokenNames, Tokenizer};
-use config::{Evidence, describe, families};
+use config::{Description, Evidence, describe, families};
 
 /// Reads such a folder; `config` is its `config.json`.
 ///
@@ -28,13 +32,14 @@ pub(super) fn load(
     let config_file = folder.join("config.json");
     let families = families(&config_file, config)?;
     let (_, decoder) = families;
-    let (weights_file, source) = read_weights(&folder)?;
+    let weights = WeightFile::find(&folder)?;
+    let (output, tokens) = (decoder.output(), decoder.tokens());
     let evidence = Evidence {
-        memory_projection: source.contains_key("enc_to_dec_proj.weight"),
+        memory_projection: weights.contains("enc_to_dec_proj.weight"),
         // Files made from PyTorch's pickles hold a tied matrix twice.
-        untied: match (source.get(decoder.output()), source.get(&decoder.tokens())) {
-            (Some(output), Some(tokens)) => output != tokens,
-            (output, _) => output.is_some(),
+        untied: match weights.contains(output) && weights.contains(&tokens) {
+            true => !weights.same(output, &tokens)?,
+            false => weights.contains(output),
         },
     };
     let description = describe(&folder, config, families, &evidence)?;
@@ -44,53 +49,41 @@ pub(super) fn load(
     let tokenizer = Tokenizer::from_file(&tokenizer_file, &SpecialTokenNames::default())?
         .with_special_tokens(description.special);
     check_tokenizer(&tokenizer_file, &tokenizer, &description.model)?;
-    let (ours, origins) = weights::convert(source, &description, &weights_file)?;
-    let model = Captioner::new(&description.model, device).map_err(|error| {
-        CheckpointError::Invalid { file: config_file, problem: error.to_string() }
-    })?;
-    let model = tensors::apply(model, ours, &weights_file).map_err(|error| match error {
-        CheckpointError::TensorShape { file, tensor, found, expected } => {
-            let tensor = origins.get(&tensor).cloned().unwrap_or(tensor);
-            CheckpointError::TensorShape { file, tensor, found, expected }
-        }
-        other => other,
-    })?;
-    Ok(Checkpoint { folder, model, tokenizer, preprocess, generate: description.generate })
+    assemble(folder, &config_file, description, tokenizer, preprocess, &weights, device)
 }
 
-/// All tensors of `model.safetensors`, or of the shards that its index names.
-fn read_weights(folder: &Path) -> Result<(PathBuf, HostTensors), CheckpointError> {
-    let whole = folder.join("model.safetensors");
-    if whole.is_file() {
-        return Ok((whole.clone(), tensors::read(&whole)?));
-    }
-    let index = folder.join("model.safetensors.index.json");
-    if index.is_file() {
-        let fields: Map<String, Value> = read_json(&index)?;
-        let invalid = |problem: &str| CheckpointError::Invalid {
-            file: index.clone(),
-            problem: problem.into(),
-        };
-        let Some(Value::Object(map)) = fields.get("weight_map") else {
-            return Err(invalid("`weight_map` is missing; expected tensors and their files"));
-        };
-        let mut shards: Vec<&str> = map.values().filter_map(Value::as_str).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        let mut all = HostTensors::new();
-        for shard in shards {
-            if Path::new(shard).components().count() != 1 {
-                return Err(invalid("`weight_map` names a file outside of the folder"));
-            }
-            all.extend(tensors::read(&folder.join(shard))?);
-        }
-        return Ok((index, all));
-    }
-    let problem = match folder.join("pytorch_model.bin").is_file() {
-        true => "is not here; pytorch_model.bin is not read yet: save the model as safetensors",
-        false => "is not here, nor an index of its shards",
-    };
-    Err(CheckpointError::Invalid { file: whole, problem: problem.into() })
+/// Reads a file of weights that says all there is to know: the BLIP repository's own.
+///
+/// # Errors
+/// The file or tensor at fault.
+pub(super) fn load_file(file: &Path, device: &Device) -> Result<Checkpoint, CheckpointError> {
+    let weights = WeightFile::open(file)?;
+    let tokenizer = blip_original::tokenizer(file)?;
+    let description = blip_original::describe(&weights, &tokenizer)?;
+    let tokenizer = tokenizer.with_special_tokens(description.special);
+    check_tokenizer(&file.with_file_name("tokenizer.json"), &tokenizer, &description.model)?;
+    let preprocess = blip_original::preprocess(&description.model);
+    check_preprocess(file, &preprocess, &description.model)?;
+    let folder = file.parent().unwrap_or(Path::new(".")).to_path_buf();
+    assemble(folder, file, description, tokenizer, preprocess, &weights, device)
+}
+
+/// Makes the model; `config_file` is what errors about its sizes name.
+fn assemble(
+    folder: PathBuf,
+    config_file: &Path,
+    description: Description,
+    tokenizer: Tokenizer,
+    preprocess: PreprocessConfig,
+    weights: &WeightFile,
+    device: &Device,
+) -> Result<Checkpoint, CheckpointError> {
+    let import = weights::import(weights, &description)?;
+    let model = Captioner::new(&description.model, device).map_err(|error| {
+        CheckpointError::Invalid { file: config_file.into(), problem: error.to_string() }
+    })?;
+    let model = tensors::apply(model, import, weights.origin())?;
+    Ok(Checkpoint { folder, model, tokenizer, preprocess, generate: description.generate })
 }
 
 #[cfg(test)]

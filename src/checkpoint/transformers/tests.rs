@@ -9,6 +9,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
 
+use super::super::tensors::HostTensors;
 use super::super::{CheckpointError, load};
 use super::*;
 use crate::generate::{GenerateConfig, generate_from_memory};
@@ -260,7 +261,7 @@ fn unknown_architectures_are_refused_with_those_there_are() {
 fn every_tensor_is_accounted_for_by_its_public_name() {
     let Some(folder) = copy("vit-gpt2") else { return };
     let file = folder.path().join("model.safetensors");
-    let whole = tensors::read(&file).unwrap();
+    let whole = WeightFile::open(&file).unwrap().read_all().unwrap();
     let spoilt = |change: &dyn Fn(&mut HostTensors)| {
         let mut tensors = whole.clone();
         change(&mut tensors);
@@ -291,7 +292,7 @@ fn every_tensor_is_accounted_for_by_its_public_name() {
 fn an_untied_head_has_its_own_matrix_and_a_tied_one_may_be_there_twice() {
     let Some(folder) = copy("vit-gpt2") else { return };
     let file = folder.path().join("model.safetensors");
-    let mut tensors = tensors::read(&file).unwrap();
+    let mut tensors = WeightFile::open(&file).unwrap().read_all().unwrap();
     let mut head = tensors["decoder.transformer.wte.weight"].clone();
     let mut heads = |head: &tensors::HostTensor| {
         tensors.insert("decoder.lm_head.weight".into(), head.clone());
@@ -307,7 +308,7 @@ fn an_untied_head_has_its_own_matrix_and_a_tied_one_may_be_there_twice() {
 fn shards_are_read_through_their_index() {
     let Some(folder) = copy("blip") else { return };
     let file = folder.path().join("model.safetensors");
-    let whole = tensors::read(&file).unwrap();
+    let whole = WeightFile::open(&file).unwrap().read_all().unwrap();
     fs::remove_file(&file).unwrap();
     let error = error_of(folder.path());
     assert!(error.contains("model.safetensors"), "{error}");

@@ -1,24 +1,25 @@
 //! Tensors under their public names become ours. Every tensor is used, known to be of no use, or an
-//! error.
+//! error. Each of our parameters is a recipe, followed when the model asks for it, so that no more than
+//! one tensor is in memory beside the model.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::CheckpointError;
-use super::super::tensors::{HostTensor, HostTensors};
+use super::super::weight_file::WeightFile;
 use super::config::{DecoderFamily, Description, EncoderFamily};
+use super::recipe::{Piece, Recipe};
+use crate::checkpoint::tensors::ParameterSource;
 use crate::model::HeadKind;
 
-/// Renames, transposes and joins `source` for a captioner as `description` says; the second result
-/// tells the public name of each of our tensors, for errors.
-pub(super) fn convert(
-    source: HostTensors,
+/// Recipes for the parameters of a captioner as `description` says.
+pub(super) fn import<'a>(
+    source: &'a WeightFile,
     description: &Description,
-    file: &Path,
-) -> Result<(HostTensors, BTreeMap<String, String>), CheckpointError> {
-    let mut import = Import { source, tensors: HostTensors::new(), origins: BTreeMap::new(), file };
+) -> Result<Import<'a>, CheckpointError> {
+    let mut import = Import { source, recipes: BTreeMap::new(), used: BTreeSet::new() };
     match description.encoder {
         EncoderFamily::Blip => blip_encoder(&mut import, description)?,
+        EncoderFamily::BlipOriginal => blip_original_encoder(&mut import, description)?,
         EncoderFamily::Vit => vit_encoder(&mut import, description)?,
     }
     if description.model.decoder.memory_projection {
@@ -28,15 +29,16 @@ pub(super) fn convert(
         DecoderFamily::Gpt2 => gpt2_decoder(&mut import, description)?,
         family => bert_decoder(&mut import, description, family)?,
     }
-    let left: Vec<&String> = import.source.keys().filter(|name| !of_no_use(name)).collect();
+    let unknown = |name: &&str| !import.used.contains(*name) && !of_no_use(name);
+    let left: Vec<&str> = source.names().filter(unknown).collect();
     if let Some((first, others)) = left.split_first() {
         return Err(CheckpointError::UnexpectedTensor {
-            file: file.into(),
-            tensor: (*first).clone(),
+            file: source.origin().into(),
+            tensor: (*first).into(),
             others: others.len(),
         });
     }
-    Ok((import.tensors, import.origins))
+    Ok(import)
 }
 
 /// Position ids, the causal masks that old GPT-2 files carry, a ViT's pooler, and the bias that BERT's
@@ -75,6 +77,27 @@ fn blip_encoder(import: &mut Import, description: &Description) -> Result<(), Ch
     import.norm("encoder.final_norm", "vision_model.post_layernorm")
 }
 
+/// As in the BLIP repository's own files.
+fn blip_original_encoder(
+    import: &mut Import,
+    description: &Description,
+) -> Result<(), CheckpointError> {
+    import.patches("visual_encoder.patch_embed.proj")?;
+    import.flat("encoder.class_token", "visual_encoder.cls_token")?;
+    import.flat("encoder.position_embedding", "visual_encoder.pos_embed")?;
+    for layer in 0..description.model.encoder.num_layers {
+        let (ours, theirs) =
+            (format!("encoder.layers.{layer}"), format!("visual_encoder.blocks.{layer}"));
+        import.norm(&format!("{ours}.attention_norm"), &format!("{theirs}.norm1"))?;
+        import.norm(&format!("{ours}.feed_forward_norm"), &format!("{theirs}.norm2"))?;
+        import.joint(&format!("{ours}.attention"), &format!("{theirs}.attn.qkv"))?;
+        import.linear(&format!("{ours}.attention.output"), &format!("{theirs}.attn.proj"))?;
+        import.linear(&format!("{ours}.feed_forward.hidden"), &format!("{theirs}.mlp.fc1"))?;
+        import.linear(&format!("{ours}.feed_forward.output"), &format!("{theirs}.mlp.fc2"))?;
+    }
+    import.norm("encoder.final_norm", "visual_encoder.norm")
+}
+
 fn vit_encoder(import: &mut Import, description: &Description) -> Result<(), CheckpointError> {
     import.patches("encoder.embeddings.patch_embeddings.projection")?;
     import.flat("encoder.class_token", "encoder.embeddings.cls_token")?;
@@ -110,14 +133,7 @@ fn bert_decoder(
     )?;
     // Every token of a caption is of type 0: its vector may as well lie in the positions.
     let types = format!("{body}.embeddings.token_type_embeddings.weight");
-    if let Some(types) = import.source.remove(&types)
-        && let Some(positions) = import.tensors.get_mut("decoder.position_embedding")
-    {
-        let width = positions.shape.last().copied().unwrap_or(1).max(1);
-        for row in positions.values.chunks_mut(width) {
-            row.iter_mut().zip(&types.values).for_each(|(position, kind)| *position += kind);
-        }
-    }
+    import.add_first_row("decoder.position_embedding", &types)?;
     import.norm("decoder.embedding_norm", &format!("{body}.embeddings.LayerNorm"))?;
     for layer in 0..description.model.decoder.num_layers {
         let (ours, theirs) =
@@ -179,53 +195,108 @@ fn gpt2_decoder(import: &mut Import, description: &Description) -> Result<(), Ch
     import.head(description, family)
 }
 
-struct Import<'a> {
-    source: HostTensors,
-    tensors: HostTensors,
-    origins: BTreeMap<String, String>,
-    file: &'a Path,
+/// Recipes for our parameters by name, and which public tensors they use.
+pub(super) struct Import<'a> {
+    source: &'a WeightFile,
+    recipes: BTreeMap<String, Recipe>,
+    used: BTreeSet<String>,
+}
+
+impl ParameterSource for Import<'_> {
+    fn names(&self) -> Vec<String> {
+        self.recipes.keys().cloned().collect()
+    }
+
+    fn shape(&self, parameter: &str) -> Option<Vec<usize>> {
+        self.recipes.get(parameter).map(|recipe| recipe.shape.clone())
+    }
+
+    fn take(&mut self, parameter: &str) -> Result<Vec<f32>, CheckpointError> {
+        self.recipes.get(parameter).map_or(Ok(Vec::new()), |recipe| recipe.follow(self.source))
+    }
+
+    fn public(
+        &self,
+        parameter: &str,
+        found: Vec<usize>,
+        expected: Vec<usize>,
+    ) -> (String, Vec<usize>, Vec<usize>) {
+        match self.recipes.get(parameter) {
+            Some(recipe) => recipe.public(self.source, found, expected),
+            None => (parameter.into(), found, expected),
+        }
+    }
 }
 
 impl Import<'_> {
-    fn take(&mut self, name: &str) -> Result<HostTensor, CheckpointError> {
-        self.source.remove(name).ok_or_else(|| CheckpointError::MissingTensor {
-            file: self.file.into(),
+    /// The shape of a tensor, which is then used.
+    fn shape_of(&mut self, name: &str) -> Result<Vec<usize>, CheckpointError> {
+        let shape = self.source.shape(name).ok_or_else(|| CheckpointError::MissingTensor {
+            file: self.source.origin().into(),
             tensor: name.into(),
             shape: Vec::new(),
-        })
+        })?;
+        self.used.insert(name.into());
+        Ok(shape.to_vec())
     }
 
     /// A tensor of two dimensions: rows, columns.
-    fn take_matrix(&mut self, name: &str) -> Result<(usize, usize, Vec<f32>), CheckpointError> {
-        let tensor = self.take(name)?;
-        match *tensor.shape.as_slice() {
-            [rows, columns] => Ok((rows, columns, tensor.values)),
-            _ => Err(CheckpointError::TensorShape {
-                file: self.file.into(),
-                tensor: name.into(),
-                found: tensor.shape,
-                expected: vec![0, 0],
-            }),
+    fn matrix(&mut self, name: &str) -> Result<(usize, usize), CheckpointError> {
+        let shape = self.shape_of(name)?;
+        match *shape.as_slice() {
+            [rows, columns] => Ok((rows, columns)),
+            _ => Err(self.misshapen(name, shape, vec![0, 0])),
         }
     }
 
-    fn put(&mut self, ours: String, theirs: &str, shape: Vec<usize>, values: Vec<f32>) {
-        self.origins.insert(ours.clone(), theirs.into());
-        self.tensors.insert(ours, HostTensor { shape, values });
+    /// A tensor of one dimension.
+    fn vector(&mut self, name: &str) -> Result<usize, CheckpointError> {
+        let shape = self.shape_of(name)?;
+        match *shape.as_slice() {
+            [length] => Ok(length),
+            _ => Err(self.misshapen(name, shape, vec![0])),
+        }
+    }
+
+    fn misshapen(&self, name: &str, found: Vec<usize>, expected: Vec<usize>) -> CheckpointError {
+        let file = self.source.origin().into();
+        CheckpointError::TensorShape { file, tensor: name.into(), found, expected }
+    }
+
+    fn put(&mut self, ours: String, recipe: Recipe) {
+        self.recipes.insert(ours, recipe);
     }
 
     fn copy(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
-        let HostTensor { shape, values } = self.take(theirs)?;
-        self.put(ours.into(), theirs, shape, values);
+        let shape = self.shape_of(theirs)?;
+        self.put(ours.into(), Recipe::of(vec![Piece::whole(theirs, &shape)], shape));
         Ok(())
     }
 
     /// `[1, …, n, d]` as `[n, d]`.
     fn flat(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
-        let HostTensor { shape, values } = self.take(theirs)?;
+        let shape = self.shape_of(theirs)?;
         let width = shape.last().copied().unwrap_or(1).max(1);
-        let rows = values.len() / width;
-        self.put(ours.into(), theirs, vec![rows, width], values);
+        let rows = shape.iter().product::<usize>() / width;
+        self.put(
+            ours.into(),
+            Recipe::of(vec![Piece::whole(theirs, &shape)], vec![rows, width]),
+        );
+        Ok(())
+    }
+
+    /// The first row of a table, if there is one, for every row of a parameter.
+    fn add_first_row(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
+        if !self.source.contains(theirs) {
+            return Ok(());
+        }
+        let (rows, width) = self.matrix(theirs)?;
+        let Some(recipe) = self.recipes.get_mut(ours) else { return Ok(()) };
+        let expected = recipe.shape.last().copied().unwrap_or(0);
+        if rows == 0 || width != expected {
+            return Err(self.misshapen(theirs, vec![rows, width], vec![1, expected]));
+        }
+        recipe.added = Some(Piece { name: theirs.into(), rows: 0..1 });
         Ok(())
     }
 
@@ -236,15 +307,15 @@ impl Import<'_> {
 
     /// PyTorch's `[out, in]` as `[in, out]`, and its bias if there is one.
     fn linear(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
-        let name = format!("{theirs}.weight");
-        let (out, input, values) = self.take_matrix(&name)?;
-        self.put(
-            format!("{ours}.weight"),
-            &name,
-            vec![input, out],
-            transposed(out, input, &values),
-        );
+        self.transposed(&format!("{ours}.weight"), &format!("{theirs}.weight"))?;
         self.bias(ours, theirs)
+    }
+
+    fn transposed(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
+        let (out, input) = self.matrix(theirs)?;
+        let piece = Piece { name: theirs.into(), rows: 0..out };
+        self.put(ours.into(), Recipe::transposed(vec![piece], [input, out]));
+        Ok(())
     }
 
     /// GPT-2's Conv1D, which is `[in, out]` already.
@@ -255,7 +326,7 @@ impl Import<'_> {
 
     fn bias(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
         let name = format!("{theirs}.bias");
-        if self.source.contains_key(&name) {
+        if self.source.contains(&name) {
             self.copy(&format!("{ours}.bias"), &name)
         } else {
             Ok(())
@@ -265,29 +336,34 @@ impl Import<'_> {
     /// A convolution over patches, `[d, 3, side, side]`, as a map of flattened patches.
     fn patches(&mut self, theirs: &str) -> Result<(), CheckpointError> {
         let name = format!("{theirs}.weight");
-        let HostTensor { shape, values } = self.take(&name)?;
-        let out = shape.first().copied().unwrap_or(1).max(1);
-        let input = values.len() / out;
-        let values = transposed(out, input, &values);
-        self.put("encoder.patch_embedding.weight".into(), &name, vec![input, out], values);
+        let shape = self.shape_of(&name)?;
+        let out = shape.first().copied().unwrap_or(1);
+        let input = shape.iter().product::<usize>() / out.max(1);
+        let recipe = Recipe::transposed(vec![Piece::whole(&name, &shape)], [input, out]);
+        self.put("encoder.patch_embedding.weight".into(), recipe);
         self.bias("encoder.patch_embedding", theirs)
     }
 
     /// Queries, keys and values in three matrices, `[out, in]`.
     fn separate(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
         self.linear(&format!("{ours}.query"), &format!("{theirs}.query"))?;
-        let (key, value) = (format!("{theirs}.key"), format!("{theirs}.value"));
-        let name = format!("{key}.weight");
-        let (out, input, mut joint) = self.take_matrix(&name)?;
-        let (more, _, values) = self.take_matrix(&format!("{value}.weight"))?;
-        joint.extend(values);
-        let (out, ours) = (out + more, format!("{ours}.key_value"));
-        self.put(format!("{ours}.weight"), &name, vec![input, out], transposed(out, input, &joint));
-        let name = format!("{key}.bias");
-        if self.source.contains_key(&name) {
-            let mut joint = self.take(&name)?.values;
-            joint.extend(self.take(&format!("{value}.bias"))?.values);
-            self.put(format!("{ours}.bias"), &name, vec![joint.len()], joint);
+        let weight = |part: &str| format!("{theirs}.{part}.weight");
+        let bias = |part: &str| format!("{theirs}.{part}.bias");
+        let (key, value) = (weight("key"), weight("value"));
+        let (out, input) = self.matrix(&key)?;
+        let (more, other) = self.matrix(&value)?;
+        if other != input {
+            return Err(self.misshapen(&value, vec![more, other], vec![more, input]));
+        }
+        let pieces = vec![Piece { name: key, rows: 0..out }, Piece { name: value, rows: 0..more }];
+        let joint = Recipe::transposed(pieces, [input, out + more]);
+        self.put(format!("{ours}.key_value.weight"), joint);
+        let (key, value) = (bias("key"), bias("value"));
+        if self.source.contains(&key) {
+            let (out, more) = (self.vector(&key)?, self.vector(&value)?);
+            let pieces =
+                vec![Piece { name: key, rows: 0..out }, Piece { name: value, rows: 0..more }];
+            self.put(format!("{ours}.key_value.bias"), Recipe::of(pieces, vec![out + more]));
         }
         Ok(())
     }
@@ -295,39 +371,40 @@ impl Import<'_> {
     /// Queries, keys and values in one matrix, `[3·d, in]`.
     fn joint(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
         let name = format!("{theirs}.weight");
-        let (out, input, values) = self.take_matrix(&name)?;
+        let (out, input) = self.matrix(&name)?;
         let third = out / 3;
-        let (query, rest) = values.split_at(third * input);
-        let query = transposed(third, input, query);
-        let rest = transposed(out - third, input, rest);
-        self.put(format!("{ours}.query.weight"), &name, vec![input, third], query);
-        self.put(format!("{ours}.key_value.weight"), &name, vec![input, out - third], rest);
+        for (part, rows) in [("query", 0..third), ("key_value", third..out)] {
+            let shape = [input, rows.len()];
+            let recipe = Recipe::transposed(vec![Piece { name: name.clone(), rows }], shape);
+            self.put(format!("{ours}.{part}.weight"), recipe);
+        }
         self.joint_bias(ours, theirs)
     }
 
     /// The same as Conv1D, `[in, 3·d]`.
     fn joint_conv1d(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
         let name = format!("{theirs}.weight");
-        let (input, out, values) = self.take_matrix(&name)?;
+        let (input, out) = self.matrix(&name)?;
         let third = out / 3;
-        let columns = |from: usize, to: usize| -> Vec<f32> {
-            values.chunks(out.max(1)).flat_map(|row| row[from..to].iter().copied()).collect()
-        };
-        let (query, rest) = (columns(0, third), columns(third, out));
-        self.put(format!("{ours}.query.weight"), &name, vec![input, third], query);
-        self.put(format!("{ours}.key_value.weight"), &name, vec![input, out - third], rest);
+        for (part, columns) in [("query", 0..third), ("key_value", third..out)] {
+            let piece = Piece { name: name.clone(), rows: 0..input };
+            let recipe = Recipe::columns(piece, out, columns);
+            self.put(format!("{ours}.{part}.weight"), recipe);
+        }
         self.joint_bias(ours, theirs)
     }
 
     fn joint_bias(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
         let name = format!("{theirs}.bias");
-        if !self.source.contains_key(&name) {
+        if !self.source.contains(&name) {
             return Ok(());
         }
-        let mut query = self.take(&name)?.values;
-        let rest = query.split_off(query.len() / 3);
-        self.put(format!("{ours}.query.bias"), &name, vec![query.len()], query);
-        self.put(format!("{ours}.key_value.bias"), &name, vec![rest.len()], rest);
+        let length = self.vector(&name)?;
+        for (part, rows) in [("query", 0..length / 3), ("key_value", length / 3..length)] {
+            let shape = vec![rows.len()];
+            let recipe = Recipe::of(vec![Piece { name: name.clone(), rows }], shape);
+            self.put(format!("{ours}.{part}.bias"), recipe);
+        }
         Ok(())
     }
 
@@ -340,23 +417,12 @@ impl Import<'_> {
         let name = family.output();
         match description.model.decoder.head {
             HeadKind::Untied | HeadKind::TransformUntied => {
-                let (vocab, input, values) = self.take_matrix(name)?;
-                let values = transposed(vocab, input, &values);
-                self.put("decoder.head.output.weight".into(), name, vec![input, vocab], values);
+                self.transposed("decoder.head.output.weight", name)
             }
             HeadKind::Tied | HeadKind::TransformTied => {
-                self.source.remove(name);
+                self.used.insert(name.into());
+                Ok(())
             }
         }
-        Ok(())
     }
-}
-
-/// `[rows, columns]` to `[columns, rows]`.
-fn transposed(rows: usize, columns: usize, values: &[f32]) -> Vec<f32> {
-    let mut out = Vec::with_capacity(values.len());
-    for column in 0..columns {
-        out.extend((0..rows).map(|row| values[row * columns + column]));
-    }
-    out
 }
