@@ -51,14 +51,32 @@ pub fn recover(target: &Path) {
 /// # Errors
 /// The file that could not be written.
 pub fn replace_file(target: &Path, contents: &[u8]) -> Result<(), CheckpointError> {
+    replace_file_by(target, |fresh| {
+        let written = File::create(fresh).and_then(|mut file| file.write_all(contents));
+        written.map_err(|source| CheckpointError::io(target, source))
+    })
+}
+
+/// Replaces one file by what `write` puts where it is told to.
+///
+/// # Errors
+/// The file that could not be written, or the error of `write`; the old file is then untouched.
+pub fn replace_file_by(
+    target: &Path,
+    write: impl FnOnce(&Path) -> Result<(), CheckpointError>,
+) -> Result<(), CheckpointError> {
     let fresh = sibling(target, "new");
-    let write = || {
-        let mut file = File::create(&fresh)?;
-        file.write_all(contents)?;
-        file.sync_all()?;
-        fs::rename(&fresh, target)
-    };
-    write().map_err(|source| CheckpointError::io(target, source))
+    let result = write(&fresh).and_then(|()| {
+        let synced = File::open(&fresh).and_then(|file| file.sync_all());
+        synced
+            .and_then(|()| fs::rename(&fresh, target))
+            .map_err(|source| CheckpointError::io(target, source))
+    });
+    if result.is_err() {
+        // It holds nothing that anyone needs.
+        let _ = fs::remove_file(&fresh);
+    }
+    result
 }
 
 fn sibling(target: &Path, suffix: &str) -> PathBuf {

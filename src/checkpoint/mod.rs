@@ -12,6 +12,7 @@
 //! A Hugging Face folder of a captioner is read as it was downloaded (`transformers`).
 
 pub mod atomic;
+pub mod convert;
 pub mod tensors;
 mod transformers;
 pub mod weight_file;

@@ -16,6 +16,20 @@ use crate::text::{SpecialTokenNames, SpecialTokens, Tokenizer};
 /// Channels of a head, in BLIP's encoders as in its decoders.
 const HEAD: usize = 64;
 
+/// Whether these are such weights at all.
+pub(super) fn check(weights: &WeightFile) -> Result<(), CheckpointError> {
+    if weights.contains("visual_encoder.cls_token") {
+        return Ok(());
+    }
+    Err(CheckpointError::Invalid {
+        file: weights.origin().into(),
+        problem: "of files, only the original captioners of the BLIP repository \
+                  (`visual_encoder.…`, `text_decoder.…`) are read; name the folder that holds the \
+                  model"
+            .into(),
+    })
+}
+
 /// The tokenizer that must lie beside the weights.
 pub(super) fn tokenizer(weights: &Path) -> Result<Tokenizer, CheckpointError> {
     let file = weights.with_file_name("tokenizer.json");
@@ -37,13 +51,6 @@ pub(super) fn describe(
 ) -> Result<Description, CheckpointError> {
     let file = weights.origin();
     let invalid = |problem: String| CheckpointError::Invalid { file: file.into(), problem };
-    if !weights.contains("visual_encoder.cls_token") {
-        return Err(invalid(
-            "of files, only the original captioners of the BLIP repository (`visual_encoder.…`, \
-             `text_decoder.…`) are read; name the folder that holds the model"
-                .into(),
-        ));
-    }
     let size = |tensor: &str, dimension: usize| {
         let shape = weights.shape(tensor).ok_or_else(|| CheckpointError::MissingTensor {
             file: file.into(),
@@ -97,10 +104,7 @@ pub(super) fn describe(
         vocab_size,
         max_positions: size(&format!("{body}.embeddings.position_embeddings.weight"), 0)?,
         d_model,
-        num_layers: layers(
-            &format!("{body}.encoder.layer"),
-            "attention.self.query.weight",
-        ),
+        num_layers: layers(&format!("{body}.encoder.layer"), "attention.self.query.weight"),
         num_heads: (d_model / HEAD).max(1),
         d_ff: size(&format!("{body}.encoder.layer.0.intermediate.dense.weight"), 0)?,
         norm: NormPlacement::Post,

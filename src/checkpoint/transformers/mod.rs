@@ -58,6 +58,7 @@ pub(super) fn load(
 /// The file or tensor at fault.
 pub(super) fn load_file(file: &Path, device: &Device) -> Result<Checkpoint, CheckpointError> {
     let weights = WeightFile::open(file)?;
+    blip_original::check(&weights)?;
     let tokenizer = blip_original::tokenizer(file)?;
     let description = blip_original::describe(&weights, &tokenizer)?;
     let tokenizer = tokenizer.with_special_tokens(description.special);

@@ -310,6 +310,7 @@ fn shards_are_read_through_their_index() {
     let file = folder.path().join("model.safetensors");
     let whole = WeightFile::open(&file).unwrap().read_all().unwrap();
     fs::remove_file(&file).unwrap();
+    fs::remove_file(folder.path().join("pytorch_model.bin")).unwrap();
     let error = error_of(folder.path());
     assert!(error.contains("model.safetensors"), "{error}");
     let mut map = Map::new();
@@ -325,4 +326,139 @@ fn shards_are_read_through_their_index() {
     let index = serde_json::json!({ "weight_map": map }).to_string();
     fs::write(folder.path().join("model.safetensors.index.json"), index).unwrap();
     load(folder.path(), &Device::flex()).unwrap();
+}
+
+fn weights(model: &Path) -> HostTensors {
+    tensors::parameters(&load(model, &Device::flex()).unwrap().model)
+}
+
+#[test]
+fn a_pickle_gives_the_weights_that_safetensors_gives_whole_or_in_shards() {
+    let Some(folder) = copy("blip") else { return };
+    let at = |name: &str| folder.path().join(name);
+    let expected = weights(folder.path());
+    fs::remove_file(at("model.safetensors")).unwrap();
+    assert_eq!(weights(folder.path()), expected);
+    let mut all = WeightFile::open(&at("pytorch_model.bin")).unwrap().read_all().unwrap();
+    fs::remove_file(at("pytorch_model.bin")).unwrap();
+    let text = all.split_off("text_decoder.cls.predictions.bias");
+    fs::write(at("pytorch_model-1.bin"), stream(&all, None)).unwrap();
+    fs::write(at("pytorch_model-2.bin"), stream(&text, None)).unwrap();
+    let map: Map<String, Value> = [(&all, 1), (&text, 2)]
+        .into_iter()
+        .flat_map(|(part, index)| {
+            part.keys().map(move |name| (name.clone(), format!("pytorch_model-{index}.bin").into()))
+        })
+        .collect();
+    let index = serde_json::json!({ "weight_map": map }).to_string();
+    fs::write(at("pytorch_model.bin.index.json"), index).unwrap();
+    assert_eq!(weights(folder.path()), expected);
+}
+
+#[test]
+fn half_precision_files_are_widened() {
+    let Some(folder) = copy("vit-bert") else { return };
+    let file = folder.path().join("model.safetensors");
+    let expected = weights(folder.path());
+    let whole = WeightFile::open(&file).unwrap().read_all().unwrap();
+    for (saved, error) in [(tensors::SavedType::F16, 1024.0), (tensors::SavedType::Bf16, 128.0)] {
+        tensors::write_as(&file, &whole, saved, [].into()).unwrap();
+        let narrow = weights(folder.path());
+        for (name, tensor) in &expected {
+            for (&was, &is) in tensor.values.iter().zip(&narrow[name].values) {
+                // Positions are a sum of two tensors.
+                let most = was.abs().max(1.0) / error;
+                assert!((was - is).abs() <= most, "{name}: {was} {is}");
+            }
+        }
+    }
+}
+
+/// Such a file as PyTorch wrote before 1.6, its tensors in a dict at `key` or at the root.
+fn stream(tensors: &HostTensors, key: Option<&str>) -> Vec<u8> {
+    fn text(out: &mut Vec<u8>, text: &str) {
+        out.push(b'X');
+        out.extend((text.len() as u32).to_le_bytes());
+        out.extend(text.as_bytes());
+    }
+    fn int(out: &mut Vec<u8>, value: usize) {
+        out.push(b'J');
+        out.extend((value as i32).to_le_bytes());
+    }
+    let mut out = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.".to_vec();
+    out.extend(b"\x80\x02M\xe9\x03.\x80\x02}.\x80\x02}");
+    if let Some(key) = key {
+        text(&mut out, key);
+        out.push(b'}');
+    }
+    for (index, (name, tensor)) in tensors.iter().enumerate() {
+        text(&mut out, name);
+        out.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
+        text(&mut out, "storage");
+        out.extend(b"ctorch\nFloatStorage\n");
+        text(&mut out, &index.to_string());
+        text(&mut out, "cpu");
+        int(&mut out, tensor.values.len());
+        out.extend(b"NtQK\0(");
+        tensor.shape.iter().for_each(|&size| int(&mut out, size));
+        out.extend(b"t(");
+        for dimension in 0..tensor.shape.len() {
+            int(&mut out, tensor.shape[dimension + 1..].iter().product());
+        }
+        out.extend(b"t\x89}tRs");
+    }
+    if key.is_some() {
+        out.push(b's');
+    }
+    out.extend(b".\x80\x02](");
+    (0..tensors.len()).for_each(|index| text(&mut out, &index.to_string()));
+    out.extend(b"e.");
+    for tensor in tensors.values() {
+        out.extend((tensor.values.len() as u64).to_le_bytes());
+        tensor.values.iter().for_each(|value| out.extend(value.to_le_bytes()));
+    }
+    out
+}
+
+#[test]
+fn the_blip_repositorys_own_file_gives_the_weights_that_its_folder_gives() {
+    let Some(folder) = copy("blip") else { return };
+    let expected = weights(folder.path());
+    let public = WeightFile::open(&folder.path().join("model.safetensors")).unwrap();
+    let original = public.read_all().unwrap().into_iter().map(|(name, tensor)| {
+        // In this order, or a shorter name would spoil a longer one.
+        let name = [
+            ("vision_model.embeddings.class_embedding", "visual_encoder.cls_token"),
+            ("vision_model.embeddings.position_embedding", "visual_encoder.pos_embed"),
+            ("vision_model.embeddings.patch_embedding", "visual_encoder.patch_embed.proj"),
+            ("vision_model.encoder.layers", "visual_encoder.blocks"),
+            ("vision_model.post_layernorm", "visual_encoder.norm"),
+            ("self_attn.projection", "attn.proj"),
+            ("self_attn", "attn"),
+            ("layer_norm", "norm"),
+        ]
+        .iter()
+        .fold(name, |name, (theirs, original)| match name.starts_with("text") {
+            true => name,
+            false => name.replace(theirs, original),
+        });
+        (name, tensor)
+    });
+    let original: HostTensors = original.collect();
+    let file = folder.path().join("model_base_caption.pth");
+    fs::write(&file, stream(&original, Some("model"))).unwrap();
+    let checkpoint = load(&file, &Device::flex()).unwrap();
+    assert_eq!(tensors::parameters(&checkpoint.model), expected);
+    let whole = load(folder.path(), &Device::flex()).unwrap();
+    assert_eq!(checkpoint.preprocess, whole.preprocess);
+    assert_eq!(checkpoint.tokenizer.special_tokens(), whole.tokenizer.special_tokens());
+    let (ours, theirs) = (checkpoint.model.config(), whole.model.config());
+    assert_eq!(ours.encoder.num_layers, theirs.encoder.num_layers);
+    assert_eq!(ours.decoder.vocab_size, theirs.decoder.vocab_size);
+
+    fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+    let error = error_of(&file);
+    assert!(error.contains("tokenizer.json") && error.contains("bert-base-uncased"), "{error}");
+    let error = error_of(&folder.path().join("model.safetensors"));
+    assert!(error.contains("name the folder"), "{error}");
 }

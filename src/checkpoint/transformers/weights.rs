@@ -278,10 +278,7 @@ impl Import<'_> {
         let shape = self.shape_of(theirs)?;
         let width = shape.last().copied().unwrap_or(1).max(1);
         let rows = shape.iter().product::<usize>() / width;
-        self.put(
-            ours.into(),
-            Recipe::of(vec![Piece::whole(theirs, &shape)], vec![rows, width]),
-        );
+        self.put(ours.into(), Recipe::of(vec![Piece::whole(theirs, &shape)], vec![rows, width]));
         Ok(())
     }
 
@@ -326,11 +323,7 @@ impl Import<'_> {
 
     fn bias(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
         let name = format!("{theirs}.bias");
-        if self.source.contains(&name) {
-            self.copy(&format!("{ours}.bias"), &name)
-        } else {
-            Ok(())
-        }
+        if self.source.contains(&name) { self.copy(&format!("{ours}.bias"), &name) } else { Ok(()) }
     }
 
     /// A convolution over patches, `[d, 3, side, side]`, as a map of flattened patches.

@@ -100,8 +100,7 @@ impl WeightFile {
     /// # Errors
     /// A file that cannot be read, is damaged or cut.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let mut weights =
-            Self { origin: path.into(), parts: Vec::new(), tensors: BTreeMap::new() };
+        let mut weights = Self { origin: path.into(), parts: Vec::new(), tensors: BTreeMap::new() };
         let is_index = path.extension().is_some_and(|extension| extension == "json");
         for part in if is_index { shards(path)? } else { vec![path.to_path_buf()] } {
             weights.add(&part)?;
@@ -359,8 +358,7 @@ fn widen(dtype: Dtype, bytes: &[u8], values: &mut Vec<f32>) {
     match dtype {
         Dtype::F16 => values.extend(halves.map(|&bytes| f16::from_le_bytes(bytes).to_f32())),
         Dtype::BF16 => values.extend(halves.map(|&bytes| bf16::from_le_bytes(bytes).to_f32())),
-        _ => values
-            .extend(bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes))),
+        _ => values.extend(bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes))),
     }
 }
 

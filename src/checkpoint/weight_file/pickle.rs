@@ -105,7 +105,8 @@ impl<'a> Machine<'a> {
             if opcode == b'.' {
                 return self.pop();
             }
-            self.step(opcode).map_err(|problem| format!("at byte {at} of its pickle: {problem}"))?;
+            self.step(opcode)
+                .map_err(|problem| format!("at byte {at} of its pickle: {problem}"))?;
         }
     }
 

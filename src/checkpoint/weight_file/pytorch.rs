@@ -60,10 +60,8 @@ fn list_zip(part: &Part) -> Result<Vec<(String, Entry)>, CheckpointError> {
     let Some((root, pickle)) = pickles.min_by_key(|(root, _)| root.len()) else {
         return Err(damaged("a zip file without `data.pkl`"));
     };
-    let entries: HashMap<&str, &Stored> = entries
-        .iter()
-        .filter_map(|entry| Some((entry.name.strip_prefix(root)?, entry)))
-        .collect();
+    let entries: HashMap<&str, &Stored> =
+        entries.iter().filter_map(|entry| Some((entry.name.strip_prefix(root)?, entry))).collect();
     if let Some(order) = entries.get("byteorder")
         && part.bytes(order.start, order.length.min(16))?.as_deref() != Some(b"little".as_slice())
     {
@@ -119,8 +117,7 @@ fn list_stream(part: &Part) -> Result<Vec<(String, Entry)>, CheckpointError> {
             return Err(of_storage("is not where it should be"));
         }
         let length = byte_length(storage).filter(|length| *length <= part.length);
-        let length =
-            length.ok_or_else(|| of_storage("reaches beyond the end of the file"))?;
+        let length = length.ok_or_else(|| of_storage("reaches beyond the end of the file"))?;
         at += 8;
         places.insert(key, (at, length));
         at += length;
@@ -144,10 +141,7 @@ fn dict<'m, 'a>(machine: &'m Machine<'a>, value: Value) -> &'m [(&'a str, Value<
 }
 
 /// The dict of weights: `root`, or what it keeps under one of the usual keys.
-fn state_dict<'m, 'a>(
-    machine: &'m Machine<'a>,
-    root: Value,
-) -> Option<&'m [(&'a str, Value<'a>)]> {
+fn state_dict<'m, 'a>(machine: &'m Machine<'a>, root: Value) -> Option<&'m [(&'a str, Value<'a>)]> {
     let mut entries = dict(machine, root);
     // Deeper than this they are never.
     for _ in 0..4 {
@@ -178,14 +172,13 @@ fn tensors(
     let mut listed = Vec::new();
     for &(name, value) in entries {
         let Value::Tensor(index) = value else { continue };
-        let tensor = |problem: &str| {
-            damaged(part, &format!("tensor `{}`: {problem}", shortened(name)))
-        };
+        let tensor =
+            |problem: &str| damaged(part, &format!("tensor `{}`: {problem}", shortened(name)));
         let view = machine.tensors.get(index).ok_or_else(|| tensor("there is none"))?;
         let storage = machine.storages.get(view.storage);
         let storage = storage.ok_or_else(|| tensor("it has no storage"))?;
-        let (start, length) = place(storage)
-            .ok_or_else(|| tensor("its storage is not in the file"))?;
+        let (start, length) =
+            place(storage).ok_or_else(|| tensor("its storage is not in the file"))?;
         if byte_length(storage).is_none_or(|stated| stated > length) {
             return Err(tensor(&format!(
                 "its storage holds {length} bytes, not {} elements",
