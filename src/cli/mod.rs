@@ -23,6 +23,8 @@ mod devices;
 pub mod error;
 mod evaluate;
 mod inspect;
+mod model;
+mod model_convert;
 mod panic;
 pub mod progress;
 mod stop;
@@ -73,6 +75,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Evaluate(evaluate::EvaluateArgs),
     Data(data::DataArgs),
+    Model(model::ModelCommandArgs),
     Demo(demo::DemoArgs),
     Bench(bench::BenchArgs),
     Devices(devices::DevicesArgs),
@@ -87,6 +90,7 @@ fn dispatch(command: Command, console: &Console) -> Result<Outcome, CliError> {
         Command::Evaluate(arguments) => evaluate::run(arguments, console),
         Command::Demo(arguments) => demo::run(arguments, console),
         Command::Data(arguments) => data::run(arguments, console),
+        Command::Model(arguments) => model::run(arguments, console),
         Command::Bench(arguments) => bench::run(arguments, console),
         Command::Devices(arguments) => devices::run(arguments, console),
         Command::Completions(arguments) => completions::run(arguments, console),

@@ -92,7 +92,7 @@ fn list_stream(part: &Part) -> Result<Vec<(String, Entry)>, CheckpointError> {
         return Err(damaged("a version other than 1001"));
     }
     let system = dict(&machine, system);
-    if system.iter().any(|pair| *pair == ("little_endian", Value::Bool(false))) {
+    if system.contains(&("little_endian", Value::Bool(false))) {
         return Err(damaged("its numbers are big-endian; save it on another machine"));
     }
     let mut known: HashMap<&str, &Storage> = HashMap::new();
