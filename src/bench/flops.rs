@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! stem, an image               rows·cols·4·4·from·to of each convolution's output
+//! backbone, an image           as MobileNetV2Shape::multiplications counts: 300.8 M at 224 × 224
 //! encoder, an image            patches·channels·side²·d + layers·(N·(4·d² + 2·d·f) + 2·N²·d)
 //! decoder, an image            layers·N·2·e·d                        (keys and values of the memory)
 //! decoder, a caption           layers·(S·(6·d² + 2·d·f) + 2·S²·d + 2·S·N·d)
@@ -17,7 +18,7 @@
 //! pass. An encoder that is frozen has a forward pass only. Attention counts in full, as it is
 //! computed: a causal mask saves nothing.
 
-use crate::model::{CaptionerConfig, EncoderConfig, HeadKind};
+use crate::model::{Backbone, CaptionerConfig, EncoderConfig, HeadKind, MobileNetV2Shape};
 
 /// How much goes through a model in one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,10 @@ pub fn forward_encoder(config: &EncoderConfig) -> f64 {
     for (from, &to) in inputs.zip(&config.stem) {
         (height, width) = (height / 2, width / 2);
         stem += (height * width * 4 * 4 * from * to) as f64;
+    }
+    if let Some(Backbone::MobileNetV2) = config.backbone {
+        let shape = MobileNetV2Shape::new(config.backbone_width);
+        stem = shape.multiplications(config.image_height, config.image_width);
     }
     let positions = patches + config.num_prefix() as f64;
     let (d, f) = (config.d_model as f64, config.d_ff as f64);

@@ -13,6 +13,7 @@
 
 pub mod atomic;
 pub mod convert;
+pub mod encoder;
 pub mod tensors;
 mod transformers;
 pub mod weight_file;

@@ -73,6 +73,25 @@ impl Captioner {
         self.project(features.autodiff())
     }
 
+    /// What patches are embedded from, with no gradient: [`Self::encode_patches`] does the rest. Of a
+    /// hybrid these are the features of a frozen backbone, the same at every step.
+    ///
+    /// # Shapes
+    /// `pixels`: `[batch, 3, image_height, image_width]`, normalised; result: as
+    /// [`VisionEncoder::patches`], on a device without autodiff.
+    pub fn patches_frozen(&self, pixels: Tensor<4>) -> Tensor<3> {
+        self.encoder.valid().patches(pixels.without_autodiff())
+    }
+
+    /// Encodes what [`Self::patches_frozen`] gave; on a device with autodiff, pass it on with
+    /// `.autodiff()`.
+    ///
+    /// # Shapes
+    /// `patches`: as [`VisionEncoder::patches`]; result: `[batch, patches, memory_width]`.
+    pub fn encode_patches(&self, patches: Tensor<3>) -> Tensor<3> {
+        self.project(self.encoder.forward_patches(patches))
+    }
+
     fn project(&self, features: Tensor<3>) -> Tensor<3> {
         match &self.memory_projection {
             Some(projection) => projection.forward(features),

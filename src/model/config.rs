@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::mobilenet::{self, MobileNetV2Shape};
+
 /// Why a model configuration cannot be built.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("`{key}`: {problem}")]
@@ -68,6 +70,15 @@ pub enum HeadKind {
     TransformUntied,
 }
 
+/// A convolutional network before the patch embedding, whose grid of features is the patches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backbone {
+    /// MobileNetV2 (Sandler et al. 2018): `patch_size` is 32, and a patch has 1280 channels.
+    #[serde(rename = "mobilenet_v2")]
+    MobileNetV2,
+}
+
 /// The vision encoder: patch embedding and a stack of self-attention layers
 /// (ViT, <https://arxiv.org/abs/2010.11929>).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -83,9 +94,14 @@ pub struct EncoderConfig {
     /// GELU (Xiao et al. 2021, <https://arxiv.org/abs/2106.14881>); empty = none, a plain ViT. Each
     /// halves what a patch is cut from: `patch_size` is a multiple of `2^length`.
     pub stem: Vec<usize>,
+    /// A convolutional network whose grid of features is the patches (a hybrid, section 3.1 of the
+    /// ViT paper); its stride is `patch_size`. None: patches are cut from the image.
+    pub backbone: Option<Backbone>,
+    /// Channels of the backbone, as a multiple of its paper's, 0.05 to 4.
+    pub backbone_width: f64,
     /// Width of the residual stream.
     pub d_model: usize,
-    /// Number of layers.
+    /// Number of layers; may be 0 with a backbone.
     pub num_layers: usize,
     /// Attention heads; divides `d_model`.
     pub num_heads: usize,
@@ -123,6 +139,8 @@ impl Default for EncoderConfig {
             image_width: 224,
             patch_size: 16,
             stem: Vec::new(),
+            backbone: None,
+            backbone_width: 1.0,
             d_model: 384,
             num_layers: 6,
             num_heads: 6,
@@ -152,8 +170,11 @@ impl EncoderConfig {
         rows * cols
     }
 
-    /// Channels and side, in stem pixels, of what one patch is embedded from.
+    /// Channels and side, in pixels of the stem or the backbone, of what one patch is embedded from.
     pub fn patch_input(&self) -> [usize; 2] {
+        if let Some(Backbone::MobileNetV2) = self.backbone {
+            return [MobileNetV2Shape::new(self.backbone_width).channels, 1];
+        }
         let channels = self.stem.last().copied().unwrap_or(3);
         [channels, self.patch_size >> self.stem.len()]
     }
@@ -197,7 +218,10 @@ impl EncoderConfig {
                 format!("{}; expected 0 to {MAX_PREFIX}", self.prefix_tokens),
             ));
         }
-        size("encoder.num_layers", self.num_layers, MAX_LAYERS)?;
+        self.validate_backbone()?;
+        if self.backbone.is_none() || self.num_layers > 0 {
+            size("encoder.num_layers", self.num_layers, MAX_LAYERS)?;
+        }
         size("encoder.d_ff", self.d_ff, MAX_WIDTH)?;
         heads("encoder", self.d_model, self.num_heads)?;
         if !(self.position_temperature.is_finite() && self.position_temperature >= 1.0) {
@@ -215,6 +239,32 @@ impl EncoderConfig {
         epsilon("encoder.layer_norm_epsilon", self.layer_norm_epsilon)?;
         rate("encoder.dropout", self.dropout)?;
         rate("encoder.drop_path", self.drop_path)
+    }
+
+    fn validate_backbone(&self) -> Result<(), ConfigError> {
+        if !(0.05..=4.0).contains(&self.backbone_width) {
+            return Err(ConfigError::new(
+                "encoder.backbone_width",
+                format!("{}; expected 0.05 to 4", self.backbone_width),
+            ));
+        }
+        if self.backbone.is_none() {
+            return Ok(());
+        }
+        if self.patch_size != mobilenet::STRIDE {
+            return Err(ConfigError::new(
+                "encoder.patch_size",
+                format!(
+                    "{}; with this backbone it is its stride, {}",
+                    self.patch_size,
+                    mobilenet::STRIDE
+                ),
+            ));
+        }
+        if !self.stem.is_empty() {
+            return Err(ConfigError::new("encoder.stem", "expected none before a backbone"));
+        }
+        Ok(())
     }
 }
 

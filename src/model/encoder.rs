@@ -6,8 +6,9 @@ use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig, PaddingConfig2d
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::attention::{Attention, AttentionConfig, AttentionMask};
-use super::config::{EncoderConfig, PatchPositions};
+use super::config::{Backbone, EncoderConfig, PatchPositions};
 use super::feed_forward::{FeedForward, gelu};
+use super::mobilenet::MobileNetV2;
 use super::noise::{drop_path, dropout};
 use super::positions::resized;
 
@@ -15,6 +16,7 @@ use super::positions::resized;
 #[derive(Module, Debug)]
 pub struct VisionEncoder {
     stem: Vec<Conv2d>,
+    backbone: Option<MobileNetV2>,
     patch_embedding: Linear,
     /// `[prefix, d_model]`.
     class_token: Option<Param<Tensor<2>>>,
@@ -34,6 +36,9 @@ impl VisionEncoder {
         let learned = config.positions == PatchPositions::Learned;
         Self {
             stem: stem(config, device),
+            backbone: config.backbone.map(|Backbone::MobileNetV2| {
+                MobileNetV2::new(config.backbone_width, device)
+            }),
             patch_embedding: LinearConfig::new(inputs, config.d_model).init(device),
             class_token: prefix_table(config, device),
             position_embedding: learned.then(|| table(positions, config.d_model, device)),
@@ -49,7 +54,35 @@ impl VisionEncoder {
     /// `pixels`: `[batch, 3, image_height, image_width]`, normalised;
     /// result: `[batch, patches, d_model]`, prefix tokens (if any) first.
     pub fn forward(&self, pixels: Tensor<4>) -> Tensor<3> {
-        let mut x = self.embed(pixels);
+        self.forward_patches(self.patches(pixels))
+    }
+
+    /// What patches are embedded from: pixels, outputs of the stem, or the backbone's features.
+    ///
+    /// # Shapes
+    /// `pixels`: `[batch, 3, image_height, image_width]`, normalised; result:
+    /// `[batch, patches, channels × side²]` with [`EncoderConfig::patch_input`]'s channels and side,
+    /// row by row of the grid, without a class token.
+    pub fn patches(&self, pixels: Tensor<4>) -> Tensor<3> {
+        let mut pixels = self.stem.iter().fold(pixels, |x, layer| gelu(layer.forward(x)));
+        if let Some(backbone) = &self.backbone {
+            pixels = backbone.forward(pixels);
+        }
+        let [batch, channels, _, _] = pixels.dims();
+        let [rows, cols] = self.config.grid();
+        let [_, side] = self.config.patch_input();
+        // A convolution whose stride is its kernel is one matrix product over flattened patches.
+        let patches: Tensor<6> = pixels.reshape([batch, channels, rows, side, cols, side]);
+        patches.permute([0, 2, 4, 1, 3, 5]).reshape([batch, rows * cols, channels * side * side])
+    }
+
+    /// The rest of [`Self::forward`], after [`Self::patches`].
+    ///
+    /// # Shapes
+    /// `patches`: `[batch, patches, channels × side²]`; result: `[batch, patches, d_model]`, prefix
+    /// tokens (if any) first.
+    pub fn forward_patches(&self, patches: Tensor<3>) -> Tensor<3> {
+        let mut x = self.embed(patches);
         for layer in &self.layers {
             x = layer.forward(x);
         }
@@ -67,18 +100,8 @@ impl VisionEncoder {
         Self { position_embedding, config: config.clone(), ..self }
     }
 
-    fn embed(&self, pixels: Tensor<4>) -> Tensor<3> {
-        let pixels = self.stem.iter().fold(pixels, |x, layer| gelu(layer.forward(x)));
-        let [batch, channels, _, _] = pixels.dims();
-        let [rows, cols] = self.config.grid();
-        let [_, side] = self.config.patch_input();
-        // A convolution whose stride is its kernel is one matrix product over flattened patches.
-        let patches: Tensor<6> = pixels.reshape([batch, channels, rows, side, cols, side]);
-        let patches = patches.permute([0, 2, 4, 1, 3, 5]).reshape([
-            batch,
-            rows * cols,
-            channels * side * side,
-        ]);
+    fn embed(&self, patches: Tensor<3>) -> Tensor<3> {
+        let [batch, _, _] = patches.dims();
         let mut x = self.patch_embedding.forward(patches);
         if let Some(token) = &self.class_token {
             let [prefix, d_model] = token.dims();

@@ -40,6 +40,8 @@ impl Initialize {
             return vec![0.0; count];
         }
         let mut deviation = match name {
+            // The linear end of a backbone's block.
+            "weight" if inside("project") => (1.0 / dims[1] as f32).sqrt(),
             // A convolution, followed by a non-linearity (He et al. 2015).
             "weight" if dims.len() == 4 => {
                 (2.0 / dims[1..].iter().product::<usize>() as f32).sqrt()

@@ -23,6 +23,7 @@ mod decoder;
 mod encoder;
 mod feed_forward;
 mod init;
+mod mobilenet;
 mod noise;
 mod positions;
 mod trace;
@@ -31,12 +32,13 @@ pub use attention::{Attention, AttentionConfig, AttentionMask, KeyValue};
 pub use cache::DecoderCache;
 pub use captioner::Captioner;
 pub use config::{
-    Activation, CaptionerConfig, ConfigError, DecoderConfig, EncoderConfig, HeadKind,
+    Activation, Backbone, CaptionerConfig, ConfigError, DecoderConfig, EncoderConfig, HeadKind,
     NormPlacement, PatchPositions,
 };
 pub use decoder::TextDecoder;
 pub use encoder::VisionEncoder;
 pub use init::initialize;
+pub use mobilenet::{BlockShape, MobileNetV2, MobileNetV2Shape};
 pub use noise::seed_noise;
 pub use trace::AttentionTrace;
 

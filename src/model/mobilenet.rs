@@ -1,0 +1,242 @@
+//! MobileNetV2 (Sandler et al. 2018, <https://arxiv.org/abs/1801.04381>): a convolutional network
+//! whose grid of features, a 32nd of the image's side, is what a hybrid encoder embeds as patches.
+//!
+//! Batch norm is in its inference form, folded into the convolutions when weights are imported
+//! (`checkpoint::encoder`): a layer is a convolution, a bias and ReLU6. That computes what frozen running
+//! statistics compute, and it is also how the network is fine-tuned here: with the small batches of a
+//! captioner, statistics of the batch would be worse than those of ImageNet.
+//!
+//! | name     | meaning                                                       |
+//! |----------|---------------------------------------------------------------|
+//! | `input`  | channels that a block reads                                   |
+//! | `hidden` | channels between its expansion and its projection             |
+//! | `output` | channels that it leaves                                       |
+//! | `rows`, `cols` | the grid: image height and width over the stride so far |
+
+use burn::module::Module;
+use burn::nn::PaddingConfig2d;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::tensor::{Device, Tensor, s};
+
+/// Pixels of the image's side that become one of the grid's.
+pub(super) const STRIDE: usize = 32;
+
+/// `(expansion, channels, blocks, stride of the first)`: table 2 of the paper.
+const STAGES: [(usize, usize, usize, usize); 7] = [
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+];
+
+/// Channels of every layer of a MobileNetV2 of some width.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MobileNetV2Shape {
+    /// Channels after the first convolution.
+    pub stem: usize,
+    /// The blocks, first to last.
+    pub blocks: Vec<BlockShape>,
+    /// Channels of the grid: 1280, or more for a width above 1.
+    pub channels: usize,
+}
+
+/// One inverted residual block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockShape {
+    /// Channels in.
+    pub input: usize,
+    /// Channels of the depthwise convolution; as `input` where nothing is expanded.
+    pub hidden: usize,
+    /// Channels out.
+    pub output: usize,
+    /// Stride of the depthwise convolution, 1 or 2.
+    pub stride: usize,
+}
+
+impl MobileNetV2Shape {
+    /// The network whose channels are `width` times those of the paper, as torchvision rounds them.
+    pub fn new(width: f64) -> Self {
+        let stem = divisible_by_8(32.0 * width);
+        let mut blocks = Vec::new();
+        let mut input = stem;
+        for (expansion, channels, repeats, first) in STAGES {
+            let output = divisible_by_8(channels as f64 * width);
+            for index in 0..repeats {
+                let stride = if index == 0 { first } else { 1 };
+                blocks.push(BlockShape { input, hidden: input * expansion, output, stride });
+                input = output;
+            }
+        }
+        Self { stem, blocks, channels: divisible_by_8(1280.0 * width.max(1.0)) }
+    }
+
+    /// Multiplications of one image of `height × width` pixels.
+    pub fn multiplications(&self, height: usize, width: usize) -> f64 {
+        let (mut rows, mut cols) = (height.div_ceil(2), width.div_ceil(2));
+        let mut sum = rows * cols * 27 * self.stem;
+        for block in &self.blocks {
+            if block.hidden != block.input {
+                sum += rows * cols * block.input * block.hidden;
+            }
+            (rows, cols) = (rows.div_ceil(block.stride), cols.div_ceil(block.stride));
+            sum += rows * cols * block.hidden * (9 + block.output);
+        }
+        let last = self.blocks.last().map_or(self.stem, |block| block.output);
+        (sum + rows * cols * last * self.channels) as f64
+    }
+}
+
+/// The multiple of 8 nearest to `channels`, at least 8 and at least nine tenths of it.
+fn divisible_by_8(channels: f64) -> usize {
+    let rounded = ((channels + 4.0) as usize / 8 * 8).max(8);
+    if (rounded as f64) < 0.9 * channels { rounded + 8 } else { rounded }
+}
+
+/// The network up to its last grid of features; without pooling and classes.
+#[derive(Module, Debug)]
+pub struct MobileNetV2 {
+    stem: Conv2d,
+    blocks: Vec<InvertedResidual>,
+    head: Conv2d,
+}
+
+impl MobileNetV2 {
+    pub(super) fn new(width: f64, device: &Device) -> Self {
+        let shape = MobileNetV2Shape::new(width);
+        let last = shape.blocks.last().map_or(shape.stem, |block| block.output);
+        Self {
+            stem: three_by_three(3, shape.stem, 2, 1, device),
+            blocks: shape.blocks.iter().map(|block| InvertedResidual::new(block, device)).collect(),
+            head: pointwise(last, shape.channels, device),
+        }
+    }
+
+    /// The grid of features.
+    ///
+    /// # Shapes
+    /// `pixels`: `[batch, 3, height, width]`; result: `[batch, channels, height/32, width/32]`,
+    /// from 0 to 6.
+    pub fn forward(&self, pixels: Tensor<4>) -> Tensor<4> {
+        let mut x = relu6(self.stem.forward(pixels));
+        for block in &self.blocks {
+            x = block.forward(x);
+        }
+        relu6(mix(&self.head, x))
+    }
+}
+
+/// Expands, filters each channel by itself, projects; adds its input where shapes agree.
+#[derive(Module, Debug)]
+pub struct InvertedResidual {
+    expand: Option<Conv2d>,
+    depthwise: Conv2d,
+    project: Conv2d,
+    residual: bool,
+}
+
+impl InvertedResidual {
+    fn new(shape: &BlockShape, device: &Device) -> Self {
+        let BlockShape { input, hidden, output, stride } = *shape;
+        Self {
+            expand: (hidden != input).then(|| pointwise(input, hidden, device)),
+            depthwise: three_by_three(hidden, hidden, stride, hidden, device),
+            project: pointwise(hidden, output, device),
+            residual: stride == 1 && input == output,
+        }
+    }
+
+    /// # Shapes
+    /// `[batch, input, rows, cols]` to `[batch, output, rows/stride, cols/stride]`.
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let skip = self.residual.then(|| x.clone());
+        let hidden = match &self.expand {
+            Some(expand) => relu6(mix(expand, x)),
+            None => x,
+        };
+        let hidden = relu6(filter(&self.depthwise, hidden));
+        let branch = mix(&self.project, hidden);
+        match skip {
+            Some(skip) => skip + branch,
+            None => branch,
+        }
+    }
+}
+
+fn three_by_three(
+    input: usize,
+    output: usize,
+    stride: usize,
+    groups: usize,
+    device: &Device,
+) -> Conv2d {
+    Conv2dConfig::new([input, output], [3, 3])
+        .with_stride([stride; 2])
+        .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+        .with_groups(groups)
+        .init(device)
+}
+
+fn pointwise(input: usize, output: usize, device: &Device) -> Conv2d {
+    Conv2dConfig::new([input, output], [1, 1]).init(device)
+}
+
+fn relu6(x: Tensor<4>) -> Tensor<4> {
+    x.clamp(0.0, 6.0)
+}
+
+/// A convolution of 1×1. With autodiff it is a matrix product: Burn's gradient of such a convolution
+/// takes six times as long on the CPU.
+fn mix(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
+    if !x.device().is_autodiff() {
+        return layer.forward(x);
+    }
+    let [batch, input, rows, cols] = x.dims();
+    let [output, _, _, _] = layer.weight.dims();
+    let weight = layer.weight.val().reshape([1, output, input]);
+    let mixed = weight.matmul(x.reshape([batch, input, rows * cols]));
+    biased(layer, mixed.reshape([batch, output, rows, cols]))
+}
+
+/// A depthwise convolution of 3×3.
+fn filter(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
+    let device = x.device();
+    // Burn computes the gradient of such a convolution channel by channel, which a GPU cannot bear.
+    if device.is_autodiff() && device.inner() != Device::flex() {
+        return shifted_sum(layer, x);
+    }
+    layer.forward(x)
+}
+
+/// A depthwise convolution of 3×3 as a sum of nine shifted products.
+fn shifted_sum(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
+    let [_, channels, height, width] = x.dims();
+    let [stride, _] = layer.stride;
+    let (rows, cols) = (height.div_ceil(stride), width.div_ceil(stride));
+    let padded = x.pad([(1, 1), (1, 1)], 0.0);
+    let weight = layer.weight.val();
+    let shifted = |row: usize, col: usize| {
+        let part = padded.clone().slice(s![
+            ..,
+            ..,
+            row..row + (rows - 1) * stride + 1;stride as isize,
+            col..col + (cols - 1) * stride + 1;stride as isize
+        ]);
+        let tap = weight.clone().slice(s![.., .., row..row + 1, col..col + 1]);
+        part * tap.reshape([1, channels, 1, 1])
+    };
+    let sum = (1..9).fold(shifted(0, 0), |sum, tap| sum + shifted(tap / 3, tap % 3));
+    biased(layer, sum)
+}
+
+fn biased(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
+    match &layer.bias {
+        Some(bias) => {
+            let [channels] = bias.dims();
+            x + bias.val().reshape([1, channels, 1, 1])
+        }
+        None => x,
+    }
+}
