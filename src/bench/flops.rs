@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! stem, an image               rows·cols·4·4·from·to of each convolution's output
-//! backbone, an image           as MobileNetV2Shape::multiplications counts: 300.8 M at 224 × 224
+//! backbone, an image           as MobileNetV2Shape::multiplications counts: 299.5 M at 224 × 224
 //! encoder, an image            patches·channels·side²·d + layers·(N·(4·d² + 2·d·f) + 2·N²·d)
 //! decoder, an image            layers·N·2·e·d                        (keys and values of the memory)
 //! decoder, a caption           layers·(S·(6·d² + 2·d·f) + 2·S²·d + 2·S·N·d)
@@ -122,6 +122,13 @@ mod tests {
         let embedding = patches * 8.0 * (3.0 * 256.0 - 8.0 * 16.0);
         let difference = forward_encoder(&stemmed) - forward_encoder(&config.encoder);
         assert_eq!(difference, 2.0 * (stem - embedding));
+
+        let mut hybrid = config.encoder.clone();
+        hybrid.backbone = Some(Backbone::MobileNetV2);
+        (hybrid.patch_size, hybrid.image_height, hybrid.image_width) = (32, 64, 96);
+        let patch = 1280.0 * 8.0 + 4.0 * 64.0 + 2.0 * 8.0 * 16.0;
+        let backbone = MobileNetV2Shape::new(1.0).multiplications(64, 96);
+        assert_eq!(forward_encoder(&hybrid), 2.0 * (backbone + patches * patch + attention));
 
         let shape = StepShape { images: 1, captions: 2, seq: 5, targets: 7 };
         let memory = patches * 2.0 * 8.0 * 4.0;

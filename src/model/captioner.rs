@@ -30,7 +30,7 @@ impl Captioner {
         config.validate()?;
         let (from, to) = (config.encoder.d_model, config.decoder.d_model);
         Ok(Self {
-            encoder: VisionEncoder::new(&config.encoder, device),
+            encoder: VisionEncoder::new(&config.encoder, device)?,
             memory_projection: config
                 .decoder
                 .memory_projection

@@ -29,6 +29,8 @@ pub enum Activation {
     Gelu,
     /// GELU's tanh approximation (`gelu_new`): GPT-2.
     GeluTanh,
+    /// `x · sigmoid(1.702·x)`: OpenAI's CLIP.
+    QuickGelu,
     /// Rectified linear unit.
     Relu,
 }
@@ -107,12 +109,24 @@ pub struct EncoderConfig {
     pub num_heads: usize,
     /// Hidden width of the feed-forward blocks.
     pub d_ff: usize,
+<<<<<<< HEAD
     /// Learned tokens that stand before the patches: 1 for a class token, 2 with DeiT's distillation
     /// token behind it. Files of earlier versions say `class_token = true` or `false`.
     #[serde(alias = "class_token", deserialize_with = "prefix_tokens")]
     pub prefix_tokens: usize,
+=======
+    /// Whether the patch embedding has a bias (CLIP: no).
+    pub patch_bias: bool,
+    /// Whether a learned class token stands before the patches.
+    pub class_token: bool,
+    /// Whether a layer norm follows the embeddings, before the first layer (CLIP).
+    pub embedding_norm: bool,
+>>>>>>> 175e839 (init from pretrained encoders: ViT, DINOv2 and CLIP folders, layer scale, norm after the embeddings, quick GELU; gradients of MobileNetV2 are torchvision's)
     /// Whether a layer norm follows the last layer.
     pub final_norm: bool,
+    /// Whether each residual branch is scaled channel by channel (CaiT, Touvron et al. 2021,
+    /// <https://arxiv.org/abs/2103.17239>; DINOv2).
+    pub layer_scale: bool,
     /// Whether query, key and value projections have biases.
     pub qkv_bias: bool,
     /// Non-linearity of the feed-forward blocks.
@@ -145,8 +159,15 @@ impl Default for EncoderConfig {
             num_layers: 6,
             num_heads: 6,
             d_ff: 1536,
+<<<<<<< HEAD
             prefix_tokens: 0,
+=======
+            patch_bias: true,
+            class_token: false,
+            embedding_norm: false,
+>>>>>>> 175e839 (init from pretrained encoders: ViT, DINOv2 and CLIP folders, layer scale, norm after the embeddings, quick GELU; gradients of MobileNetV2 are torchvision's)
             final_norm: true,
+            layer_scale: false,
             qkv_bias: true,
             activation: Activation::default(),
             layer_norm_epsilon: 1e-6,
@@ -184,7 +205,11 @@ impl EncoderConfig {
         self.prefix_tokens
     }
 
-    fn validate(&self) -> Result<(), ConfigError> {
+    /// Checks that an encoder of this shape can be built.
+    ///
+    /// # Errors
+    /// The first key at fault, with what was expected.
+    pub fn validate(&self) -> Result<(), ConfigError> {
         size("encoder.patch_size", self.patch_size, MAX_WIDTH)?;
         for (key, pixels) in
             [("encoder.image_height", self.image_height), ("encoder.image_width", self.image_width)]

@@ -2,11 +2,11 @@
 
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig, PaddingConfig2d};
+use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::attention::{Attention, AttentionConfig, AttentionMask};
-use super::config::{Backbone, EncoderConfig, PatchPositions};
+use super::config::{Backbone, ConfigError, EncoderConfig, PatchPositions};
 use super::feed_forward::{FeedForward, gelu};
 use super::mobilenet::MobileNetV2;
 use super::noise::{drop_path, dropout};
@@ -22,6 +22,7 @@ pub struct VisionEncoder {
     class_token: Option<Param<Tensor<2>>>,
     /// `[prefix + patches, d_model]`; absent where positions are computed.
     position_embedding: Option<Param<Tensor<2>>>,
+    embedding_norm: Option<LayerNorm>,
     layers: Vec<EncoderLayer>,
     final_norm: Option<LayerNorm>,
     #[module(skip)]
@@ -29,23 +30,39 @@ pub struct VisionEncoder {
 }
 
 impl VisionEncoder {
-    pub(super) fn new(config: &EncoderConfig, device: &Device) -> Self {
+    /// An encoder whose weights are placeholders.
+    ///
+    /// # Errors
+    /// The key of `config` that cannot be built.
+    pub fn new(config: &EncoderConfig, device: &Device) -> Result<Self, ConfigError> {
+        config.validate()?;
         let [channels, side] = config.patch_input();
         let inputs = channels * side * side;
         let positions = config.num_prefix() + config.num_patches();
         let learned = config.positions == PatchPositions::Learned;
-        Self {
+        Ok(Self {
             stem: stem(config, device),
+<<<<<<< HEAD
             backbone: config.backbone.map(|Backbone::MobileNetV2| {
                 MobileNetV2::new(config.backbone_width, device)
             }),
             patch_embedding: LinearConfig::new(inputs, config.d_model).init(device),
             class_token: prefix_table(config, device),
+=======
+            backbone: config
+                .backbone
+                .map(|Backbone::MobileNetV2| MobileNetV2::new(config.backbone_width, device)),
+            patch_embedding: LinearConfig::new(inputs, config.d_model)
+                .with_bias(config.patch_bias)
+                .init(device),
+            class_token: config.class_token.then(|| table(1, config.d_model, device)),
+>>>>>>> 175e839 (init from pretrained encoders: ViT, DINOv2 and CLIP folders, layer scale, norm after the embeddings, quick GELU; gradients of MobileNetV2 are torchvision's)
             position_embedding: learned.then(|| table(positions, config.d_model, device)),
+            embedding_norm: config.embedding_norm.then(|| norm(config, device)),
             layers: (0..config.num_layers).map(|l| EncoderLayer::new(config, l, device)).collect(),
             final_norm: config.final_norm.then(|| norm(config, device)),
             config: config.clone(),
-        }
+        })
     }
 
     /// Turns images into features.
@@ -113,17 +130,26 @@ impl VisionEncoder {
             Some(table) => table.val(),
             None => sin_cos(&self.config, &device),
         };
-        dropout(x + positions.unsqueeze::<3>(), self.config.dropout)
+        x = x + positions.unsqueeze::<3>();
+        if let Some(norm) = &self.embedding_norm {
+            x = norm.forward(x);
+        }
+        dropout(x, self.config.dropout)
     }
 }
 
-/// One pre-norm layer: `x + attention(norm(x))`, `x + feed_forward(norm(x))`.
+/// One pre-norm layer: `x + attention(norm(x))`, `x + feed_forward(norm(x))`, with layer scale times
+/// its vector each.
 #[derive(Module, Debug)]
 pub struct EncoderLayer {
     attention_norm: LayerNorm,
     attention: Attention,
+    /// `[d_model]`.
+    attention_scale: Option<Param<Tensor<1>>>,
     feed_forward_norm: LayerNorm,
     feed_forward: FeedForward,
+    /// `[d_model]`.
+    feed_forward_scale: Option<Param<Tensor<1>>>,
     dropout: f64,
     drop_path: f64,
 }
@@ -136,12 +162,16 @@ impl EncoderLayer {
             num_heads: config.num_heads,
             qkv_bias: config.qkv_bias,
         };
+        let scale =
+            || config.layer_scale.then(|| Initializer::Zeros.init([config.d_model], device));
         let depth = index as f64 / (config.num_layers.max(2) - 1) as f64;
         Self {
             attention_norm: norm(config, device),
             attention: Attention::new(&attention, device),
+            attention_scale: scale(),
             feed_forward_norm: norm(config, device),
             feed_forward: FeedForward::new(config.d_model, config.d_ff, config.activation, device),
+            feed_forward_scale: scale(),
             dropout: config.dropout,
             drop_path: config.drop_path * depth,
         }
@@ -151,9 +181,18 @@ impl EncoderLayer {
         let normed = self.attention_norm.forward(x.clone());
         let memory = self.attention.key_value(normed.clone());
         let branch = self.attention.attend(normed, memory, &AttentionMask::None);
+        let branch = scaled(branch, &self.attention_scale);
         let x = x + drop_path(dropout(branch, self.dropout), self.drop_path);
         let branch = self.feed_forward.forward(self.feed_forward_norm.forward(x.clone()));
+        let branch = scaled(branch, &self.feed_forward_scale);
         x + drop_path(dropout(branch, self.dropout), self.drop_path)
+    }
+}
+
+fn scaled(branch: Tensor<3>, scale: &Option<Param<Tensor<1>>>) -> Tensor<3> {
+    match scale {
+        Some(scale) => branch * scale.val().unsqueeze(),
+        None => branch,
     }
 }
 
@@ -182,7 +221,7 @@ fn prefix_table(config: &EncoderConfig, device: &Device) -> Option<Param<Tensor<
 
 /// A learned table of vectors, `[rows, d_model]`, filled by [`super::initialize`].
 pub(super) fn table(rows: usize, d_model: usize, device: &Device) -> Param<Tensor<2>> {
-    burn::nn::Initializer::Zeros.init([rows, d_model], device)
+    Initializer::Zeros.init([rows, d_model], device)
 }
 
 /// Fixed positions `[prefix + patches, d_model]`: a quarter of the channels each for sine and

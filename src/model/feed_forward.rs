@@ -36,6 +36,10 @@ pub(super) fn activate(x: Tensor<3>, kind: Activation) -> Tensor<3> {
     match kind {
         Activation::Gelu => gelu(x),
         Activation::GeluTanh => gelu_tanh(x),
+        Activation::QuickGelu => {
+            let gate = activation::sigmoid(x.clone().mul_scalar(1.702));
+            x * gate
+        }
         Activation::Relu => activation::relu(x),
     }
 }

@@ -9,7 +9,8 @@ use super::captioner::Captioner;
 
 /// Fills a captioner with starting weights: matrices and tables uniform with standard deviation
 /// 0.02 (linear maps: Xavier's, Glorot & Bengio 2010), maps that end a residual branch scaled by
-/// `1/√(2·layers)` (GPT-2), norms at 1, biases at 0.
+/// `1/√(2·layers)` (GPT-2), norms at 1, layer scale at 0.1 (CaiT), biases at 0; convolutions as He et
+/// al. 2015.
 pub fn initialize(model: Captioner, seed: u64) -> Captioner {
     let config = model.config().clone();
     let mut mapper = Initialize {
@@ -35,6 +36,10 @@ impl Initialize {
         let inside = |part: &str| self.path.iter().any(|name| name == part);
         if name == "gamma" {
             return vec![1.0; count];
+        }
+        // Layer scale.
+        if name.ends_with("_scale") {
+            return vec![0.1; count];
         }
         if dims.len() == 1 {
             return vec![0.0; count];

@@ -240,3 +240,68 @@ fn biased(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
         None => x,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Backbone, Captioner, CaptionerConfig, initialize};
+    use burn::tensor::Distribution;
+
+    #[test]
+    fn channels_and_multiplications_are_those_of_torchvision() {
+        let shape = MobileNetV2Shape::new(1.0);
+        assert_eq!((shape.stem, shape.blocks.len(), shape.channels), (32, 17, 1280));
+        let last = BlockShape { input: 160, hidden: 960, output: 320, stride: 1 };
+        assert_eq!(shape.blocks.last(), Some(&last));
+        // Counted over torchvision's layers.
+        assert_eq!(shape.multiplications(224, 224), 299_494_272.0);
+        // 0.25 × 24 = 6 becomes 8, and 0.25 × 1280 stays 1280.
+        let quarter = MobileNetV2Shape::new(0.25);
+        assert_eq!((quarter.stem, quarter.blocks[1].output, quarter.channels), (8, 8, 1280));
+        // 11.2 is nearest to 8, but that is less than nine tenths of it.
+        assert_eq!(divisible_by_8(11.2), 16);
+    }
+
+    #[test]
+    fn a_sum_of_shifted_products_is_the_depthwise_convolution() {
+        let device = Device::flex();
+        for stride in [1, 2] {
+            for (rows, cols) in [(6, 8), (7, 5), (1, 1)] {
+                let layer = three_by_three(5, 5, stride, 5, &device);
+                let random = Distribution::Uniform(-1.0, 1.0);
+                let x = Tensor::<4>::random([2, 5, rows, cols], random, &device);
+                let (a, b) = (layer.forward(x.clone()), shifted_sum(&layer, x));
+                assert_eq!(a.dims(), b.dims());
+                assert!((a - b).abs().max().into_scalar::<f32>() < 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn features_are_the_same_with_and_without_gradients() {
+        let device = Device::flex();
+        let net = MobileNetV2::new(0.25, &device.clone().autodiff());
+        let random = Distribution::Uniform(-2.0, 2.0);
+        let x = Tensor::<4>::random([2, 3, 64, 32], random, &device);
+        let quiet = net.valid().forward(x.clone());
+        let tracked = net.forward(x.autodiff()).inner();
+        assert_eq!(quiet.dims(), [2, 1280, 2, 1]);
+        assert!((quiet - tracked).abs().max().into_scalar::<f32>() < 1e-5);
+    }
+
+    #[test]
+    fn fresh_weights_neither_fade_nor_saturate() {
+        let device = Device::flex();
+        let mut config = CaptionerConfig::default();
+        config.encoder.backbone = Some(Backbone::MobileNetV2);
+        config.encoder.patch_size = 32;
+        (config.encoder.image_height, config.encoder.image_width) = (64, 64);
+        let model = initialize(Captioner::new(&config, &device).unwrap(), 3);
+        let random = Distribution::Normal(0.0, 1.0);
+        let features = model.patches_frozen(Tensor::random([2, 3, 64, 64], random, &device));
+        assert_eq!(features.dims(), [2, 4, 1280]);
+        let mean = features.clone().mean().into_scalar::<f32>();
+        let most = features.greater_equal_elem(6.0).float().mean().into_scalar::<f32>();
+        assert!((0.05..3.0).contains(&mean) && most < 0.5, "mean {mean}, {most} of them at 6");
+    }
+}

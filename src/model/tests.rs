@@ -79,7 +79,10 @@ fn other() -> CaptionerConfig {
     config.encoder.prefix_tokens = 1;
     config.encoder.qkv_bias = false;
     config.encoder.final_norm = false;
-    config.encoder.activation = Activation::GeluTanh;
+    config.encoder.patch_bias = false;
+    config.encoder.embedding_norm = true;
+    config.encoder.layer_scale = true;
+    config.encoder.activation = Activation::QuickGelu;
     config.encoder.positions = PatchPositions::SinCos;
     config.decoder.norm = NormPlacement::Post;
     config.decoder.embedding_norm = true;
@@ -90,6 +93,14 @@ fn other() -> CaptionerConfig {
     config.decoder.head = HeadKind::TransformUntied;
     config.decoder.head_bias = true;
     config
+}
+
+/// Six patches from a narrow MobileNetV2.
+fn hybrid(config: &mut CaptionerConfig) {
+    config.encoder.backbone = Some(Backbone::MobileNetV2);
+    config.encoder.backbone_width = 0.1;
+    config.encoder.patch_size = 32;
+    (config.encoder.image_height, config.encoder.image_width) = (64, 96);
 }
 
 /// A model in which every parameter, biases and norms too, is drawn at random: fresh weights would
@@ -566,9 +577,18 @@ fn a_frozen_encoder_gets_no_gradient_and_gives_the_same_memory() {
 #[test]
 fn every_kind_of_config_builds_and_has_the_right_shapes() {
     type Change = fn(&mut CaptionerConfig);
-    let changes: [(&str, Change); 13] = [
+    let changes: [(&str, Change); 19] = [
         ("plain", |_| {}),
         ("stem", |c| c.encoder.stem = vec![4, 6]),
+        ("hybrid", hybrid),
+        ("hybrid without layers", |c| {
+            hybrid(c);
+            c.encoder.num_layers = 0;
+        }),
+        ("no patch bias", |c| c.encoder.patch_bias = false),
+        ("norm before the encoder", |c| c.encoder.embedding_norm = true),
+        ("layer scale", |c| c.encoder.layer_scale = true),
+        ("quick GELU", |c| c.encoder.activation = Activation::QuickGelu),
         ("post-norm", |c| {
             c.decoder.norm = NormPlacement::Post;
             c.decoder.final_norm = false;
@@ -628,8 +648,14 @@ fn every_kind_of_config_builds_and_has_the_right_shapes() {
 #[test]
 fn a_config_that_cannot_be_built_names_its_key() {
     type Change = fn(&mut CaptionerConfig);
-    let changes: [(&str, Change); 13] = [
+    let changes: [(&str, Change); 16] = [
         ("encoder.stem", |c| c.encoder.stem = vec![4, 4, 4]),
+        ("encoder.stem", |c| {
+            hybrid(c);
+            c.encoder.stem = vec![4];
+        }),
+        ("encoder.patch_size", |c| c.encoder.backbone = Some(Backbone::MobileNetV2)),
+        ("encoder.backbone_width", |c| c.encoder.backbone_width = f64::NAN),
         ("encoder.patch_size", |c| c.encoder.patch_size = 0),
         ("encoder.image_width", |c| c.encoder.image_width = 13),
         ("encoder.image_height", |c| c.encoder.image_height = 0),
@@ -701,6 +727,7 @@ fn the_same_seed_gives_the_same_weights_on_every_device() {
     assert_ne!(first, make(2, &device));
     for (name, weight) in &first {
         let expected = if name.ends_with("gamma") { Some(1.0) } else { None };
+        let expected = expected.or(name.ends_with("_scale").then_some(0.1));
         let expected = expected.or((weight.shape.len() == 1).then_some(0.0));
         match expected {
             Some(constant) => assert!(weight.values.iter().all(|&x| x == constant), "{name}"),

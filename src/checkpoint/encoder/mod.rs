@@ -1,18 +1,29 @@
 //! Vision encoders that others trained, to start a captioner from: weights under our names, what they
 //! decide about the config, and how they want their pixels.
 //!
-//! A path names torchvision's MobileNetV2 (a file of weights), which becomes the backbone of a hybrid.
+//! A path names
+//! - torchvision's MobileNetV2 (`mobilenet_v2-….pth`, or the same as safetensors), which becomes the
+//!   backbone of a hybrid;
+//! - a Hugging Face folder of a ViT, DINOv2 or CLIP, with or without a head or a text model;
+//! - a captioner, ours or another's, whose encoder is taken.
 
 mod mobilenet;
 
 use std::path::{Path, PathBuf};
 
+use burn::module::Module;
+use burn::tensor::Device;
 use serde_json::{Map, Value};
 
-use super::CheckpointError;
-use super::tensors::{self, HostTensor, HostTensors, apply, parameters};
+use super::tensors::{HostTensors, apply, parameters};
+use super::weight_file::WeightFile;
+use super::{CheckpointError, read_json, transformers};
 use crate::image::PreprocessConfig;
-use crate::model::{Captioner, EncoderConfig};
+use crate::model::{Captioner, EncoderConfig, VisionEncoder};
+
+/// ImageNet's mean and standard deviation, red, green and blue.
+pub(super) const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+pub(super) const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// What a file or folder of an encoder holds.
 #[derive(Debug, Clone)]
@@ -45,7 +56,48 @@ pub enum EncoderPart {
 /// The file, key or tensor at fault, tensors under their public names; or there is no encoder that is
 /// known.
 pub fn load(path: &Path) -> Result<PretrainedEncoder, CheckpointError> {
-    mobilenet::load(path)
+    if path.is_file() {
+        let source = WeightFile::open(path)?;
+        if let Some(encoder) = mobilenet::load(path, &source)? {
+            return Ok(encoder);
+        }
+        if source.names().any(|name| name.starts_with("visual_encoder.")) {
+            return of_captioner(path);
+        }
+        let problem = "not an encoder that is known; expected torchvision's MobileNetV2, or a \
+                       Hugging Face folder";
+        return Err(CheckpointError::Invalid { file: path.into(), problem: problem.into() });
+    }
+    let config_file = path.join("config.json");
+    if config_file.is_file() {
+        let fields: Map<String, Value> = read_json(&config_file)?;
+        let captioners = ["blip", "vision-encoder-decoder"];
+        let kind = fields.get("model_type").and_then(Value::as_str);
+        if !fields.contains_key("format") && !kind.is_some_and(|kind| captioners.contains(&kind)) {
+            return transformers::load_encoder(path, &fields);
+        }
+    }
+    of_captioner(path)
+}
+
+/// The encoder of a whole captioner.
+fn of_captioner(path: &Path) -> Result<PretrainedEncoder, CheckpointError> {
+    let checkpoint = super::load(path, &Device::flex())?;
+    let mut tensors = parameters(&checkpoint.model);
+    tensors.retain(|name, _| name.starts_with("encoder."));
+    Ok(PretrainedEncoder {
+        origin: path.into(),
+        config: checkpoint.model.config().encoder.clone(),
+        part: EncoderPart::Whole,
+        tensors,
+        preprocess: checkpoint.preprocess,
+    })
+}
+
+/// An encoder under the names that it has in a captioner.
+#[derive(Module, Debug)]
+pub(super) struct Alone {
+    pub(super) encoder: VisionEncoder,
 }
 
 impl PretrainedEncoder {
@@ -84,7 +136,7 @@ impl PretrainedEncoder {
             EncoderPart::Backbone => "encoder.backbone.",
             EncoderPart::Whole => "encoder.",
         };
-        // Taken out, so that one which is not replaced is missed.
+        // Taken out, so that one which is not replaced is found missing.
         all.retain(|name, _| !name.starts_with(part));
         all.extend(self.tensors);
         apply(model, all, &self.origin)

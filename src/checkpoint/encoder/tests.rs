@@ -1,11 +1,16 @@
 //! Parity with what others compute with the same weights: torchvision's MobileNetV2
-//! (`tests/fixtures/encoders/make_mobilenet.py`).
+//! (`tests/fixtures/encoders/make_mobilenet.py`) and transformers' encoders (`make_encoders.py` beside it).
 
+use std::collections::BTreeMap;
 use std::fs;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::module::{ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{Tensor, TensorData};
 use serde::Deserialize;
 
+use super::super::tensors::{self, HostTensor};
+use super::super::weight_file::WeightFile;
 use super::*;
 use crate::model::{Backbone, CaptionerConfig, DecoderConfig, MobileNetV2Shape, initialize};
 use crate::shared::shared;
@@ -32,6 +37,16 @@ struct Features {
     /// Of the flattened features, only one in so many is recorded.
     every: usize,
     features: Vec<f32>,
+    /// Of some layers.
+    #[serde(default)]
+    gradients: BTreeMap<String, Gradients>,
+}
+
+/// Of the features' sum, each times a number: about 40 elements of a weight and 20 of a bias.
+#[derive(Deserialize)]
+struct Gradients {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
 }
 
 fn one() -> f64 {
@@ -180,6 +195,69 @@ fn mobilenet_features_are_those_of_torchvision() {
     }
 }
 
+/// The gradients of parameters, by name.
+struct Collected {
+    path: Vec<String>,
+    grads: GradientsParams,
+    found: BTreeMap<String, Vec<f32>>,
+}
+
+impl ModuleVisitor for Collected {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(grad) = self.grads.remove::<D>(param.id) {
+            let values = grad.try_into_vec_as::<f32>().unwrap();
+            self.found.insert(self.path.join("."), values);
+        }
+    }
+}
+
+#[test]
+fn mobilenet_gradients_are_those_of_torchvision() {
+    let case = recorded().cases.swap_remove(0);
+    let (_folder, file) = saved(&torchvision(case.width));
+    let pretrained = load(&file).unwrap();
+    let config = hybrid(&pretrained, case.image_height, case.image_width);
+    let device = Device::flex().autodiff();
+    let encoder = VisionEncoder::new(&config.encoder, &device).unwrap();
+    let mut weights = parameters(&Alone { encoder: encoder.clone() });
+    weights.extend(pretrained.tensors);
+    let Alone { encoder } = apply(Alone { encoder }, weights, &file).unwrap();
+    let features = encoder.patches(pixels(case.image_height, case.image_width, &device));
+    let [batch, patches, channels] = features.dims();
+    let drawn = uniform(batch * patches * channels, 9);
+    let drawn = drawn.into_iter().map(|u| (2.0 * u - 1.0) as f32).collect();
+    let drawn = TensorData::new(drawn, [batch, channels, patches]);
+    let drawn: Tensor<3> = Tensor::from_data(drawn, &device);
+    let loss = (features.swap_dims(1, 2) * drawn).sum();
+    let grads = GradientsParams::from_grads(loss.backward(), &encoder);
+    let mut collected = Collected { path: Vec::new(), grads, found: BTreeMap::new() };
+    encoder.visit(&mut collected);
+    // 52 convolutions: the first, three a block but for one, the last.
+    assert_eq!(collected.found.len(), 2 * 52);
+    assert_eq!(case.gradients.len(), 13);
+    for (layer, expected) in &case.gradients {
+        for (part, expected, about) in
+            [("weight", &expected.weight, 40), ("bias", &expected.bias, 20)]
+        {
+            let found = &collected.found[&format!("backbone.{layer}.{part}")];
+            let every = (found.len() / about).max(1);
+            let scale = expected.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
+            assert_eq!(found.len().div_ceil(every), expected.len());
+            for (a, b) in found.iter().step_by(every).zip(expected) {
+                assert!((a - b).abs() < 1e-3 * scale, "{layer}.{part}: {a}, torchvision {b}");
+            }
+        }
+    }
+}
+
 #[test]
 fn mobilenet_features_of_the_imagenet_weights_are_those_of_torchvision() {
     let Some(file) = shared("weights/mobilenet_v2-b0353104.pth") else { return };
@@ -245,4 +323,128 @@ fn every_tensor_of_a_mobilenet_is_accounted_for() {
     assert!(matches!(error, CheckpointError::TensorShape { tensor, .. } if tensor == name));
     let error = spoilt(&|tensors| tensors.retain(|name, _| name.starts_with("classifier")));
     assert!(error.to_string().contains("not an encoder that is known"), "{error}");
+}
+
+// --- Encoders of transformers ---
+
+const FOLDERS: [&str; 5] = ["vit", "vit-classifier", "dinov2", "clip-vision", "clip"];
+
+fn read(file: &Path) -> HostTensors {
+    WeightFile::open(file).unwrap().read_all().unwrap()
+}
+
+fn floats<const D: usize>(file: &str, name: &str) -> Tensor<D> {
+    let tensor = read(&fixture(file)).remove(name).unwrap();
+    let shape: [usize; D] = tensor.shape.try_into().unwrap();
+    Tensor::from_data(TensorData::new(tensor.values, shape), &Device::flex())
+}
+
+/// A captioner for this encoder, at this size.
+fn captioner(pretrained: &PretrainedEncoder, height: usize, width: usize) -> Captioner {
+    let wanted = EncoderConfig { image_height: height, image_width: width, ..Default::default() };
+    let mut config = hybrid(pretrained, 32, 32);
+    config.encoder = pretrained.config_for(&wanted);
+    initialize(Captioner::new(&config, &Device::flex()).unwrap(), 1)
+}
+
+/// The largest difference over the largest value.
+fn apart(ours: Tensor<3>, theirs: Tensor<3>) -> f32 {
+    assert_eq!(ours.dims(), theirs.dims());
+    let scale = theirs.clone().abs().max().into_scalar::<f32>();
+    (ours - theirs).abs().max().into_scalar::<f32>() / scale
+}
+
+#[test]
+fn encoder_states_are_those_of_transformers() {
+    for name in FOLDERS {
+        let pretrained = load(&fixture(name)).unwrap();
+        let model = captioner(&pretrained, 16, 16);
+        let model = pretrained.put_into(model).unwrap();
+        let states = model.encode(floats("pixels.safetensors", "pixels"));
+        let apart = apart(states, floats(&format!("{name}/expected.safetensors"), "states"));
+        assert!(apart < 1e-5, "{name}: {apart}");
+    }
+}
+
+#[test]
+fn the_normalisation_is_that_of_the_folder() {
+    let means = FOLDERS.map(|name| load(&fixture(name)).unwrap().preprocess.mean[0]);
+    assert_eq!(means, [0.5, 0.5, 0.485, 0.481_454_66, 0.481_454_66]);
+}
+
+#[test]
+fn configs_of_encoders_say_what_the_model_does() {
+    let config = |name| load(&fixture(name)).unwrap().config;
+    assert!(config("dinov2").layer_scale && !config("vit").layer_scale);
+    assert!(config("vit").qkv_bias && !config("vit-classifier").qkv_bias);
+    let clip = config("clip");
+    assert!(clip.embedding_norm && !clip.patch_bias && !clip.final_norm);
+    assert_eq!(clip, config("clip-vision"));
+}
+
+fn copied(name: &str) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(fixture(name).join(file), copy.path().join(file)).unwrap();
+    }
+    copy
+}
+
+#[test]
+fn tensors_of_encoders_are_accounted_for_by_their_public_names() {
+    for (name, tensor) in [
+        ("vit-classifier", "vit.encoder.layer.1.attention.attention.key.weight"),
+        ("dinov2", "encoder.layer.0.layer_scale2.lambda1"),
+        ("clip", "vision_model.pre_layrnorm.bias"),
+    ] {
+        let folder = copied(name);
+        let file = folder.path().join("model.safetensors");
+        let whole = read(&file);
+        let spoilt = |change: &dyn Fn(&mut HostTensors)| {
+            let mut tensors = whole.clone();
+            change(&mut tensors);
+            tensors::write(&file, &tensors, [].into()).unwrap();
+            load(folder.path())
+        };
+        // Without a preprocessor_config.json the family's own is taken.
+        let same = spoilt(&|_| ()).unwrap();
+        assert_eq!(same.preprocess.mean, load(&fixture(name)).unwrap().preprocess.mean);
+        let error = spoilt(&|tensors| drop(tensors.remove(tensor))).unwrap_err();
+        assert!(
+            matches!(&error, CheckpointError::MissingTensor { tensor: named, .. } if named == tensor),
+            "{error}"
+        );
+        let more = tensor.replace("layer.", "layer.7").replace("pre_layrnorm", "other");
+        let error = spoilt(&|tensors| {
+            let copy = tensors[tensor].clone();
+            tensors.insert(more.clone(), copy);
+        });
+        let error = error.unwrap_err();
+        assert!(
+            matches!(&error, CheckpointError::UnexpectedTensor { tensor: named, .. } if *named == more),
+            "{error}"
+        );
+        let error = spoilt(&|tensors| {
+            // One row too many.
+            let tensor = tensors.get_mut(tensor).unwrap();
+            let row = tensor.values.len() / tensor.shape[0];
+            tensor.values.extend(vec![0.0; row]);
+            tensor.shape[0] += 1;
+        });
+        let error = error.unwrap_err();
+        assert!(
+            matches!(&error, CheckpointError::TensorShape { tensor: named, .. } if named == tensor),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn unknown_encoders_are_refused_with_those_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.json"), r#"{"model_type": "swin"}"#).unwrap();
+    let error = load(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("`model_type` is \"swin\"") && error.contains("DINOv2"), "{error}");
+    let nowhere = load(&folder.path().join("nowhere")).unwrap_err();
+    assert!(matches!(nowhere, CheckpointError::NotFound { .. }), "{nowhere}");
 }

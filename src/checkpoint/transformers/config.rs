@@ -173,7 +173,7 @@ pub(super) fn describe(
     Ok(Description { encoder, decoder, model, special, generate })
 }
 
-fn vision_encoder(
+pub(super) fn vision_encoder(
     vision: &Section,
     family: EncoderFamily,
 ) -> Result<EncoderConfig, CheckpointError> {
@@ -378,8 +378,11 @@ impl<'a> Section<'a> {
             None => Ok(usual),
             Some("gelu") => Ok(Activation::Gelu),
             Some("gelu_new" | "gelu_pytorch_tanh") => Ok(Activation::GeluTanh),
+            Some("quick_gelu") => Ok(Activation::QuickGelu),
             Some("relu") => Ok(Activation::Relu),
-            Some(_) => Err(self.wrong(key, "\"gelu\", \"gelu_new\" or \"relu\"")),
+            Some(_) => {
+                Err(self.wrong(key, "\"gelu\", \"gelu_new\", \"quick_gelu\" or \"relu\""))
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod blip_original;
 mod config;
+mod encoder;
 mod preprocess;
 mod recipe;
 mod tokenizer;
@@ -20,6 +21,8 @@ use super::{Checkpoint, CheckpointError, check_preprocess, check_tokenizer};
 use crate::image::PreprocessConfig;
 use crate::model::Captioner;
 use crate::text::Tokenizer;
+pub(super) use encoder::load_encoder;
+
 use config::{Description, Evidence, describe, families};
 
 /// Reads such a folder; `config` is its `config.json`.

@@ -9,18 +9,20 @@ use super::super::weight_file::WeightFile;
 use super::config::{DecoderFamily, Description, EncoderFamily};
 use super::recipe::{Piece, Recipe};
 use crate::checkpoint::tensors::ParameterSource;
-use crate::model::HeadKind;
+use crate::model::{EncoderConfig, HeadKind};
 
 /// Recipes for the parameters of a captioner as `description` says.
 pub(super) fn import<'a>(
     source: &'a WeightFile,
     description: &Description,
 ) -> Result<Import<'a>, CheckpointError> {
-    let mut import = Import { source, recipes: BTreeMap::new(), used: BTreeSet::new() };
+    let mut import = Import::new(source);
     match description.encoder {
         EncoderFamily::Blip => blip_encoder(&mut import, description)?,
         EncoderFamily::BlipOriginal => blip_original_encoder(&mut import, description)?,
-        EncoderFamily::Vit | EncoderFamily::Deit => vit_encoder(&mut import, description)?,
+        EncoderFamily::Vit | EncoderFamily::Deit => {
+            vit_encoder(&mut import, "encoder.", &description.model.encoder)?;
+        }
     }
     if description.model.decoder.memory_projection {
         import.linear("memory_projection", "enc_to_dec_proj")?;
@@ -29,16 +31,7 @@ pub(super) fn import<'a>(
         DecoderFamily::Gpt2 => gpt2_decoder(&mut import, description)?,
         family => bert_decoder(&mut import, description, family)?,
     }
-    let unknown = |name: &&str| !import.used.contains(*name) && !of_no_use(name);
-    let left: Vec<&str> = source.names().filter(unknown).collect();
-    if let Some((first, others)) = left.split_first() {
-        return Err(CheckpointError::UnexpectedTensor {
-            file: source.origin().into(),
-            tensor: (*first).into(),
-            others: others.len(),
-        });
-    }
-    Ok(import)
+    import.finish(of_no_use)
 }
 
 /// Position ids, the causal masks that old GPT-2 files carry, a ViT's pooler, and the bias that BERT's
@@ -98,27 +91,49 @@ fn blip_original_encoder(
     import.norm("encoder.final_norm", "visual_encoder.norm")
 }
 
-fn vit_encoder(import: &mut Import, description: &Description) -> Result<(), CheckpointError> {
-    import.patches("encoder.embeddings.patch_embeddings.projection")?;
-    let tokens = ["encoder.embeddings.cls_token", "encoder.embeddings.distillation_token"];
-    import.stacked("encoder.class_token", &tokens[..description.model.encoder.num_prefix()])?;
-    import.flat("encoder.position_embedding", "encoder.embeddings.position_embeddings")?;
-    for layer in 0..description.model.encoder.num_layers {
+/// `prefix` stands before every name.
+pub(super) fn vit_encoder(
+    import: &mut Import,
+    prefix: &str,
+    config: &EncoderConfig,
+) -> Result<(), CheckpointError> {
+    let embeddings = format!("{prefix}embeddings");
+    import.patches(&format!("{embeddings}.patch_embeddings.projection"))?;
+    let tokens = ["cls_token", "distillation_token"].map(|token| format!("{embeddings}.{token}"));
+    let tokens: Vec<&str> = tokens.iter().map(String::as_str).take(config.num_prefix()).collect();
+    import.stacked("encoder.class_token", &tokens)?;
+    import.flat("encoder.position_embedding", &format!("{embeddings}.position_embeddings"))?;
+    for layer in 0..config.num_layers {
         let (ours, theirs) =
-            (format!("encoder.layers.{layer}"), format!("encoder.encoder.layer.{layer}"));
+            (format!("encoder.layers.{layer}"), format!("{prefix}encoder.layer.{layer}"));
         import.norm(&format!("{ours}.attention_norm"), &format!("{theirs}.layernorm_before"))?;
         import.norm(&format!("{ours}.feed_forward_norm"), &format!("{theirs}.layernorm_after"))?;
-        let (attention, inner) =
-            (format!("{ours}.attention"), format!("{theirs}.attention.attention"));
-        import.separate(&attention, &inner)?;
-        import
-            .linear(&format!("{attention}.output"), &format!("{theirs}.attention.output.dense"))?;
-        let (hidden, output) =
-            (format!("{theirs}.intermediate.dense"), format!("{theirs}.output.dense"));
-        import.linear(&format!("{ours}.feed_forward.hidden"), &hidden)?;
-        import.linear(&format!("{ours}.feed_forward.output"), &output)?;
+        attention_and_feed_forward(
+            import,
+            &ours,
+            ["query", "key", "value"].map(|part| format!("{theirs}.attention.attention.{part}")),
+            [
+                format!("{theirs}.attention.output.dense"),
+                format!("{theirs}.intermediate.dense"),
+                format!("{theirs}.output.dense"),
+            ],
+        )?;
     }
-    import.norm("encoder.final_norm", "encoder.layernorm")
+    import.norm("encoder.final_norm", &format!("{prefix}layernorm"))
+}
+
+/// The linear maps of an encoder's layer: queries, keys and values; attention's output and the two of
+/// the feed-forward block.
+pub(super) fn attention_and_feed_forward(
+    import: &mut Import,
+    ours: &str,
+    inner: [String; 3],
+    [output, hidden, last]: [String; 3],
+) -> Result<(), CheckpointError> {
+    import.three(&format!("{ours}.attention"), inner)?;
+    import.linear(&format!("{ours}.attention.output"), &output)?;
+    import.linear(&format!("{ours}.feed_forward.hidden"), &hidden)?;
+    import.linear(&format!("{ours}.feed_forward.output"), &last)
 }
 
 fn bert_decoder(
@@ -238,7 +253,25 @@ impl ParameterSource for Import<'_> {
     }
 }
 
-impl Import<'_> {
+impl<'a> Import<'a> {
+    pub(super) fn new(source: &'a WeightFile) -> Self {
+        Self { source, recipes: BTreeMap::new(), used: BTreeSet::new() }
+    }
+
+    /// Checks that every tensor is used or known to be of no use.
+    pub(super) fn finish(self, of_no_use: impl Fn(&str) -> bool) -> Result<Self, CheckpointError> {
+        let unknown = |name: &&str| !self.used.contains(*name) && !of_no_use(name);
+        let left: Vec<&str> = self.source.names().filter(unknown).collect();
+        if let Some((first, others)) = left.split_first() {
+            return Err(CheckpointError::UnexpectedTensor {
+                file: self.source.origin().into(),
+                tensor: (*first).into(),
+                others: others.len(),
+            });
+        }
+        Ok(self)
+    }
+
     /// The shape of a tensor, which is then used.
     fn shape_of(&mut self, name: &str) -> Result<Vec<usize>, CheckpointError> {
         let shape = self.source.shape(name).ok_or_else(|| CheckpointError::MissingTensor {
@@ -277,14 +310,14 @@ impl Import<'_> {
         self.recipes.insert(ours, recipe);
     }
 
-    fn copy(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
+    pub(super) fn copy(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
         let shape = self.shape_of(theirs)?;
         self.put(ours.into(), Recipe::of(vec![Piece::whole(theirs, &shape)], shape));
         Ok(())
     }
 
     /// `[1, …, n, d]` as `[n, d]`.
-    fn flat(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
+    pub(super) fn flat(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
         let shape = self.shape_of(theirs)?;
         let width = shape.last().copied().unwrap_or(1).max(1);
         let rows = shape.iter().product::<usize>() / width;
@@ -307,6 +340,7 @@ impl Import<'_> {
         Ok(())
     }
 
+<<<<<<< HEAD
     /// Tensors `[1, …, n, d]`, one below the other.
     fn stacked(&mut self, ours: &str, theirs: &[&str]) -> Result<(), CheckpointError> {
         let (mut pieces, mut elements, mut width) = (Vec::new(), 0, 1);
@@ -321,6 +355,9 @@ impl Import<'_> {
     }
 
     fn norm(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
+=======
+    pub(super) fn norm(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
+>>>>>>> 175e839 (init from pretrained encoders: ViT, DINOv2 and CLIP folders, layer scale, norm after the embeddings, quick GELU; gradients of MobileNetV2 are torchvision's)
         self.copy(&format!("{ours}.gamma"), &format!("{theirs}.weight"))?;
         self.copy(&format!("{ours}.beta"), &format!("{theirs}.bias"))
     }
@@ -350,7 +387,7 @@ impl Import<'_> {
     }
 
     /// A convolution over patches, `[d, 3, side, side]`, as a map of flattened patches.
-    fn patches(&mut self, theirs: &str) -> Result<(), CheckpointError> {
+    pub(super) fn patches(&mut self, theirs: &str) -> Result<(), CheckpointError> {
         let name = format!("{theirs}.weight");
         let shape = self.shape_of(&name)?;
         let out = shape.first().copied().unwrap_or(1);
@@ -362,19 +399,25 @@ impl Import<'_> {
 
     /// Queries, keys and values in three matrices, `[out, in]`.
     fn separate(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
-        self.linear(&format!("{ours}.query"), &format!("{theirs}.query"))?;
-        let weight = |part: &str| format!("{theirs}.{part}.weight");
-        let bias = |part: &str| format!("{theirs}.{part}.bias");
-        let (key, value) = (weight("key"), weight("value"));
-        let (out, input) = self.matrix(&key)?;
-        let (more, other) = self.matrix(&value)?;
+        self.three(ours, ["query", "key", "value"].map(|part| format!("{theirs}.{part}")))
+    }
+
+    fn three(&mut self, ours: &str, theirs: [String; 3]) -> Result<(), CheckpointError> {
+        let [query, key, value] = theirs;
+        self.linear(&format!("{ours}.query"), &query)?;
+        let (key_weight, value_weight) = (format!("{key}.weight"), format!("{value}.weight"));
+        let (out, input) = self.matrix(&key_weight)?;
+        let (more, other) = self.matrix(&value_weight)?;
         if other != input {
-            return Err(self.misshapen(&value, vec![more, other], vec![more, input]));
+            return Err(self.misshapen(&value_weight, vec![more, other], vec![more, input]));
         }
-        let pieces = vec![Piece { name: key, rows: 0..out }, Piece { name: value, rows: 0..more }];
+        let pieces = vec![
+            Piece { name: key_weight, rows: 0..out },
+            Piece { name: value_weight, rows: 0..more },
+        ];
         let joint = Recipe::transposed(pieces, [input, out + more]);
         self.put(format!("{ours}.key_value.weight"), joint);
-        let (key, value) = (bias("key"), bias("value"));
+        let (key, value) = (format!("{key}.bias"), format!("{value}.bias"));
         if self.source.contains(&key) {
             let (out, more) = (self.vector(&key)?, self.vector(&value)?);
             let pieces =
