@@ -109,19 +109,14 @@ pub struct EncoderConfig {
     pub num_heads: usize,
     /// Hidden width of the feed-forward blocks.
     pub d_ff: usize,
-<<<<<<< HEAD
+    /// Whether the patch embedding has a bias (CLIP: no).
+    pub patch_bias: bool,
     /// Learned tokens that stand before the patches: 1 for a class token, 2 with DeiT's distillation
     /// token behind it. Files of earlier versions say `class_token = true` or `false`.
     #[serde(alias = "class_token", deserialize_with = "prefix_tokens")]
     pub prefix_tokens: usize,
-=======
-    /// Whether the patch embedding has a bias (CLIP: no).
-    pub patch_bias: bool,
-    /// Whether a learned class token stands before the patches.
-    pub class_token: bool,
     /// Whether a layer norm follows the embeddings, before the first layer (CLIP).
     pub embedding_norm: bool,
->>>>>>> 175e839 (init from pretrained encoders: ViT, DINOv2 and CLIP folders, layer scale, norm after the embeddings, quick GELU; gradients of MobileNetV2 are torchvision's)
     /// Whether a layer norm follows the last layer.
     pub final_norm: bool,
     /// Whether each residual branch is scaled channel by channel (CaiT, Touvron et al. 2021,
@@ -159,13 +154,9 @@ impl Default for EncoderConfig {
             num_layers: 6,
             num_heads: 6,
             d_ff: 1536,
-<<<<<<< HEAD
-            prefix_tokens: 0,
-=======
             patch_bias: true,
-            class_token: false,
+            prefix_tokens: 0,
             embedding_norm: false,
->>>>>>> 175e839 (init from pretrained encoders: ViT, DINOv2 and CLIP folders, layer scale, norm after the embeddings, quick GELU; gradients of MobileNetV2 are torchvision's)
             final_norm: true,
             layer_scale: false,
             qkv_bias: true,

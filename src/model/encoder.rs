@@ -42,21 +42,13 @@ impl VisionEncoder {
         let learned = config.positions == PatchPositions::Learned;
         Ok(Self {
             stem: stem(config, device),
-<<<<<<< HEAD
-            backbone: config.backbone.map(|Backbone::MobileNetV2| {
-                MobileNetV2::new(config.backbone_width, device)
-            }),
-            patch_embedding: LinearConfig::new(inputs, config.d_model).init(device),
-            class_token: prefix_table(config, device),
-=======
             backbone: config
                 .backbone
                 .map(|Backbone::MobileNetV2| MobileNetV2::new(config.backbone_width, device)),
             patch_embedding: LinearConfig::new(inputs, config.d_model)
                 .with_bias(config.patch_bias)
                 .init(device),
-            class_token: config.class_token.then(|| table(1, config.d_model, device)),
->>>>>>> 175e839 (init from pretrained encoders: ViT, DINOv2 and CLIP folders, layer scale, norm after the embeddings, quick GELU; gradients of MobileNetV2 are torchvision's)
+            class_token: prefix_table(config, device),
             position_embedding: learned.then(|| table(positions, config.d_model, device)),
             embedding_norm: config.embedding_norm.then(|| norm(config, device)),
             layers: (0..config.num_layers).map(|l| EncoderLayer::new(config, l, device)).collect(),

@@ -340,7 +340,6 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
-<<<<<<< HEAD
     /// Tensors `[1, …, n, d]`, one below the other.
     fn stacked(&mut self, ours: &str, theirs: &[&str]) -> Result<(), CheckpointError> {
         let (mut pieces, mut elements, mut width) = (Vec::new(), 0, 1);
@@ -354,10 +353,7 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
-    fn norm(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
-=======
     pub(super) fn norm(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
->>>>>>> 175e839 (init from pretrained encoders: ViT, DINOv2 and CLIP folders, layer scale, norm after the embeddings, quick GELU; gradients of MobileNetV2 are torchvision's)
         self.copy(&format!("{ours}.gamma"), &format!("{theirs}.weight"))?;
         self.copy(&format!("{ours}.beta"), &format!("{theirs}.bias"))
     }
