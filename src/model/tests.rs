@@ -681,6 +681,26 @@ fn a_config_that_cannot_be_built_names_its_key() {
 }
 
 #[test]
+fn configs_of_before_backbones_and_layer_scale_still_load() {
+    let old = r#"{
+        "image_height": 224, "image_width": 224, "patch_size": 16, "stem": [], "d_model": 384,
+        "num_layers": 6, "num_heads": 6, "d_ff": 1536, "class_token": false, "final_norm": true,
+        "qkv_bias": true, "activation": "gelu", "layer_norm_epsilon": 1e-6, "positions": "learned",
+        "position_temperature": 10000.0, "dropout": 0.0, "drop_path": 0.0
+    }"#;
+    assert_eq!(serde_json::from_str::<EncoderConfig>(old).unwrap(), EncoderConfig::default());
+    // And what is written can be read, with a backbone and without.
+    let mut config = CaptionerConfig::default();
+    for change in [|_: &mut CaptionerConfig| (), hybrid] {
+        change(&mut config);
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<CaptionerConfig>(&json).unwrap(), config);
+        let toml = toml::to_string(&config).unwrap();
+        assert_eq!(toml::from_str::<CaptionerConfig>(&toml).unwrap(), config);
+    }
+}
+
+#[test]
 fn a_patch_reads_its_own_square_of_pixels_and_no_other() {
     // Without layers between, a patch's feature would depend on its square alone; attention mixes
     // them, so look at the keys of the first layer's input instead: with identity-free weights the

@@ -6,11 +6,11 @@ use std::path::Path;
 use burn::tensor::Device;
 use serde_json::{Map, Value};
 
-use super::super::CheckpointError;
 use super::super::encoder::{Alone, EncoderPart, IMAGENET_MEAN, IMAGENET_STD, PretrainedEncoder};
 use super::super::tensors::{apply, parameters};
 use super::super::weight_file::WeightFile;
-use super::config::{EncoderFamily, Section, read_optional, vision_encoder};
+use super::super::{CheckpointError, read_json};
+use super::config::{EncoderFamily, Section, vision_encoder};
 use super::weights::{Import, attention_and_feed_forward, vit_encoder};
 use crate::image::{PreprocessConfig, ResizeFilter, ResizeMode};
 use crate::model::{Activation, EncoderConfig, VisionEncoder};
@@ -21,7 +21,7 @@ const KNOWN: &str =
 
 /// How OpenAI's CLIP wants its pixels.
 const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Family {
@@ -68,7 +68,7 @@ pub(in crate::checkpoint) fn load_encoder(
     fields: &Map<String, Value>,
 ) -> Result<PretrainedEncoder, CheckpointError> {
     let file = folder.join("config.json");
-    let root = Section::new(&file, fields);
+    let root = Section { file: &file, path: String::new(), fields };
     let (family, vision) = match root.text("model_type")?.unwrap_or_default() {
         "vit" => (Family::Vit, root),
         "dinov2" => (Family::Dinov2, root),
@@ -140,13 +140,23 @@ fn preprocess(
         Family::Clip => (CLIP_MEAN, CLIP_STD, ResizeFilter::Bicubic),
     };
     let file = folder.join("preprocessor_config.json");
-    let fields = read_optional(&file)?.unwrap_or_default();
-    let section = Section::new(&file, &fields);
+    let fields: Map<String, Value> = if file.is_file() { read_json(&file)? } else { Map::new() };
+    let section = Section { file: &file, path: String::new(), fields: &fields };
+    // Pillow's numbers.
+    let filter = match section.count("resample")? {
+        None => filter,
+        Some(1) => ResizeFilter::Lanczos,
+        Some(2) => ResizeFilter::Bilinear,
+        Some(3) => ResizeFilter::Bicubic,
+        Some(_) => {
+            return Err(section.wrong("resample", "1 (Lanczos), 2 (bilinear) or 3 (bicubic)"));
+        }
+    };
     let preprocess = PreprocessConfig {
         height: config.image_height,
         width: config.image_width,
         resize: ResizeMode::Squash,
-        filter: section.filter("resample", filter)?,
+        filter,
         mean: section.triple("image_mean")?.unwrap_or(mean),
         std: section.triple("image_std")?.unwrap_or(std),
     };
