@@ -102,7 +102,7 @@ impl VisionEncoder {
     }
 
     /// The same encoder for images as `config` says, which differs in their size only.
-    pub(super) fn with_image_size(self, config: &EncoderConfig) -> Self {
+    pub(crate) fn with_image_size(self, config: &EncoderConfig) -> Self {
         let (prefix, from, to) = (config.num_prefix(), self.config.grid(), config.grid());
         let resize = |table| resized(table, prefix, from, to);
         let position_embedding = self.position_embedding.map(resize);

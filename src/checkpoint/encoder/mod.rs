@@ -4,7 +4,7 @@
 //! A path names
 //! - torchvision's MobileNetV2 (`mobilenet_v2-….pth`, or the same as safetensors), which becomes the
 //!   backbone of a hybrid;
-//! - a Hugging Face folder of a ViT, DINOv2 or CLIP, with or without a head or a text model;
+//! - a Hugging Face folder of a ViT, DeiT, DINOv2 or CLIP, with or without a head or a text model;
 //! - a captioner, ours or another's, whose encoder is taken.
 
 mod mobilenet;
@@ -122,7 +122,8 @@ impl PretrainedEncoder {
         }
     }
 
-    /// Gives the weights to a captioner whose encoder they fit; its other weights stay.
+    /// Gives the weights to a captioner whose encoder they fit; its other weights stay. Learned positions
+    /// are resized where the captioner's images are of another size.
     ///
     /// # Errors
     /// The key of the captioner's config that the weights decide otherwise, or a tensor of another shape.
@@ -131,6 +132,18 @@ impl PretrainedEncoder {
         if let Some(problem) = first_difference(wanted, &self.config_for(wanted)) {
             return Err(CheckpointError::Invalid { file: self.origin, problem });
         }
+        let tensors = match self.part {
+            EncoderPart::Whole if self.config.grid() != wanted.grid() => {
+                let encoder = VisionEncoder::new(&self.config, &Device::flex());
+                let encoder = encoder.map_err(|error| CheckpointError::Invalid {
+                    file: self.origin.clone(),
+                    problem: error.to_string(),
+                })?;
+                let Alone { encoder } = apply(Alone { encoder }, self.tensors, &self.origin)?;
+                parameters(&Alone { encoder: encoder.with_image_size(wanted) })
+            }
+            _ => self.tensors,
+        };
         let mut all = parameters(&model);
         let part = match self.part {
             EncoderPart::Backbone => "encoder.backbone.",
@@ -138,7 +151,7 @@ impl PretrainedEncoder {
         };
         // Taken out, so that one which is not replaced is found missing.
         all.retain(|name, _| !name.starts_with(part));
-        all.extend(self.tensors);
+        all.extend(tensors);
         apply(model, all, &self.origin)
     }
 }

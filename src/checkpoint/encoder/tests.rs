@@ -327,7 +327,7 @@ fn every_tensor_of_a_mobilenet_is_accounted_for() {
 
 // --- Encoders of transformers ---
 
-const FOLDERS: [&str; 5] = ["vit", "vit-classifier", "dinov2", "clip-vision", "clip"];
+const FOLDERS: [&str; 6] = ["vit", "vit-classifier", "deit", "dinov2", "clip-vision", "clip"];
 
 fn read(file: &Path) -> HostTensors {
     WeightFile::open(file).unwrap().read_all().unwrap()
@@ -367,15 +367,45 @@ fn encoder_states_are_those_of_transformers() {
 }
 
 #[test]
+fn states_of_another_image_size_are_those_of_transformers() {
+    for name in FOLDERS {
+        let pretrained = load(&fixture(name)).unwrap();
+        let model = captioner(&pretrained, 20, 24);
+        let model = pretrained.put_into(model).unwrap();
+        let states = model.encode(floats("pixels.safetensors", "wide"));
+        let apart = apart(states, floats(&format!("{name}/expected.safetensors"), "resized"));
+        assert!(apart < 1e-5, "{name}: {apart}");
+    }
+}
+
+#[test]
+fn the_encoder_of_a_captioner_can_be_taken() {
+    let Some(folder) = shared("parity/vit-bert") else { return };
+    let pretrained = load(&folder).unwrap();
+    let whole = super::super::load(&folder, &Device::flex()).unwrap();
+    let config = &whole.model.config().encoder;
+    assert_eq!(pretrained.config, *config);
+    let model = captioner(&pretrained, config.image_height, config.image_width);
+    let taken = parameters(&pretrained.put_into(model).unwrap());
+    let theirs = parameters(&whole.model);
+    let of_encoder = |name: &str| name.starts_with("encoder.");
+    assert!(theirs.iter().any(|(name, _)| of_encoder(name)));
+    for (name, tensor) in theirs.iter().filter(|(name, _)| of_encoder(name)) {
+        assert_eq!(taken[name], *tensor, "{name}");
+    }
+}
+
+#[test]
 fn the_normalisation_is_that_of_the_folder() {
     let means = FOLDERS.map(|name| load(&fixture(name)).unwrap().preprocess.mean[0]);
-    assert_eq!(means, [0.5, 0.5, 0.485, 0.481_454_66, 0.481_454_66]);
+    assert_eq!(means, [0.5, 0.5, 0.485, 0.485, 0.481_454_66, 0.481_454_66]);
 }
 
 #[test]
 fn configs_of_encoders_say_what_the_model_does() {
     let config = |name| load(&fixture(name)).unwrap().config;
     assert!(config("dinov2").layer_scale && !config("vit").layer_scale);
+    assert_eq!((config("vit").prefix_tokens, config("deit").prefix_tokens), (1, 2));
     assert!(config("vit").qkv_bias && !config("vit-classifier").qkv_bias);
     let clip = config("clip");
     assert!(clip.embedding_norm && !clip.patch_bias && !clip.final_norm);
@@ -394,6 +424,7 @@ fn copied(name: &str) -> tempfile::TempDir {
 fn tensors_of_encoders_are_accounted_for_by_their_public_names() {
     for (name, tensor) in [
         ("vit-classifier", "vit.encoder.layer.1.attention.attention.key.weight"),
+        ("deit", "encoder.layer.1.layernorm_after.bias"),
         ("dinov2", "encoder.layer.0.layer_scale2.lambda1"),
         ("clip", "vision_model.pre_layrnorm.bias"),
     ] {

@@ -380,9 +380,7 @@ impl<'a> Section<'a> {
             Some("gelu_new" | "gelu_pytorch_tanh") => Ok(Activation::GeluTanh),
             Some("quick_gelu") => Ok(Activation::QuickGelu),
             Some("relu") => Ok(Activation::Relu),
-            Some(_) => {
-                Err(self.wrong(key, "\"gelu\", \"gelu_new\", \"quick_gelu\" or \"relu\""))
-            }
+            Some(_) => Err(self.wrong(key, "\"gelu\", \"gelu_new\", \"quick_gelu\" or \"relu\"")),
         }
     }
 }

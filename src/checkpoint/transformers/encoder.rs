@@ -1,5 +1,5 @@
 //! Hugging Face folders of a vision encoder alone, or with a head or a text model that is left aside:
-//! ViT, DINOv2 and CLIP as configs and key maps of the one encoder.
+//! ViT, DeiT, DINOv2 and CLIP as configs and key maps of the one encoder.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::model::{Activation, EncoderConfig, VisionEncoder};
 
 /// The encoders that can be read, for errors.
 const KNOWN: &str =
-    "ViT, DINOv2 and CLIP, torchvision's MobileNetV2, and the encoders of captioners";
+    "ViT, DeiT, DINOv2 and CLIP, torchvision's MobileNetV2, and the encoders of captioners";
 
 /// How OpenAI's CLIP wants its pixels.
 const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
@@ -26,6 +26,7 @@ const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Family {
     Vit,
+    Deit,
     Dinov2,
     Clip,
 }
@@ -35,6 +36,7 @@ impl Family {
     fn prefixes(self) -> [&'static str; 2] {
         match self {
             Self::Vit => ["", "vit."],
+            Self::Deit => ["", "deit."],
             Self::Dinov2 => ["", "dinov2."],
             Self::Clip => ["", "vision_model."],
         }
@@ -71,6 +73,7 @@ pub(in crate::checkpoint) fn load_encoder(
     let root = Section { file: &file, path: String::new(), fields };
     let (family, vision) = match root.text("model_type")?.unwrap_or_default() {
         "vit" => (Family::Vit, root),
+        "deit" => (Family::Deit, root),
         "dinov2" => (Family::Dinov2, root),
         "clip_vision_model" => (Family::Clip, root),
         "clip" => (Family::Clip, root.section("vision_config")?),
@@ -82,7 +85,7 @@ pub(in crate::checkpoint) fn load_encoder(
     let config = describe(&vision, family)?;
     let preprocess = preprocess(folder, &config, family)?;
     let weights = WeightFile::find(folder)?;
-    let import = import(&weights, family, config.num_layers)?;
+    let import = import(&weights, family, &config)?;
     let encoder = VisionEncoder::new(&config, &Device::flex())
         .map_err(|error| vision.invalid(error.to_string()))?;
     let alone = apply(Alone { encoder }, import, weights.origin())?;
@@ -97,9 +100,10 @@ pub(in crate::checkpoint) fn load_encoder(
 
 fn describe(vision: &Section, family: Family) -> Result<EncoderConfig, CheckpointError> {
     let size = |key, usual| Ok::<usize, CheckpointError>(vision.count(key)?.unwrap_or(usual));
-    let config = vision_encoder(vision, EncoderFamily::Vit)?;
+    let names = if family == Family::Deit { EncoderFamily::Deit } else { EncoderFamily::Vit };
+    let config = vision_encoder(vision, names)?;
     Ok(match family {
-        Family::Vit => config,
+        Family::Vit | Family::Deit => config,
         Family::Dinov2 => {
             if vision.flag("use_swiglu_ffn")?.unwrap_or(false) {
                 let problem = "`use_swiglu_ffn` is true (DINOv2 giant); expected false";
@@ -136,12 +140,23 @@ fn preprocess(
 ) -> Result<PreprocessConfig, CheckpointError> {
     let (mean, std, filter) = match family {
         Family::Vit => ([0.5; 3], [0.5; 3], ResizeFilter::Bilinear),
-        Family::Dinov2 => (IMAGENET_MEAN, IMAGENET_STD, ResizeFilter::Bicubic),
+        Family::Deit | Family::Dinov2 => (IMAGENET_MEAN, IMAGENET_STD, ResizeFilter::Bicubic),
         Family::Clip => (CLIP_MEAN, CLIP_STD, ResizeFilter::Bicubic),
     };
-    let file = folder.join("preprocessor_config.json");
-    let fields: Map<String, Value> = if file.is_file() { read_json(&file)? } else { Map::new() };
-    let section = Section { file: &file, path: String::new(), fields: &fields };
+    let mut file = folder.join("preprocessor_config.json");
+    let newer = folder.join("processor_config.json");
+    let mut fields: Map<String, Value> = Map::new();
+    if file.is_file() {
+        fields = read_json(&file)?;
+    } else if newer.is_file() {
+        file = newer;
+        fields = read_json(&file)?;
+    }
+    let all = Section { file: &file, path: String::new(), fields: &fields };
+    let section = match fields.contains_key("image_processor") {
+        true => all.section("image_processor")?,
+        false => all,
+    };
     // Pillow's numbers.
     let filter = match section.count("resample")? {
         None => filter,
@@ -156,6 +171,7 @@ fn preprocess(
         height: config.image_height,
         width: config.image_width,
         resize: ResizeMode::Squash,
+        crop_from: None,
         filter,
         mean: section.triple("image_mean")?.unwrap_or(mean),
         std: section.triple("image_std")?.unwrap_or(std),
@@ -165,11 +181,11 @@ fn preprocess(
 }
 
 /// Recipes for the encoder's parameters. What stands outside of the encoder is left aside.
-fn import(
-    weights: &WeightFile,
+fn import<'a>(
+    weights: &'a WeightFile,
     family: Family,
-    num_layers: usize,
-) -> Result<Import<'_>, CheckpointError> {
+    config: &EncoderConfig,
+) -> Result<Import<'a>, CheckpointError> {
     let [bare, part] = family.prefixes();
     let prefix = match weights.contains(&format!("{part}{}", family.anchor())) {
         true => part,
@@ -177,9 +193,9 @@ fn import(
     };
     let mut import = Import::new(weights);
     match family {
-        Family::Vit => vit_encoder(&mut import, prefix, num_layers)?,
-        Family::Dinov2 => dinov2(&mut import, prefix, num_layers)?,
-        Family::Clip => clip(&mut import, prefix, num_layers)?,
+        Family::Vit | Family::Deit => vit_encoder(&mut import, prefix, config)?,
+        Family::Dinov2 => dinov2(&mut import, prefix, config.num_layers)?,
+        Family::Clip => clip(&mut import, prefix, config.num_layers)?,
     }
     import.finish(|name| match name.strip_prefix(prefix) {
         Some(name) => family.passes_over(name),
