@@ -14,7 +14,7 @@ use super::{BenchError, Timing, matmul_rate, peak_memory};
 use crate::data::{Batch, LoaderConfig, SpecialIds, TrainLoader};
 use crate::image::DecodeLimits;
 use crate::model::{Captioner, initialize};
-use crate::train::{AdamW, Gradients, Plan, TrainConfig, TrainError};
+use crate::train::{AdamW, Gradients, Plan, Start, TrainConfig, TrainError};
 
 /// What is measured.
 #[derive(Debug, Clone)]
@@ -232,7 +232,7 @@ fn prepare(
     }
     match bench.data {
         BenchData::Config => {
-            let plan = Plan::new(&config, file, None)?;
+            let plan = Plan::new(&config, file, &Start::default())?;
             let loader = plan.loader(bench.bucket);
             let stream = TrainLoader::new(plan.train, loader.clone(), 0);
             Ok((plan.config, Batches::Loaded { stream, loader: Box::new(loader) }))
@@ -284,6 +284,7 @@ fn synthetic_loader(config: &TrainConfig, bucket: usize) -> LoaderConfig {
         max_tokens: config.model.decoder.max_positions,
         bucket,
         special: SpecialIds { begin: 0, end: 0, pad: 0 },
+        prompt: Vec::new(),
         preprocess: config.image.clone(),
         augment: None,
         limits: DecodeLimits::default(),

@@ -3,6 +3,7 @@
 //! ```text
 //! config.json         model config and decoding defaults, with a format version
 //! model.safetensors   weights, names as the modules
+//! adapter.safetensors low-rank adapters to add to the weights, if they were kept apart
 //! tokenizer.json      Hugging Face tokenizers format
 //! preprocessor.json   image size, resize mode, filter, mean, std
 //! training/           what resuming needs (`patchword train --resume`)
@@ -11,6 +12,7 @@
 //!
 //! A Hugging Face folder of a captioner is read as it was downloaded (`transformers`).
 
+pub mod adapter;
 pub mod atomic;
 pub mod convert;
 pub mod encoder;
@@ -28,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::generate::GenerateConfig;
 use crate::image::PreprocessConfig;
 use crate::model::{Captioner, CaptionerConfig};
-use crate::text::{SpecialTokenNames, Tokenizer};
+use crate::text::{SpecialTokenNames, SpecialTokens, Tokenizer};
 use tensors::HostTensors;
 use weight_file::WeightFile;
 
@@ -167,6 +169,9 @@ pub struct ConfigFile {
     /// How to decode unless told otherwise.
     #[serde(default)]
     pub generate: GenerateConfig,
+    /// The ids around a caption; if absent, those of the tokenizer's tokens with the usual names.
+    #[serde(default)]
+    pub special_tokens: Option<SpecialTokens>,
 }
 
 /// Everything that captioning needs.
@@ -258,14 +263,12 @@ pub fn load(path: &Path, device: &Device) -> Result<Checkpoint, CheckpointError>
     }
     let preprocess: PreprocessConfig = read_json(&folder.join("preprocessor.json"))?;
     check_preprocess(&folder.join("preprocessor.json"), &preprocess, &config.model)?;
-    let tokenizer_path = folder.join("tokenizer.json");
-    let tokenizer = Tokenizer::from_file(&tokenizer_path, &SpecialTokenNames::default())?;
-    check_tokenizer(&tokenizer_path, &tokenizer, &config.model)?;
+    let tokenizer = read_tokenizer(&folder, &config)?;
     let weights_path = folder.join("model.safetensors");
     let weights = WeightFile::open(&weights_path)?;
     let model =
         Captioner::new(&config.model, device).map_err(|error| invalid(format!("model.{error}")))?;
-    let model = tensors::apply(model, weights, &weights_path)?;
+    let model = adapter::add(&folder, tensors::apply(model, weights, &weights_path)?)?;
     Ok(Checkpoint { folder, model, tokenizer, preprocess, generate: config.generate })
 }
 
@@ -283,6 +286,26 @@ pub fn load_with(
         Some(size) => checkpoint.with_image_size(size),
         None => Ok(checkpoint),
     }
+}
+
+/// Reads a checkpoint's tokenizer.
+///
+/// # Errors
+/// A tokenizer that cannot be used or is another model's.
+pub fn read_tokenizer(folder: &Path, config: &ConfigFile) -> Result<Tokenizer, CheckpointError> {
+    let file = folder.join("tokenizer.json");
+    let tokenizer = Tokenizer::from_file(&file, &SpecialTokenNames::default())?;
+    check_tokenizer(&file, &tokenizer, &config.model)?;
+    let Some(special) = config.special_tokens else { return Ok(tokenizer) };
+    let largest = special.bos.max(special.eos).max(special.pad) as usize;
+    let known = config.model.decoder.vocab_size;
+    if largest >= known {
+        return Err(CheckpointError::Invalid {
+            file: folder.join("config.json"),
+            problem: format!("`special_tokens`: {largest}; the model has {known} tokens"),
+        });
+    }
+    Ok(tokenizer.with_special_tokens(special))
 }
 
 fn check_tokenizer(
@@ -345,6 +368,7 @@ pub fn write_into(
         version: FORMAT_VERSION,
         model: contents.model.clone(),
         generate: contents.generate.clone(),
+        special_tokens: Some(contents.tokenizer.special_tokens()),
     };
     write_json(&folder.join("config.json"), &config)?;
     write_json(&folder.join("preprocessor.json"), contents.preprocess)?;

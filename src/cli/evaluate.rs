@@ -138,6 +138,7 @@ pub(super) fn evaluate(
         max_tokens: checkpoint.model.config().decoder.max_positions,
         bucket: config.bucket,
         special: SpecialIds { begin: special.bos, end: special.eos, pad: special.pad },
+        prompt: Vec::new(),
         preprocess: checkpoint.preprocess.clone(),
         augment: None,
         limits,

@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::stop;
 use crate::data::DatasetFormat;
 use crate::device::{BackendKind, Resolved};
-use crate::train::{Event, Observer, Plan, TrainConfig, train};
+use crate::train::{Event, Observer, Plan, Start, TrainConfig, train};
 
 /// Train a captioner on your own images
 #[derive(Debug, Args)]
@@ -68,7 +68,7 @@ pub(super) fn run(arguments: TrainArgs, console: &Console) -> Result<Outcome, Cl
     }
     config.data.allow_bad |= arguments.allow_bad;
     if arguments.dry_run {
-        let plan = Plan::new(&config, &arguments.config, None)?;
+        let plan = Plan::new(&config, &arguments.config, &Start::new(&config)?)?;
         return describe(&plan, console);
     }
     config.validate(&arguments.config)?;
@@ -128,7 +128,7 @@ fn describe(plan: &Plan, console: &Console) -> Result<Outcome, CliError> {
     for warning in plan.warnings() {
         console.warn(warning);
     }
-    writeln!(stdout, "# parameters: {:.2} M", plan.parameters as f64 / 1e6)?;
+    writeln!(stdout, "# parameters: {}", parameters(plan))?;
     writeln!(
         stdout,
         "# images: {} to train on, {} to validate on",
@@ -143,6 +143,15 @@ fn describe(plan: &Plan, console: &Console) -> Result<Outcome, CliError> {
         gigabytes(plan.memory.activations)
     )?;
     Ok(Outcome::Complete)
+}
+
+/// How many there are, and how many of them are learned where some are not.
+fn parameters(plan: &Plan) -> String {
+    let millions = |count: usize| format!("{:.2} M", count as f64 / 1e6);
+    if plan.trained_parameters == plan.parameters {
+        return millions(plan.parameters);
+    }
+    format!("{} ({} trained)", millions(plan.parameters), millions(plan.trained_parameters))
 }
 
 /// Draws the bar and writes what is worth a line.
@@ -173,8 +182,8 @@ impl Observer for Reporter<'_> {
                         .warn(format_args!("… and {} more problems", plan.problems.len() - 20));
                 }
                 self.say(format!(
-                    "{:.2} M parameters, {} images to train on, {} to validate on, {} steps ({:.1} an epoch)",
-                    plan.parameters as f64 / 1e6,
+                    "{} parameters, {} images to train on, {} to validate on, {} steps ({:.1} an epoch)",
+                    parameters(plan),
                     plan.train.len(),
                     plan.val.len(),
                     plan.steps,

@@ -71,6 +71,8 @@ pub struct LoaderConfig {
     pub bucket: usize,
     /// Begin, end and padding ids.
     pub special: SpecialIds,
+    /// Token ids that every caption begins with and that are not to be learned.
+    pub prompt: Vec<u32>,
     /// Geometry and normalisation.
     pub preprocess: PreprocessConfig,
     /// Random crops and flips; `None` for validation.
@@ -334,11 +336,12 @@ impl Source {
 
     fn fill_text(&self, batch: &mut Batch, units: &[Unit]) {
         let config = &self.config;
-        let cut = |caption: &'_ [u32]| caption.len().min(config.max_tokens - 1);
+        let given = 1 + config.prompt.len();
+        let cut = |caption: &'_ [u32]| caption.len().min(config.max_tokens.saturating_sub(given));
         let longest = units
             .iter()
             .flat_map(|unit| self.captions(unit))
-            .map(|caption| cut(caption) + 1)
+            .map(|caption| given + cut(caption))
             .max()
             .unwrap_or(1);
         batch.seq = longest.next_multiple_of(config.bucket).min(config.max_tokens);
@@ -347,10 +350,12 @@ impl Source {
             for row in 0..config.captions_per_image {
                 let start = batch.inputs.len();
                 batch.inputs.push(config.special.begin as i32);
+                batch.inputs.extend(config.prompt.iter().map(|&id| id as i32));
+                let first = batch.inputs.len() - 1;
                 if let Some(caption) = captions.get(row) {
                     let length = cut(caption);
                     batch.inputs.extend(caption[..length].iter().map(|&id| id as i32));
-                    batch.positions.extend((start..=start + length).map(|at| at as i32));
+                    batch.positions.extend((first..=first + length).map(|at| at as i32));
                     batch.targets.extend(caption[..length].iter().map(|&id| id as i32));
                     // A caption that was cut has a next token that is not the end.
                     let next = caption.get(length).copied().unwrap_or(config.special.end);
@@ -440,6 +445,7 @@ mod tests {
             max_tokens: 4,
             bucket: 1,
             special: SpecialIds { begin: 1, end: 2, pad: 0 },
+            prompt: Vec::new(),
             preprocess: PreprocessConfig { height: 8, width: 8, ..PreprocessConfig::default() },
             augment: Some(AugmentConfig { crop_scale: [0.5, 1.0], ..AugmentConfig::default() }),
             limits: DecodeLimits::default(),
@@ -528,6 +534,21 @@ mod tests {
         assert_eq!(batch.positions, [0, 1, 4, 5, 6, 7]);
         assert_eq!(batch.targets, [11, 2, 21, 22, 23, 24]);
         assert_eq!(batch.tokens, 6);
+    }
+
+    #[test]
+    fn a_prompt_stands_in_front_and_is_no_target() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut examples = examples(folder.path(), &[2]);
+        examples[0].captions = vec![vec![11], vec![21, 22]];
+        let config = LoaderConfig { augment: None, max_tokens: 9, prompt: vec![7, 8], ..config() };
+        for_each_batch(&examples, &config, |batch| {
+            assert_eq!(batch.inputs, [1, 7, 8, 11, 0, 1, 7, 8, 21, 22]);
+            assert_eq!(batch.positions, [2, 3, 7, 8, 9]);
+            assert_eq!(batch.targets, [11, 2, 21, 22, 2]);
+            Ok::<(), ()>(())
+        })
+        .unwrap();
     }
 
     #[test]

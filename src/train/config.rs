@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::init::{InitConfig, refuse_what_comes_with_the_model};
 use super::optimizer::AdamWConfig;
 use super::schedule::ScheduleConfig;
+use super::trained::LoraConfig;
 use crate::data::DatasetFormat;
 use crate::generate::GenerateConfig;
 use crate::image::{AugmentConfig, DecodeLimits, PreprocessConfig};
@@ -62,6 +64,9 @@ pub struct DataConfig {
     pub allow_bad: bool,
     /// Largest image decoded, in pixels.
     pub max_pixels: u64,
+    /// Text that stands before every caption and is not learned (BLIP: "a picture of"); give it to
+    /// `patchword caption --prompt` afterwards.
+    pub prompt: String,
     /// Captions of an image that share one pass of the encoder.
     pub captions_per_image: usize,
     /// Make batches of captions of about the same length, so that less of them is padding.
@@ -79,6 +84,7 @@ impl Default for DataConfig {
             val_share: 0.05,
             allow_bad: false,
             max_pixels: DecodeLimits::default().max_pixels,
+            prompt: String::new(),
             captions_per_image: 5,
             group_by_length: true,
             workers: 2,
@@ -130,6 +136,9 @@ pub struct LoopConfig {
     pub label_smoothing: f64,
     /// Keep the encoder's weights as they are.
     pub freeze_encoder: bool,
+    /// Weights to keep as they are, by name or by the name of what they are part of, with `*` for
+    /// anything: `encoder.layers.0`, `decoder.*norm`, `*_embedding`.
+    pub freeze: Vec<String>,
     /// Steps between validations.
     pub validate_every: u64,
     /// Most images validated on; 0 = all.
@@ -152,6 +161,7 @@ impl Default for LoopConfig {
             data_parallel: 2,
             label_smoothing: 0.1,
             freeze_encoder: false,
+            freeze: Vec::new(),
             validate_every: 500,
             validation_images: 500,
             checkpoint_every: 250,
@@ -169,6 +179,13 @@ pub struct TrainConfig {
     pub seed: u64,
     /// The run's folder.
     pub output: PathBuf,
+    /// What training starts from. With `init.model`, of [`Self::model`] only dropout and stochastic
+    /// depth are the config's own.
+    #[serde(skip_serializing_if = "InitConfig::is_empty")]
+    pub init: InitConfig,
+    /// Train adapters instead of the weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
     /// The data.
     pub data: DataConfig,
     /// Random crops and flips.
@@ -185,8 +202,9 @@ pub struct TrainConfig {
     pub schedule: ScheduleConfig,
     /// The loop.
     pub train: LoopConfig,
-    /// How to decode samples, and the model's default afterwards.
-    pub generate: GenerateConfig,
+    /// How to decode samples, and the model's default afterwards; if absent, as the model that
+    /// training starts from, else [`GenerateConfig::default`].
+    pub generate: Option<GenerateConfig>,
 }
 
 impl TrainConfig {
@@ -224,6 +242,7 @@ impl TrainConfig {
         for setting in overrides {
             apply_override(&mut table, setting)?;
         }
+        refuse_what_comes_with_the_model(&table, file)?;
         let mut config: Self = table
             .try_into()
             .map_err(|error| explain(format!("--set {}", overrides.join(" --set ")), &error))?;
@@ -318,13 +337,38 @@ impl TrainConfig {
         if let Err(error) = self.augment.validate() {
             return bad("augment", error.to_string());
         }
+        if let Some(lora) = &self.lora {
+            if self.init.model.is_none() {
+                let problem = "adapts a trained model: name it as `init`, or remove this section";
+                return bad("lora", problem.into());
+            }
+            if lora.rank == 0 {
+                return bad("lora.rank", "0; expected at least 1".into());
+            }
+            positive("lora.alpha", lora.alpha)?;
+            if lora.targets.is_empty() {
+                return bad("lora.targets", "empty; expected names of matrices".into());
+            }
+        }
+        if self.init.model.is_some() { Ok(()) } else { self.validate_model(file) }
+    }
+
+    /// Checks the model and decoding, once both are known.
+    ///
+    /// # Errors
+    /// The first key out of range.
+    pub fn validate_model(&self, file: &Path) -> Result<(), TrainConfigError> {
+        let bad = |key: &str, problem: String| {
+            Err(TrainConfigError::Value { file: file.into(), key: key.into(), problem })
+        };
         if let Err(error) = self.model.validate() {
             return bad(&format!("model.{}", error.key), error.problem);
         }
-        if let Err(error) = self.generate.validate(self.model.decoder.vocab_size) {
+        let generate = self.decoding();
+        if let Err(error) = generate.validate(self.model.decoder.vocab_size) {
             return bad("generate", error.to_string());
         }
-        let (most, asked) = (self.model.decoder.max_positions, self.generate.max_new_tokens);
+        let (most, asked) = (self.model.decoder.max_positions, generate.max_new_tokens);
         if asked > most {
             return bad(
                 "generate.max_new_tokens",
@@ -332,6 +376,11 @@ impl TrainConfig {
             );
         }
         Ok(())
+    }
+
+    /// [`Self::generate`], or the defaults.
+    pub fn decoding(&self) -> GenerateConfig {
+        self.generate.clone().unwrap_or_default()
     }
 }
 

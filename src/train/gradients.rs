@@ -229,6 +229,7 @@ mod tests {
             max_tokens: 8,
             bucket: 1,
             special: SpecialIds { begin: 1, end: 2, pad: 0 },
+            prompt: Vec::new(),
             preprocess: PreprocessConfig { height: 16, width: 16, ..PreprocessConfig::default() },
             augment: None,
             limits: DecodeLimits::default(),

@@ -4,6 +4,7 @@ mod card;
 mod config;
 pub mod curve;
 mod gradients;
+mod init;
 mod loss;
 mod metrics;
 mod optimizer;
@@ -11,17 +12,20 @@ mod plan;
 mod run;
 mod schedule;
 mod state;
+mod trained;
 mod validate;
 
 use std::path::PathBuf;
 
 pub use config::{DataConfig, LoopConfig, TokenizerSection, TrainConfig, TrainConfigError};
 pub use gradients::{Gradients, forward_loss};
+pub use init::{InitConfig, Start};
 pub use loss::cross_entropy;
 pub use optimizer::{AdamW, AdamWConfig};
 pub use plan::{MemoryEstimate, Plan};
 pub use run::{Event, Observer, Outcome, Sample, train};
 pub use schedule::ScheduleConfig;
+pub use trained::LoraConfig;
 pub use validate::{Validation, validate};
 
 use crate::checkpoint::CheckpointError;

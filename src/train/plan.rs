@@ -6,11 +6,14 @@ use burn::module::Module;
 use burn::tensor::Device;
 
 use super::TrainError;
-use super::config::TrainConfig;
+use super::config::{TrainConfig, TrainConfigError};
+use super::init::Start;
+use super::trained::Trained;
 use crate::checkpoint;
 use crate::data::{
     self, Example, LoadOptions, LoaderConfig, Problem, SpecialIds, Split, examples, units_per_epoch,
 };
+use crate::generate::GenerateConfig;
 use crate::image::DecodeLimits;
 use crate::model::Captioner;
 use crate::text::{SpecialTokenNames, Tokenizer, TokenizerConfig};
@@ -26,16 +29,24 @@ pub struct Plan {
     pub train: Vec<Example>,
     /// Validation images with their captions.
     pub val: Vec<Example>,
+    /// Token ids of `data.prompt`.
+    pub prompt: Vec<u32>,
+    /// How to decode samples, and the model's default afterwards.
+    pub generate: GenerateConfig,
     /// Steps of the whole run.
     pub steps: u64,
     /// Steps of one epoch.
     pub steps_per_epoch: f64,
     /// Parameters of the model.
     pub parameters: usize,
+    /// How many numbers are learned: fewer than parameters, where some are frozen.
+    pub trained_parameters: usize,
     /// What the run is expected to take.
     pub memory: MemoryEstimate,
     /// Records that were skipped.
     pub problems: Vec<Problem>,
+    /// What is learned.
+    pub(super) trained: Trained,
     /// Tells this data set from another: images and captions, in order.
     pub fingerprint: u64,
 }
@@ -50,16 +61,11 @@ pub struct MemoryEstimate {
 }
 
 impl Plan {
-    /// Reads the data, makes or reads the tokenizer and sizes the run. `tokenizer` is given when a
-    /// run is resumed.
+    /// Reads the data, makes the tokenizer, if `start` has none, and sizes the run.
     ///
     /// # Errors
     /// The key, file or record at fault.
-    pub fn new(
-        config: &TrainConfig,
-        file: &Path,
-        tokenizer: Option<Tokenizer>,
-    ) -> Result<Self, TrainError> {
+    pub fn new(config: &TrainConfig, file: &Path, start: &Start) -> Result<Self, TrainError> {
         let mut config = config.clone();
         config.validate(file)?;
         let options = LoadOptions {
@@ -70,12 +76,28 @@ impl Plan {
         };
         let dataset = data::load(&config.data.path, &options)?;
         data::ensure_usable(&dataset, config.data.allow_bad)?;
-        let tokenizer = match tokenizer {
-            Some(tokenizer) => tokenizer,
+        let tokenizer = match &start.tokenizer {
+            Some(tokenizer) => tokenizer.clone(),
             None => make_tokenizer(&config, &dataset)?,
         };
-        config.model.decoder.vocab_size = tokenizer.vocab_size();
-        config.validate(file)?;
+        match &start.base {
+            Some(base) => base.complete(&mut config),
+            None => config.model.decoder.vocab_size = tokenizer.vocab_size(),
+        }
+        config.validate_model(file)?;
+        let prompt = tokenizer.encode(&config.data.prompt)?;
+        if prompt.len() + 2 > config.model.decoder.max_positions {
+            return Err(TrainConfigError::Value {
+                file: file.into(),
+                key: "data.prompt".into(),
+                problem: format!(
+                    "{} tokens; the model has {} positions",
+                    prompt.len(),
+                    config.model.decoder.max_positions
+                ),
+            }
+            .into());
+        }
         let train = examples(&dataset, Split::Train, &tokenizer)?;
         let mut val = examples(&dataset, Split::Val, &tokenizer)?;
         for (split, examples) in [("train", &train), ("val", &val)] {
@@ -94,9 +116,19 @@ impl Plan {
             Some(steps) => steps,
             None => (config.train.epochs * steps_per_epoch).ceil().max(1.0) as u64,
         };
-        let parameters = Captioner::new(&config.model, &Device::flex())?.num_params();
-        let memory = estimate(&config, parameters, &train);
+        // Nothing is allocated before a weight is asked for.
+        let model = Captioner::new(&config.model, &Device::flex())?;
+        let parameters = model.num_params();
+        let trained = Trained::new(&config, &model).map_err(|error| TrainConfigError::Value {
+            file: file.into(),
+            key: error.key.into(),
+            problem: error.problem,
+        })?;
+        config.train.freeze_encoder = trained.encoder_is_frozen;
+        let memory = estimate(&config, parameters, trained.parameters, &train);
         Ok(Self {
+            prompt,
+            generate: config.decoding(),
             config,
             tokenizer,
             train,
@@ -104,6 +136,8 @@ impl Plan {
             steps,
             steps_per_epoch,
             parameters,
+            trained_parameters: trained.parameters,
+            trained,
             memory,
             problems: dataset.problems,
             fingerprint,
@@ -135,6 +169,7 @@ impl Plan {
             max_tokens: self.config.model.decoder.max_positions,
             bucket,
             special: SpecialIds { begin: special.bos, end: special.eos, pad: special.pad },
+            prompt: self.prompt.clone(),
             preprocess: self.config.image.clone(),
             augment: Some(self.config.augment.clone()),
             limits: DecodeLimits { max_pixels: self.config.data.max_pixels },
@@ -180,9 +215,15 @@ fn fingerprint(examples: &[Example]) -> u64 {
     hash
 }
 
-fn estimate(config: &TrainConfig, parameters: usize, train: &[Example]) -> MemoryEstimate {
+fn estimate(
+    config: &TrainConfig,
+    parameters: usize,
+    trained: usize,
+    train: &[Example],
+) -> MemoryEstimate {
     let (encoder, decoder) = (&config.model.encoder, &config.model.decoder);
-    let copies = 4 + u64::from(config.optimizer.ema_decay > 0.0);
+    // Gradients, two moments and, if asked for, an average.
+    let copies = 3 + u64::from(config.optimizer.ema_decay > 0.0);
     let captions: usize = train.iter().map(|example| example.captions.len()).sum();
     let tokens: usize = train.iter().flat_map(|e| &e.captions).map(Vec::len).sum();
     let rows = config.train.batch_size * config.data.captions_per_image;
@@ -202,7 +243,7 @@ fn estimate(config: &TrainConfig, parameters: usize, train: &[Example]) -> Memor
         + 5 * rows * seq * decoder.vocab_size;
     let vision = if config.train.freeze_encoder { 0 } else { vision };
     MemoryEstimate {
-        state: copies * 4 * parameters as u64,
+        state: 4 * (parameters as u64 + copies * trained as u64),
         activations: 4 * (vision + text) as u64,
     }
 }

@@ -11,6 +11,7 @@ use super::card::card;
 use super::config::TrainConfig;
 use super::curve::{CurvePoint, loss_curve_svg};
 use super::gradients::Gradients;
+use super::init::Start;
 use super::metrics::{Metric, Metrics};
 use super::optimizer::AdamW;
 use super::plan::{Plan, last_folder};
@@ -21,7 +22,7 @@ use crate::checkpoint::atomic;
 use crate::data::{Batch, LoaderConfig, SkippedImage, TrainLoader, mix};
 use crate::generate::{GenerateConfig, generate_from_memory};
 use crate::image::{DecodeLimits, decode_file};
-use crate::model::{Captioner, initialize};
+use crate::model::Captioner;
 
 /// What happens in a run.
 #[derive(Debug)]
@@ -129,10 +130,14 @@ pub fn train(
     } else {
         None
     };
-    let tokenizer = old.as_ref().map(|_| state::read_tokenizer(&folder)).transpose()?;
-    let plan = Plan::new(config, file, tokenizer)?;
+    let start = match &old {
+        Some(old) => Start::resumed(&folder, old)?,
+        None => Start::new(config)?,
+    };
+    let plan = Plan::new(config, file, &start)?;
     let device = device.clone().autodiff();
-    let mut model = initialize(Captioner::new(&plan.config.model, &device)?, plan.config.seed);
+    let model = start.model(&plan.config, &device)?;
+    let mut model = plan.trained.apply(model, &plan.config);
     let mut optimizer = AdamW::new(&plan.config.optimizer);
     let mut state = RunState {
         step: 0,
@@ -398,21 +403,18 @@ impl Run<'_> {
         let device = self.device.clone().inner();
         let memory = model.encode(Tensor::from_data(TensorData::new(values, shape), &device));
         let special = self.plan.tokenizer.special_tokens();
-        let decode = GenerateConfig::greedy(
-            config.generate.max_new_tokens.min(config.model.decoder.max_positions),
-        );
-        let generated = generate_from_memory(
-            model,
-            &memory,
-            &[special.bos],
-            special.eos,
-            &decode,
-            self.bucket,
-        )?;
+        let prompt = [&[special.bos], self.plan.prompt.as_slice()].concat();
+        let room = config.model.decoder.max_positions - prompt.len();
+        let decode = GenerateConfig::greedy(self.plan.generate.max_new_tokens.min(room));
+        let generated =
+            generate_from_memory(model, &memory, &prompt, special.eos, &decode, self.bucket)?;
         Ok(paths
             .into_iter()
             .zip(generated)
-            .map(|(path, out)| Sample { path, caption: self.plan.tokenizer.decode(&out.ids) })
+            .map(|(path, out)| {
+                let caption = self.plan.tokenizer.decode(&out.ids[prompt.len()..]);
+                Sample { path, caption: caption.trim_start().to_owned() }
+            })
             .collect())
     }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,9 +17,9 @@ use super::config::TrainConfig;
 use super::optimizer::AdamW;
 use super::plan::Plan;
 use crate::checkpoint::weight_file::WeightFile;
-use crate::checkpoint::{self, CheckpointError, Contents, atomic, tensors};
+use crate::checkpoint::{self, CheckpointError, ConfigFile, Contents, adapter, atomic, tensors};
 use crate::model::Captioner;
-use crate::text::{SpecialTokenNames, Tokenizer};
+use crate::text::Tokenizer;
 
 /// `training/state.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,20 +45,17 @@ pub(super) fn save_last(
     state: &RunState,
     card: &str,
 ) -> Result<(), TrainError> {
-    let averaged = plan.config.optimizer.ema_decay > 0.0;
+    // What is captioned with is not always what is trained.
+    let differs = plan.config.optimizer.ema_decay > 0.0 || plan.config.lora.is_some();
     let raw = tensors::parameters(model);
     atomic::replace_folder(&plan.config.output.join("last"), |folder| {
-        let weights = match averaged {
-            true => tensors::parameters(&optimizer.averaged(model.clone())),
-            false => raw.clone(),
-        };
-        checkpoint::write_into(folder, &contents(plan, card), &weights)?;
+        write_model(folder, plan, model, optimizer, card)?;
         let training = folder.join("training");
         fs::create_dir(&training).map_err(|source| CheckpointError::io(&training, source))?;
         checkpoint::write_json(&training.join("state.json"), state)?;
         let none = Default::default;
         tensors::write(&training.join("optimizer.safetensors"), &optimizer.state(), none())?;
-        if averaged {
+        if differs {
             tensors::write(&training.join("weights.safetensors"), &raw, none())?;
         }
         Ok(())
@@ -71,16 +69,41 @@ pub(super) fn save_best(
     optimizer: &AdamW,
     card: &str,
 ) -> Result<(), TrainError> {
-    let weights = tensors::parameters(&optimizer.averaged(model.clone()));
     atomic::replace_folder(&plan.config.output.join("best"), |folder| {
-        Ok(checkpoint::write_into(folder, &contents(plan, card), &weights)?)
+        write_model(folder, plan, model, optimizer, card)
     })
+}
+
+/// Writes the averaged model, adapters added to what they adapt or in a file of their own.
+fn write_model(
+    folder: &Path,
+    plan: &Plan,
+    model: &Captioner,
+    optimizer: &AdamW,
+    card: &str,
+) -> Result<(), TrainError> {
+    let model = optimizer.averaged(model.clone());
+    let (weights, adapters) = match &plan.config.lora {
+        None => (tensors::parameters(&model), None),
+        Some(lora) if lora.merge => (tensors::parameters(&model.valid().materialize()), None),
+        Some(lora) => {
+            let (adapters, weights) = tensors::parameters(&model)
+                .into_iter()
+                .partition(|(name, _)| adapter::belongs_to_one(name));
+            (weights, Some((lora, adapters)))
+        }
+    };
+    checkpoint::write_into(folder, &contents(plan, card), &weights)?;
+    if let Some((lora, adapters)) = adapters {
+        adapter::write(folder, &adapters, lora.rank, lora.alpha)?;
+    }
+    Ok(())
 }
 
 fn contents<'a>(plan: &'a Plan, card: &'a str) -> Contents<'a> {
     Contents {
         model: &plan.config.model,
-        generate: &plan.config.generate,
+        generate: &plan.generate,
         tokenizer: &plan.tokenizer,
         preprocess: &plan.config.image,
         card,
@@ -94,7 +117,8 @@ pub(super) fn read_state(folder: &Path) -> Result<RunState, TrainError> {
 
 /// Reads the tokenizer of the run in `folder`.
 pub(super) fn read_tokenizer(folder: &Path) -> Result<Tokenizer, TrainError> {
-    Ok(Tokenizer::from_file(&folder.join("tokenizer.json"), &SpecialTokenNames::default())?)
+    let file: ConfigFile = checkpoint::read_json(&folder.join("config.json"))?;
+    Ok(checkpoint::read_tokenizer(folder, &file)?)
 }
 
 /// Whether a run can go on under `plan`: same data, same model, same seed. Anything else may differ

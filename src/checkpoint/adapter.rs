@@ -1,0 +1,124 @@
+//! Low-rank adapters in a file beside the weights that they adapt (`adapter.safetensors`), added to them
+//! when a checkpoint is read.
+//!
+//! For a matrix `X` of `[in, out]` the file holds `X.lora.a`, `[in, rank]`, and `X.lora.b`,
+//! `[rank, out]`, the scale `alpha / rank` within `b`: the model's matrix is `X + a·b`. Its metadata say
+//! `rank` and `alpha`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::CheckpointError;
+use super::tensors::{self, HostTensor, HostTensors};
+use super::weight_file::WeightFile;
+use crate::model::Captioner;
+
+/// The file's name.
+pub const FILE: &str = "adapter.safetensors";
+
+/// Whether a parameter of this name is part of an adapter.
+pub fn belongs_to_one(name: &str) -> bool {
+    name.ends_with(".lora.a") || name.ends_with(".lora.b")
+}
+
+/// Writes adapters into a checkpoint folder.
+///
+/// # Errors
+/// The file that could not be written.
+pub fn write(
+    folder: &Path,
+    adapters: &HostTensors,
+    rank: usize,
+    alpha: f64,
+) -> Result<(), CheckpointError> {
+    let scale = alpha / rank as f64;
+    let scaled = adapters.iter().map(|(name, tensor)| {
+        let factor = if name.ends_with(".b") { scale as f32 } else { 1.0 };
+        let values = tensor.values.iter().map(|value| value * factor).collect();
+        (name.clone(), HostTensor { shape: tensor.shape.clone(), values })
+    });
+    let metadata = [("rank", rank.to_string()), ("alpha", alpha.to_string())];
+    let metadata: BTreeMap<String, String> =
+        metadata.into_iter().map(|(key, value)| (key.to_string(), value)).collect();
+    tensors::write(&folder.join(FILE), &scaled.collect(), metadata)
+}
+
+/// Adds the adapters beside a checkpoint's weights, if there are any, to `model`.
+///
+/// # Errors
+/// A file that cannot be read, or an adapter of another shape than what it adapts, by name.
+pub fn add(folder: &Path, model: Captioner) -> Result<Captioner, CheckpointError> {
+    let file = folder.join(FILE);
+    if !file.is_file() {
+        return Ok(model);
+    }
+    let adapters = WeightFile::open(&file)?.read_all()?;
+    let mut mapper = Add { path: Vec::new(), adapters, file: &file, error: None };
+    let model = model.map(&mut mapper);
+    if let Some(error) = mapper.error {
+        return Err(error);
+    }
+    match mapper.adapters.keys().next() {
+        None => Ok(model),
+        Some(tensor) => Err(CheckpointError::UnexpectedTensor {
+            tensor: tensor.clone(),
+            others: mapper.adapters.len() - 1,
+            file,
+        }),
+    }
+}
+
+struct Add<'a> {
+    path: Vec<String>,
+    adapters: HostTensors,
+    file: &'a Path,
+    error: Option<CheckpointError>,
+}
+
+impl Add<'_> {
+    /// `a·b` for the parameter at hand, whose shape is `dims`.
+    fn product(&mut self, dims: &[usize], device: &Device) -> Option<Tensor<2>> {
+        let path = self.path.join(".");
+        let mut factor = |name: &str, shape: &dyn Fn(usize) -> [usize; 2]| {
+            let tensor = format!("{path}.lora.{name}");
+            let HostTensor { shape: found, values } = self.adapters.remove(&tensor)?;
+            let rank = if name == "a" { found.last() } else { found.first() };
+            let expected = shape(rank.copied().unwrap_or_default());
+            if found != expected {
+                self.error = Some(CheckpointError::TensorShape {
+                    file: self.file.into(),
+                    tensor,
+                    found,
+                    expected: expected.into(),
+                });
+                return None;
+            }
+            Some((Tensor::<2>::from_data(TensorData::new(values, expected), device), expected))
+        };
+        let &[input, output] = dims else { return None };
+        let (a, [_, rank]) = factor("a", &|rank| [input, rank])?;
+        let (b, _) = factor("b", &|_| [rank, output])?;
+        Some(a.matmul(b))
+    }
+}
+
+impl ModuleMapper for Add<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let dims: [usize; D] = param.lazy_shape().dims();
+        match self.product(&dims, &param.lazy_device()) {
+            Some(product) => param.map(|tensor| tensor + product.reshape(dims)),
+            None => param,
+        }
+    }
+}

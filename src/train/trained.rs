@@ -1,0 +1,195 @@
+//! Which weights a run changes: all, all but the frozen ones, or low-rank adapters on top of some.
+
+use std::collections::BTreeSet;
+
+use burn::module::{Lora, Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
+use burn::tensor::{Tensor, TensorData};
+use glob::Pattern;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::config::TrainConfig;
+use crate::model::Captioner;
+
+/// Low-rank adaptation (Hu et al. 2021, <https://arxiv.org/abs/2106.09685>): the weights stay as they
+/// are, and what is learned is `alpha / rank · A·B` on top of some of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoraConfig {
+    /// Columns of `A` and rows of `B`.
+    pub rank: usize,
+    /// What the product is scaled by, times `rank`.
+    pub alpha: f64,
+    /// The matrices that are adapted, named as in `train.freeze`.
+    pub targets: Vec<String>,
+    /// Whether checkpoints hold the sum, to be used like any other, or the weights as they were and
+    /// `A` and `B` beside them, in adapter.safetensors.
+    pub merge: bool,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        let targets = ["*attention.query", "*attention.key_value"];
+        Self { rank: 8, alpha: 16.0, targets: targets.map(String::from).into(), merge: true }
+    }
+}
+
+/// The parameters of a model, divided by what training does to them.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Trained {
+    /// Names of the parameters that stay as they are.
+    frozen: Vec<String>,
+    /// Names of the matrices that get an adapter.
+    adapted: Vec<String>,
+    /// Numbers that are learned.
+    pub parameters: usize,
+    /// Whether nothing of the encoder is learned.
+    pub encoder_is_frozen: bool,
+}
+
+/// A setting that names no parameter.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct NoSuchParameter {
+    pub key: &'static str,
+    pub problem: String,
+}
+
+impl Trained {
+    /// Reads `train.freeze`, `train.freeze_encoder` and `lora` against the parameters of `model`.
+    pub fn new(config: &TrainConfig, model: &Captioner) -> Result<Self, NoSuchParameter> {
+        let mut shapes = Shapes { path: Vec::new(), shapes: Vec::new() };
+        model.visit(&mut shapes);
+        Self::of(config, &shapes.shapes)
+    }
+
+    fn of(config: &TrainConfig, shapes: &[(String, Vec<usize>)]) -> Result<Self, NoSuchParameter> {
+        let mut patterns = config.train.freeze.clone();
+        if config.train.freeze_encoder {
+            patterns.push("encoder".into());
+        }
+        let names: Vec<&str> = shapes.iter().map(|(name, _)| name.as_str()).collect();
+        let mut frozen = matching("train.freeze", &patterns, &names)?;
+        let mut adapted = BTreeSet::new();
+        let mut parameters = 0;
+        if let Some(lora) = &config.lora {
+            let matrices: Vec<&str> = shapes
+                .iter()
+                .filter(|(_, s)| s.len() == 2)
+                .map(|(name, _)| name.as_str())
+                .collect();
+            adapted = matching("lora.targets", &lora.targets, &matrices)?;
+            adapted.retain(|name| !frozen.contains(name));
+            frozen = names.iter().map(|name| (*name).to_string()).collect();
+            let sides = shapes.iter().filter(|(name, _)| adapted.contains(name));
+            parameters = sides.map(|(_, shape)| lora.rank * shape.iter().sum::<usize>()).sum();
+        }
+        let learned = |name: &String| !frozen.contains(name) || adapted.contains(name);
+        let encoder_is_frozen =
+            !shapes.iter().any(|(name, _)| name.starts_with("encoder.") && learned(name));
+        let rest = shapes.iter().filter(|(name, _)| !frozen.contains(name));
+        parameters += rest.map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>();
+        if parameters == 0 {
+            let problem = "leaves nothing to train; expected fewer patterns".into();
+            return Err(NoSuchParameter { key: "train.freeze", problem });
+        }
+        let (frozen, adapted) = (frozen.into_iter().collect(), adapted.into_iter().collect());
+        Ok(Self { frozen, adapted, parameters, encoder_is_frozen })
+    }
+
+    /// Freezes and adapts `model`, which then computes what it did before.
+    pub fn apply(&self, model: Captioner, config: &TrainConfig) -> Captioner {
+        let Some(lora) = &config.lora else {
+            return model.freeze_group(ParamGroup::from_paths(self.frozen.clone()));
+        };
+        let targets = ParamGroup::from_paths(self.adapted.clone());
+        let adapted = model.apply_lora(Lora::new(lora.rank, lora.alpha).set_param_group(targets));
+        let rng = ChaCha8Rng::seed_from_u64(config.seed ^ 0x10_4a);
+        adapted.map(&mut StartAdapters { path: Vec::new(), rng })
+    }
+}
+
+/// The `names` that match one of `patterns` or lie below something that does.
+fn matching(
+    key: &'static str,
+    patterns: &[String],
+    names: &[&str],
+) -> Result<BTreeSet<String>, NoSuchParameter> {
+    let mut found = BTreeSet::new();
+    for text in patterns {
+        let problem = |problem: String| NoSuchParameter { key, problem };
+        let pattern = Pattern::new(text)
+            .map_err(|error| problem(format!("\"{text}\" is not a pattern: {}", error.msg)))?;
+        let covers = |name: &str| {
+            let ends = name.match_indices('.').map(|(at, _)| at).chain([name.len()]);
+            ends.into_iter().any(|end| pattern.matches(&name[..end]))
+        };
+        let before = found.len();
+        found.extend(names.iter().filter(|name| covers(name)).map(|name| (*name).to_string()));
+        if found.len() == before && !names.iter().any(|name| covers(name)) {
+            let like = names
+                .iter()
+                .max_by(|a, b| {
+                    strsim::jaro_winkler(text, a).total_cmp(&strsim::jaro_winkler(text, b))
+                })
+                .copied()
+                .unwrap_or_default();
+            return Err(problem(format!(
+                "\"{text}\" is the name of nothing here; expected a name such as \"{like}\", or a \
+                 part of one, with * for anything"
+            )));
+        }
+    }
+    Ok(found)
+}
+
+struct Shapes {
+    path: Vec<String>,
+    shapes: Vec<(String, Vec<usize>)>,
+}
+
+impl ModuleVisitor for Shapes {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.shapes.push((self.path.join("."), param.lazy_shape().to_vec()));
+    }
+}
+
+/// Draws the first factor of each adapter on the host, so that it is the same on every device; the
+/// second one stays at zero.
+struct StartAdapters {
+    path: Vec<String>,
+    rng: ChaCha8Rng,
+}
+
+impl ModuleMapper for StartAdapters {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let [.., above, name] = self.path.as_slice() else { return param };
+        if above != "lora" || name != "a" {
+            return param;
+        }
+        let dims: [usize; D] = param.lazy_shape().dims();
+        // Uniform, as He et al. 2015 have it for a linear map of so many inputs.
+        let bound = (3.0 / dims[0] as f32).sqrt();
+        let count = dims.iter().product();
+        let values: Vec<f32> =
+            (0..count).map(|_| (self.rng.random::<f32>() * 2.0 - 1.0) * bound).collect();
+        let device = param.lazy_device();
+        param.map(|_| Tensor::from_data(TensorData::new(values, dims), &device).require_grad())
+    }
+}

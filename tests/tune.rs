@@ -1,0 +1,274 @@
+//! Training that starts from a trained model: all of it, parts of it, or adapters on top.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use common::*;
+use safetensors::SafeTensors;
+
+/// A data set and a model that was trained on it for a few steps.
+fn trained() -> &'static (tempfile::TempDir, PathBuf) {
+    static MODEL: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    MODEL.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        draw_shapes(&folder.path().join("shapes"), 40);
+        let output = folder.path().join("first");
+        let mut config = tiny_config(&folder.path().join("shapes"), &output);
+        set(&mut config, "train.max_steps", 12);
+        let file = folder.path().join("first.toml");
+        write_config(&file, &config);
+        let ended = run(patchword().arg("train").arg(&file));
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        (folder, output.join("best"))
+    })
+}
+
+/// A config that starts from the trained model, `steps` long.
+fn tuning(output: &Path, steps: i64) -> toml::Table {
+    let (folder, model) = trained();
+    let mut config = tiny_config(&folder.path().join("shapes"), output);
+    for section in ["image", "tokenizer", "model"] {
+        config.remove(section);
+    }
+    set(&mut config, "init", model.to_str().unwrap());
+    set(&mut config, "train.max_steps", steps);
+    config
+}
+
+fn train(config: &toml::Table, extra: &[&str]) -> Ended {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tune.toml");
+    write_config(&file, config);
+    run(patchword().arg("train").arg(&file).args(extra))
+}
+
+fn tensors(file: &Path) -> BTreeMap<String, Vec<u8>> {
+    let bytes = fs::read(file).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    file.iter().map(|(name, view)| (name.to_string(), view.data().to_vec())).collect()
+}
+
+/// Names of the tensors that differ.
+fn changed(before: &Path, after: &Path) -> Vec<String> {
+    let (before, after) = (tensors(before), tensors(after));
+    assert!(before.keys().eq(after.keys()), "other tensors than before");
+    before.into_iter().filter(|(name, bytes)| after[name] != *bytes).map(|(name, _)| name).collect()
+}
+
+fn caption(model: &Path) -> String {
+    let (folder, _) = trained();
+    let ended = run(patchword()
+        .arg("caption")
+        .arg(folder.path().join("shapes"))
+        .args(["--format", "jsonl", "--num-beams", "2", "--model"])
+        .arg(model));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    ended.stdout
+}
+
+/// The same token ids, and scores within rounding.
+#[track_caller]
+fn assert_say_the_same(one: &str, other: &str) {
+    let read = |line: &str| {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        (value["token_ids"].to_string(), value["score"].as_f64().unwrap())
+    };
+    assert_eq!(one.lines().count(), other.lines().count());
+    for ((ids, score), (other_ids, other_score)) in
+        one.lines().map(read).zip(other.lines().map(read))
+    {
+        assert_eq!(ids, other_ids);
+        assert!((score - other_score).abs() < 1e-4, "{score} is not {other_score}");
+    }
+}
+
+#[test]
+fn a_run_starts_from_the_weights_tokenizer_and_pixels_of_a_trained_model() {
+    let (_, model) = trained();
+    let output = tempfile::tempdir().unwrap();
+    let mut config = tuning(&output.path().join("run"), 1);
+    // A rate so small that the first step changes next to nothing.
+    set(&mut config, "schedule.learning_rate", 1e-12);
+    set(&mut config, "optimizer.weight_decay", 0.0);
+    set(&mut config, "train.validate_every", 1);
+    let ended = train(&config, &[]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let tuned = output.path().join("run/best");
+    for file in ["tokenizer.json", "preprocessor.json"] {
+        let read = |folder: &Path| fs::read_to_string(folder.join(file)).unwrap();
+        assert_eq!(read(model), read(&tuned), "{file}");
+    }
+    assert_say_the_same(&caption(model), &caption(&tuned));
+}
+
+#[test]
+fn frozen_weights_stay_and_the_others_move() {
+    let (_, model) = trained();
+    let output = tempfile::tempdir().unwrap();
+    let mut config = tuning(&output.path().join("run"), 4);
+    let patterns = ["encoder.layers.0", "*norm", "decoder.token_embedding"];
+    set(&mut config, "train.freeze", patterns.map(String::from).to_vec());
+    let ended = train(&config, &[]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stderr.contains("trained)"), "{}", ended.stderr);
+    let weights = |folder: &Path| folder.join("model.safetensors");
+    let moved = changed(&weights(model), &weights(&output.path().join("run/best")));
+    let frozen = |name: &String| {
+        name.starts_with("encoder.layers.0.")
+            || name.contains("norm.")
+            || name == "decoder.token_embedding"
+    };
+    assert!(!moved.iter().any(frozen), "{moved:?}");
+    for name in ["encoder.layers.1.attention.query.weight", "decoder.position_embedding"] {
+        assert!(moved.iter().any(|moved| moved == name), "{name} did not move: {moved:?}");
+    }
+}
+
+#[test]
+fn adapters_merged_and_apart_say_the_same_and_leave_the_rest_alone() {
+    let (_, model) = trained();
+    let output = tempfile::tempdir().unwrap();
+    let mut captions = Vec::new();
+    for (name, merge) in [("merged", true), ("apart", false)] {
+        let mut config = tuning(&output.path().join(name), 6);
+        set(&mut config, "lora.rank", 2);
+        set(&mut config, "lora.merge", merge);
+        let ended = train(&config, &[]);
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let best = output.path().join(name).join("best");
+        let weights = best.join("model.safetensors");
+        let moved = changed(&model.join("model.safetensors"), &weights);
+        if merge {
+            // Two encoder layers and one decoder layer with two attentions, two matrices each.
+            assert_eq!(moved.len(), 8, "{moved:?}");
+            assert!(
+                moved.iter().all(
+                    |name| name.ends_with("query.weight") || name.ends_with("key_value.weight")
+                )
+            );
+        } else {
+            assert!(moved.is_empty(), "{moved:?}");
+            assert_eq!(tensors(&best.join("adapter.safetensors")).len(), 16);
+        }
+        captions.push(caption(&best));
+    }
+    assert_ne!(captions[0], caption(model), "nothing was learned");
+    // Added before or after, floats round differently.
+    assert_say_the_same(&captions[0], &captions[1]);
+}
+
+#[test]
+fn a_tuning_run_resumes_to_the_same_bytes_without_the_model_it_began_with() {
+    let output = tempfile::tempdir().unwrap();
+    let begun = output.path().join("begun");
+    copy_folder(&trained().1, &begun);
+    let config = |name: &str, steps: i64| {
+        let mut config = tuning(&output.path().join(name), 10);
+        set(&mut config, "init", begun.to_str().unwrap());
+        set(&mut config, "lora.rank", 2);
+        set(&mut config, "train.max_steps", steps);
+        config
+    };
+    let ended = train(&config("whole", 10), &[]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let stopped = config("stopped", 10);
+    let folder = output.path().join("stopped");
+    interrupt_after(&stopped, 4);
+    fs::remove_dir_all(&begun).unwrap();
+    let ended = train(&stopped, &["--resume"]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    for file in ["last/model.safetensors", "last/training/weights.safetensors"] {
+        let read = |folder: &Path| fs::read(folder.join(file)).unwrap();
+        assert!(read(&folder) == read(&output.path().join("whole")), "{file} differs");
+    }
+}
+
+/// Runs a config in this process until it has taken `step` steps.
+fn interrupt_after(config: &toml::Table, step: u64) {
+    use patchword::train::{Event, Observer, TrainConfig};
+
+    struct StopAt {
+        step: u64,
+        now: u64,
+    }
+    impl Observer for StopAt {
+        fn event(&mut self, event: &Event) {
+            if let Event::Step { step, .. } = event {
+                self.now = *step;
+            }
+        }
+        fn stop_requested(&self) -> bool {
+            self.now >= self.step
+        }
+    }
+    let text = toml::to_string(config).unwrap();
+    let config = TrainConfig::parse(&text, Path::new("run.toml"), &[]).unwrap();
+    let device = burn::tensor::Device::flex();
+    let mut stop = StopAt { step, now: 0 };
+    let file = Path::new("run.toml");
+    let outcome = patchword::train::train(&config, file, &device, 1, false, &mut stop).unwrap();
+    assert!(outcome.interrupted);
+    assert_eq!(outcome.step, step);
+}
+
+#[test]
+fn settings_that_cannot_be_meant_are_errors_that_name_them() {
+    let output = tempfile::tempdir().unwrap();
+    let cases: [(&str, toml::Value, &[&str]); 7] = [
+        ("model.encoder.d_model", 32.into(), &["`model.encoder.d_model`", "remove it"]),
+        ("image.height", 64.into(), &["`image.height`", "remove it"]),
+        ("tokenizer.vocab_size", 400.into(), &["`tokenizer.vocab_size`"]),
+        ("lora.rank", 0.into(), &["`lora.rank`", "at least 1"]),
+        (
+            "train.freeze",
+            vec!["encodr.layers.0"].into(),
+            &["`train.freeze`", "\"encodr.layers.0\""],
+        ),
+        ("train.freeze", vec!["*"].into(), &["`train.freeze`", "nothing to train"]),
+        ("init", "no/such/folder".into(), &["no/such/folder", "no checkpoint"]),
+    ];
+    for (key, value, expected) in cases {
+        let mut config = tuning(&output.path().join("run"), 2);
+        set(&mut config, key, value);
+        let ended = train(&config, &[]);
+        assert_eq!(ended.code, 1, "{key}: {}", ended.stderr);
+        for text in expected {
+            assert!(ended.stderr.contains(text), "{key}: no {text} in {}", ended.stderr);
+        }
+        assert!(!output.path().join("run").exists(), "{key}: something was written");
+    }
+}
+
+/// Public architectures with random weights, where the reference data is.
+#[test]
+fn public_models_can_be_tuned() {
+    let shared = std::env::var_os("PATCHWORD_SHARED").map_or("../shared".into(), PathBuf::from);
+    if !shared.join("parity").is_dir() {
+        eprintln!("skipped: no reference data at {}", shared.display());
+        return;
+    }
+    let output = tempfile::tempdir().unwrap();
+    for name in ["blip", "vit-gpt2", "vit-bert"] {
+        let init = shared.join("parity").join(name);
+        let mut config = tuning(&output.path().join(name), 3);
+        set(&mut config, "init", init.to_str().unwrap());
+        set(&mut config, "data.prompt", "a photo of");
+        set(&mut config, "train.validate_every", 3);
+        set(&mut config, "optimizer.ema_decay", 0.0);
+        set(&mut config, "schedule.learning_rate", 1e-4);
+        let ended = train(&config, &[]);
+        assert_eq!(ended.code, 0, "{name}: {}", ended.stderr);
+        // The special tokens are the public model's still.
+        let spoken = caption(&output.path().join(name).join("best"));
+        let first: serde_json::Value =
+            serde_json::from_str(spoken.lines().next().unwrap()).unwrap();
+        let public = caption(&init);
+        let public: serde_json::Value =
+            serde_json::from_str(public.lines().next().unwrap()).unwrap();
+        assert_eq!(first["token_ids"][0], public["token_ids"][0], "{name}");
+    }
+}
