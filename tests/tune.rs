@@ -272,3 +272,58 @@ fn public_models_can_be_tuned() {
         assert_eq!(first["token_ids"][0], public["token_ids"][0], "{name}");
     }
 }
+
+/// A run whose whole encoder is frozen, with its features kept or not.
+fn frozen_run(output: &Path, features: Option<&Path>) -> Ended {
+    let mut config = tuning(output, 8);
+    set(&mut config, "train.freeze_encoder", true);
+    set(&mut config, "augment.crop_scale", vec![1.0, 1.0]);
+    set(&mut config, "augment.flip", 0.0);
+    set(&mut config, "augment.colour_jitter", 0.0);
+    let folder = features.map(|folder| folder.to_str().unwrap().to_owned());
+    let flags: Vec<&str> = folder.iter().flat_map(|at| ["--cache-features", at]).collect();
+    train(&config, &flags)
+}
+
+/// Validation losses by step.
+fn losses(run: &Path) -> Vec<f64> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    lines.filter(|line| line["kind"] == "train").map(|l| l["loss"].as_f64().unwrap()).collect()
+}
+
+#[test]
+fn kept_features_train_as_the_encoder_would_and_are_computed_once() {
+    let output = tempfile::tempdir().unwrap();
+    let features = output.path().join("features");
+    let (plain, kept, again) =
+        (output.path().join("plain"), output.path().join("kept"), output.path().join("again"));
+    let ended = frozen_run(&plain, None);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let ended = frozen_run(&kept, Some(&features));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let (plain, kept) = (losses(&plain), losses(&kept));
+    assert_eq!(plain.len(), 8);
+    for (plain, kept) in plain.iter().zip(&kept) {
+        // Features are kept with 11 bits.
+        assert!((plain - kept).abs() < 2e-3, "{plain} is not {kept}");
+    }
+    let before = snapshot(&features);
+    assert_eq!(before.len(), 1);
+    let ended = frozen_run(&again, Some(&features));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_eq!(losses(&again), kept);
+    assert!(snapshot(&features) == before, "features were computed twice");
+}
+
+#[test]
+fn features_of_what_is_trained_cannot_be_kept() {
+    let output = tempfile::tempdir().unwrap();
+    let config = tuning(&output.path().join("run"), 2);
+    let folder = output.path().join("features");
+    let ended = train(&config, &["--cache-features", folder.to_str().unwrap()]);
+    assert_eq!(ended.code, 1);
+    assert!(ended.stderr.contains("`data.cache_features`"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("encoder.backbone"), "{}", ended.stderr);
+    assert!(!output.path().join("run").exists());
+}

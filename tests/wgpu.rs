@@ -23,7 +23,7 @@ use patchword::model::{
     Activation, Captioner, CaptionerConfig, DecoderConfig, EncoderConfig, HeadKind, NormPlacement,
     initialize,
 };
-use patchword::train::{AdamW, AdamWConfig, forward_loss};
+use patchword::train::{AdamW, AdamWConfig, FrozenPart, forward_loss};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -192,6 +192,8 @@ fn loader() -> LoaderConfig {
         max_tokens: SEQ,
         bucket: BUCKET,
         special: SpecialIds { begin: BEGIN, end: END, pad: 0 },
+        prompt: Vec::new(),
+        features: None,
         preprocess: PreprocessConfig { height: SIDE, width: SIDE, ..Default::default() },
         augment: None,
         limits: DecodeLimits::default(),
@@ -327,11 +329,11 @@ fn weights(model: &Captioner) -> BTreeMap<String, Vec<f32>> {
 fn gradients(
     config: &CaptionerConfig,
     device: &Device,
-    freeze_encoder: bool,
+    frozen: FrozenPart,
 ) -> (f32, BTreeMap<String, Vec<f32>>) {
     let device = device.clone().autodiff();
     let model = stirred(config, &device);
-    let loss = forward_loss(&model, batch(1), &loader(), 0.1, freeze_encoder, &device);
+    let loss = forward_loss(&model, batch(1), &loader(), 0.1, frozen, &device);
     let value = values(loss.clone())[0];
     let grads = GradientsParams::from_grads(loss.backward(), &model);
     let mut collect = Collect { grads: Some(grads), ..Collect::default() };
@@ -339,35 +341,35 @@ fn gradients(
     (value, collect.found)
 }
 
-fn assert_same_gradients(config: &CaptionerConfig, freeze_encoder: bool, tolerance: f64) {
+fn assert_same_gradients(config: &CaptionerConfig, frozen: FrozenPart, tolerance: f64) {
     let Some(devices) = devices() else { return };
-    let (expected_loss, expected) = gradients(config, &devices.flex, freeze_encoder);
-    let (loss, found) = gradients(config, &devices.wgpu, freeze_encoder);
+    let (expected_loss, expected) = gradients(config, &devices.flex, frozen);
+    let (loss, found) = gradients(config, &devices.wgpu, frozen);
     assert_close("loss", &[loss], &[expected_loss], TOLERANCE);
     let mut names: Vec<String> = weights(&fresh(config, &devices.flex)).into_keys().collect();
-    names.retain(|name| !(freeze_encoder && name.starts_with("encoder.")));
+    names.retain(|name| !(frozen == FrozenPart::Encoder && name.starts_with("encoder.")));
     assert!(names.iter().eq(expected.keys()), "flex: gradients of {:?}", expected.keys());
     assert_all_close("gradient", &found, &expected, tolerance);
 }
 
 #[test]
 fn gradients_of_every_weight_agree() {
-    assert_same_gradients(&without_gelu(own_model()), false, TOLERANCE);
+    assert_same_gradients(&without_gelu(own_model()), FrozenPart::Nothing, TOLERANCE);
 }
 
 #[test]
 fn gradients_with_a_frozen_encoder_agree() {
-    assert_same_gradients(&without_gelu(own_model()), true, TOLERANCE);
+    assert_same_gradients(&without_gelu(own_model()), FrozenPart::Encoder, TOLERANCE);
 }
 
 #[test]
 fn gradients_of_a_foreign_model_agree() {
-    assert_same_gradients(&without_gelu(foreign_model()), false, TOLERANCE);
+    assert_same_gradients(&without_gelu(foreign_model()), FrozenPart::Nothing, TOLERANCE);
 }
 
 #[test]
 fn gradients_through_gelu_agree() {
-    assert_same_gradients(&own_model(), false, TOLERANCE);
+    assert_same_gradients(&own_model(), FrozenPart::Nothing, TOLERANCE);
 }
 
 /// What ten steps of training leave.
@@ -383,7 +385,8 @@ fn train_ten_steps(config: &CaptionerConfig, device: &Device) -> Trained {
     let mut optimizer = AdamW::new(&AdamWConfig { ema_decay: 0.9, ..AdamWConfig::default() });
     let mut losses = Vec::new();
     for step in 0..10 {
-        let loss = forward_loss(&model, batch(step % 2), &loader(), 0.1, false, &device);
+        let loss =
+            forward_loss(&model, batch(step % 2), &loader(), 0.1, FrozenPart::Nothing, &device);
         losses.push(values(loss.clone().inner())[0]);
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         let rate_of = |path: &str| if path.starts_with("encoder.") { 2e-3 } else { 4e-3 };

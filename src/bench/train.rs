@@ -14,7 +14,7 @@ use super::{BenchError, Timing, matmul_rate, peak_memory};
 use crate::data::{Batch, LoaderConfig, SpecialIds, TrainLoader};
 use crate::image::DecodeLimits;
 use crate::model::{Captioner, initialize};
-use crate::train::{AdamW, Gradients, Plan, Start, TrainConfig, TrainError};
+use crate::train::{AdamW, FrozenPart, Gradients, Plan, Start, TrainConfig, TrainError};
 
 /// What is measured.
 #[derive(Debug, Clone)]
@@ -97,7 +97,9 @@ pub fn bench_train(
     let mut model = initialize(Captioner::new(&config.model, &device)?, config.seed);
     let parameters = model.num_params();
     let mut optimizer = AdamW::new(&config.optimizer);
-    let mut gradients = Gradients::new(&config.train, batches.loader(), &device)?;
+    let frozen =
+        if config.train.freeze_encoder { FrozenPart::Encoder } else { FrozenPart::Nothing };
+    let mut gradients = Gradients::new(&config.train, frozen, batches.loader(), &device)?;
     let mut timed = Vec::with_capacity(bench.steps);
     let mut total = Totals::default();
     let mut loss = Tensor::zeros([1], &device.clone().inner());
@@ -285,6 +287,7 @@ fn synthetic_loader(config: &TrainConfig, bucket: usize) -> LoaderConfig {
         bucket,
         special: SpecialIds { begin: 0, end: 0, pad: 0 },
         prompt: Vec::new(),
+        features: None,
         preprocess: config.image.clone(),
         augment: None,
         limits: DecodeLimits::default(),

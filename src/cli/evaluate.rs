@@ -139,6 +139,7 @@ pub(super) fn evaluate(
         bucket: config.bucket,
         special: SpecialIds { begin: special.bos, end: special.eos, pad: special.pad },
         prompt: Vec::new(),
+        features: None,
         preprocess: checkpoint.preprocess.clone(),
         augment: None,
         limits,

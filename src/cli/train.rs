@@ -48,6 +48,10 @@ pub(super) struct TrainArgs {
     /// Train even if more than 5 % of the records are bad
     #[arg(long)]
     allow_bad: bool,
+    /// Keep what the frozen part of the encoder makes of each image in this folder, so that it is
+    /// computed once
+    #[arg(long, value_name = "DIR")]
+    cache_features: Option<PathBuf>,
     /// Print the resolved config, model size, steps and memory, and stop
     #[arg(long)]
     dry_run: bool,
@@ -67,6 +71,9 @@ pub(super) fn run(arguments: TrainArgs, console: &Console) -> Result<Outcome, Cl
         config.data.format = arguments.dataset_format;
     }
     config.data.allow_bad |= arguments.allow_bad;
+    if arguments.cache_features.is_some() {
+        config.data.cache_features = arguments.cache_features;
+    }
     if arguments.dry_run {
         let plan = Plan::new(&config, &arguments.config, &Start::new(&config)?)?;
         return describe(&plan, console);
@@ -85,7 +92,7 @@ pub(super) fn run_training(
     resume: bool,
     console: &Console,
 ) -> Result<Outcome, CliError> {
-    let mut reporter = Reporter { console, progress: None, message: String::new() };
+    let mut reporter = Reporter { console, features: None, progress: None, message: String::new() };
     let outcome = train(config, file, &device.device, shape_bucket(device), resume, &mut reporter);
     if let Some(progress) = &reporter.progress {
         progress.finish();
@@ -157,6 +164,7 @@ fn parameters(plan: &Plan) -> String {
 /// Draws the bar and writes what is worth a line.
 struct Reporter<'a> {
     console: &'a Console,
+    features: Option<Progress>,
     progress: Option<Progress>,
     message: String,
 }
@@ -173,6 +181,15 @@ impl Reporter<'_> {
 impl Observer for Reporter<'_> {
     fn event(&mut self, event: &Event) {
         match event {
+            Event::Features { new, done, total } => {
+                let start =
+                    || Progress::new(self.console, "features", Some(*total as u64), "images");
+                let progress = self.features.get_or_insert_with(start);
+                progress.advance(*new as u64);
+                if done == total {
+                    progress.finish();
+                }
+            }
             Event::Started { plan, step, changed } => {
                 for problem in plan.problems.iter().take(20) {
                     self.console.warn(problem);

@@ -14,6 +14,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use super::features::Features;
 use super::record::{Dataset, Split};
 use crate::image::{AugmentConfig, DecodeLimits, PreprocessConfig, augment, decode_file};
 use crate::text::{TextError, Tokenizer};
@@ -73,6 +74,8 @@ pub struct LoaderConfig {
     pub special: SpecialIds,
     /// Token ids that every caption begins with and that are not to be learned.
     pub prompt: Vec<u32>,
+    /// Features to use instead of pixels.
+    pub features: Option<Arc<Features>>,
     /// Geometry and normalisation.
     pub preprocess: PreprocessConfig,
     /// Random crops and flips; `None` for validation.
@@ -116,7 +119,7 @@ pub struct Batch {
     pub captions_per_image: usize,
     /// Columns of text.
     pub seq: usize,
-    /// `[images, 3, height, width]`.
+    /// `[images, 3, height, width]`; `[images, positions, width]` of features, where there are any.
     pub pixels: Vec<f32>,
     /// `[images × captions_per_image, seq]`, padded on the right.
     pub inputs: Vec<i32>,
@@ -311,27 +314,45 @@ impl Source {
         let mut chosen = Vec::with_capacity(units.len());
         for &(place, unit) in units {
             let example = &self.examples[unit.example];
-            match decode_file(&example.path, &config.limits) {
-                Ok(image) => {
-                    let image = match &config.augment {
-                        Some(augmentation) => {
-                            let mut rng =
-                                ChaCha8Rng::seed_from_u64(mix(config.seed ^ 0x5eed, place));
-                            augment(&image, augmentation, &mut rng, !example.has_direction)
-                        }
-                        None => image,
-                    };
-                    batch.pixels.extend(config.preprocess.apply(&image));
+            match self.image(example, place) {
+                Ok(values) => {
+                    batch.pixels.extend(values);
                     chosen.push(unit);
                 }
-                Err(error) => batch
-                    .skipped
-                    .push(SkippedImage { path: example.path.clone(), reason: error.to_string() }),
+                Err(reason) => {
+                    batch.skipped.push(SkippedImage { path: example.path.clone(), reason });
+                }
             }
         }
         batch.images = chosen.len();
         self.fill_text(&mut batch, &chosen);
         batch
+    }
+
+    /// Pixels or features of an image, varied as its place in the run says.
+    fn image(&self, example: &Example, place: u64) -> Result<Vec<f32>, String> {
+        let config = &self.config;
+        let seed = mix(config.seed ^ 0x5eed, place);
+        if let Some(features) = &config.features {
+            let varied = config.augment.is_some();
+            let view = if varied { seed % u64::from(features.views()) } else { 0 };
+            let read = features.read(&example.path, view as u32);
+            // Of an image that cannot be read there are none: say why.
+            return read.map_err(|reason| {
+                let decoded = decode_file(&example.path, &config.limits);
+                decoded.err().map_or(reason, |error| error.to_string())
+            });
+        }
+        let image =
+            decode_file(&example.path, &config.limits).map_err(|error| error.to_string())?;
+        let image = match &config.augment {
+            Some(augmentation) => {
+                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                augment(&image, augmentation, &mut rng, !example.has_direction)
+            }
+            None => image,
+        };
+        Ok(config.preprocess.apply(&image))
     }
 
     fn fill_text(&self, batch: &mut Batch, units: &[Unit]) {
@@ -446,6 +467,7 @@ mod tests {
             bucket: 1,
             special: SpecialIds { begin: 1, end: 2, pad: 0 },
             prompt: Vec::new(),
+            features: None,
             preprocess: PreprocessConfig { height: 8, width: 8, ..PreprocessConfig::default() },
             augment: Some(AugmentConfig { crop_scale: [0.5, 1.0], ..AugmentConfig::default() }),
             limits: DecodeLimits::default(),

@@ -10,6 +10,7 @@ mod coco;
 mod collect;
 mod detect;
 mod error;
+mod features;
 mod flickr8k;
 mod imagefolder;
 mod karpathy;
@@ -24,6 +25,7 @@ pub mod shapes;
 pub use check::{CheckReport, check};
 pub use detect::{DatasetFormat, detect};
 pub use error::DataError;
+pub use features::{FeatureError, FeatureStage, FeatureWriter, Features, hash, identity};
 pub use loader::{
     Batch, Example, LoaderConfig, SkippedImage, SpecialIds, TrainLoader, examples, for_each_batch,
     mix, says_direction, units_per_epoch,

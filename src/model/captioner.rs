@@ -67,10 +67,23 @@ impl Captioner {
         self.project(self.encoder.forward(pixels))
     }
 
-    /// As [`Self::encode`], with no gradient to the encoder: a frozen encoder costs a forward pass.
-    pub fn encode_frozen(&self, pixels: Tensor<4>) -> Tensor<3> {
-        let features = self.encoder.valid().forward(pixels.without_autodiff());
-        self.project(features.autodiff())
+    /// The encoder's output, with no gradient: [`Self::encode_states`] does the rest. A frozen encoder
+    /// costs a forward pass.
+    ///
+    /// # Shapes
+    /// `pixels`: `[batch, 3, image_height, image_width]`, normalised; result:
+    /// `[batch, patches, d_model]`, on a device without autodiff.
+    pub fn states_frozen(&self, pixels: Tensor<4>) -> Tensor<3> {
+        self.encoder.valid().forward(pixels.without_autodiff())
+    }
+
+    /// Makes the memory of what [`Self::states_frozen`] gave; on a device with autodiff, pass it on
+    /// with `.autodiff()`.
+    ///
+    /// # Shapes
+    /// `states`: `[batch, patches, d_model]`; result: `[batch, patches, memory_width]`.
+    pub fn encode_states(&self, states: Tensor<3>) -> Tensor<3> {
+        self.project(states)
     }
 
     /// What patches are embedded from, with no gradient: [`Self::encode_patches`] does the rest. Of a

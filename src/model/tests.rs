@@ -562,7 +562,7 @@ fn a_frozen_encoder_gets_no_gradient_and_gives_the_same_memory() {
     let config = other();
     let model = shaken(&config, 10, &device);
     let pixels = images(2, &config, &device);
-    let frozen = model.encode_frozen(pixels.clone());
+    let frozen = model.encode_states(model.states_frozen(pixels.clone()).autodiff());
     assert_close(&values(frozen.clone().inner()), &values(model.encode(pixels).inner()), 1e-5);
     let logits = model.decode(ids(&[&[1, 2, 3], &[1, 4, 5]], &device), frozen);
     let grads = GradientsParams::from_grads(logits.square().mean().backward(), &model);

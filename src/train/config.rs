@@ -67,6 +67,13 @@ pub struct DataConfig {
     /// Text that stands before every caption and is not learned (BLIP: "a picture of"); give it to
     /// `patchword caption --prompt` afterwards.
     pub prompt: String,
+    /// A folder to keep in what the frozen part of the encoder makes of each image, so that it is
+    /// computed once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_features: Option<PathBuf>,
+    /// How many views of each image are kept: the image as it is, and variations as [augment] has
+    /// them.
+    pub cache_views: u32,
     /// Captions of an image that share one pass of the encoder.
     pub captions_per_image: usize,
     /// Make batches of captions of about the same length, so that less of them is padding.
@@ -85,6 +92,8 @@ impl Default for DataConfig {
             allow_bad: false,
             max_pixels: DecodeLimits::default().max_pixels,
             prompt: String::new(),
+            cache_features: None,
+            cache_views: 1,
             captions_per_image: 5,
             group_by_length: true,
             workers: 2,
@@ -289,6 +298,7 @@ impl TrainConfig {
         for (key, value) in [
             ("data.captions_per_image", self.data.captions_per_image),
             ("data.workers", self.data.workers),
+            ("data.cache_views", self.data.cache_views as usize),
             ("data.max_pixels", self.data.max_pixels.min(1) as usize),
             ("train.batch_size", self.train.batch_size),
             ("train.accumulation", self.train.accumulation),

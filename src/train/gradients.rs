@@ -14,8 +14,9 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::TrainError;
 use super::config::LoopConfig;
 use super::loss::cross_entropy;
+use super::trained::FrozenPart;
 use super::validate::pixels;
-use crate::data::{Batch, LoaderConfig, mix};
+use crate::data::{Batch, FeatureStage, LoaderConfig, mix};
 use crate::device::num_cpu_threads;
 use crate::model::{Captioner, seed_noise};
 
@@ -28,11 +29,10 @@ pub fn forward_loss(
     mut batch: Batch,
     loader: &LoaderConfig,
     smoothing: f64,
-    freeze_encoder: bool,
+    frozen: FrozenPart,
     device: &Device,
 ) -> Tensor<1> {
-    let pixels = pixels(&mut batch, loader, device);
-    let memory = if freeze_encoder { model.encode_frozen(pixels) } else { model.encode(pixels) };
+    let memory = memory(model, &mut batch, loader, frozen, device);
     let rows = batch.images * batch.captions_per_image;
     let ids: Tensor<2, Int> =
         Tensor::from_data(TensorData::new(batch.inputs, [rows, batch.seq]), device);
@@ -47,9 +47,39 @@ pub fn forward_loss(
     cross_entropy(logits, targets, weights, smoothing)
 }
 
+/// What cross-attention reads of a batch's images.
+///
+/// # Shapes
+/// Result `[images, patches, memory_width]`.
+fn memory(
+    model: &Captioner,
+    batch: &mut Batch,
+    loader: &LoaderConfig,
+    frozen: FrozenPart,
+    device: &Device,
+) -> Tensor<3> {
+    if let Some(features) = &loader.features {
+        let [positions, width] = features.shape();
+        let values = std::mem::take(&mut batch.pixels);
+        let data = TensorData::new(values, [batch.images, positions, width]);
+        let features_of_batch = Tensor::from_data(data, device);
+        return match features.stage() {
+            FeatureStage::Patches => model.encode_patches(features_of_batch),
+            FeatureStage::States => model.encode_states(features_of_batch),
+        };
+    }
+    let pixels = pixels(batch, loader, device);
+    match frozen {
+        FrozenPart::Nothing => model.encode(pixels),
+        FrozenPart::Patches => model.encode_patches(model.patches_frozen(pixels).autodiff()),
+        FrozenPart::Encoder => model.encode_states(model.states_frozen(pixels).autodiff()),
+    }
+}
+
 /// Sums the gradients of a step's (micro-)batches.
 pub struct Gradients {
     settings: LoopConfig,
+    frozen: FrozenPart,
     loader: LoaderConfig,
     device: Device,
     /// Threads for each share of a batch; none on a GPU.
@@ -64,6 +94,7 @@ impl Gradients {
     /// When the system has no threads left.
     pub fn new(
         settings: &LoopConfig,
+        frozen: FrozenPart,
         loader: &LoaderConfig,
         device: &Device,
     ) -> Result<Self, TrainError> {
@@ -74,6 +105,7 @@ impl Gradients {
         let pools = (0..shares).filter(|_| shares > 1).map(|_| pool()).collect::<Result<_, _>>();
         Ok(Self {
             settings: settings.clone(),
+            frozen,
             loader: loader.clone(),
             device: device.clone(),
             pools: pools.map_err(|error| TrainError::Threads(error.to_string()))?,
@@ -87,10 +119,11 @@ impl Gradients {
         let tokens = batch.tokens as f64;
         let mut shares = split(batch, self.pools.len());
         let (settings, loader, device) = (&self.settings, &self.loader, &self.device);
+        let frozen = self.frozen;
         let compute = |model: &Captioner, index: usize, share: Batch| {
             seed_noise(device, mix(seed, index as u64));
             let weight = share.tokens as f64 / tokens;
-            let (smoothing, frozen) = (settings.label_smoothing, settings.freeze_encoder);
+            let smoothing = settings.label_smoothing;
             let loss = forward_loss(model, share, loader, smoothing, frozen, device);
             let scale = |loss: Tensor<1>, by: f64| if by == 1.0 { loss } else { loss * by };
             let value = scale(loss.clone().inner(), weight);
@@ -230,6 +263,7 @@ mod tests {
             bucket: 1,
             special: SpecialIds { begin: 1, end: 2, pad: 0 },
             prompt: Vec::new(),
+            features: None,
             preprocess: PreprocessConfig { height: 16, width: 16, ..PreprocessConfig::default() },
             augment: None,
             limits: DecodeLimits::default(),
@@ -252,7 +286,7 @@ mod tests {
         let model = model(dropout, &device);
         let settings =
             LoopConfig { data_parallel, accumulation, batch_size: 5, ..LoopConfig::default() };
-        let mut sum = Gradients::new(&settings, &loader(), &device).unwrap();
+        let mut sum = Gradients::new(&settings, FrozenPart::Nothing, &loader(), &device).unwrap();
         let mut loss = 0.0;
         for micro in 0..accumulation {
             let value = sum.add(&model, batch(), 9 + micro as u64);

@@ -11,10 +11,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::TrainError;
 use super::config::{TrainConfig, TrainConfigError};
 use super::state::{self, RunState};
+use crate::checkpoint::encoder::PretrainedEncoder;
 use crate::checkpoint::{self, tensors};
 use crate::generate::GenerateConfig;
 use crate::image::PreprocessConfig;
-use crate::model::{Captioner, CaptionerConfig, initialize};
+use crate::model::{Captioner, CaptionerConfig, EncoderConfig, initialize};
 use crate::text::Tokenizer;
 
 /// What training starts from, instead of random weights: `init = "PATH"`, or a section.
@@ -24,12 +25,17 @@ pub struct InitConfig {
     /// and its decoding defaults come with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<PathBuf>,
+    /// A vision encoder: torchvision's weights of MobileNetV2, or a Hugging Face folder of an encoder.
+    /// What the weights decide of `model.encoder`, and the mean and standard deviation of `image`, come
+    /// with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<PathBuf>,
 }
 
 impl InitConfig {
     /// Whether training starts from random weights.
     pub fn is_empty(&self) -> bool {
-        self.model.is_none()
+        self.model.is_none() && self.encoder.is_none()
     }
 }
 
@@ -46,11 +52,11 @@ impl<'de> Visitor<'de> for PathOrSection {
     type Value = InitConfig;
 
     fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.write_str("a model's folder in quotes, or a section with `model`")
+        formatter.write_str("a model's folder in quotes, or a section with `model` or `encoder`")
     }
 
     fn visit_str<E>(self, path: &str) -> Result<InitConfig, E> {
-        Ok(InitConfig { model: Some(path.into()) })
+        Ok(InitConfig { model: Some(path.into()), encoder: None })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<InitConfig, A::Error> {
@@ -59,9 +65,10 @@ impl<'de> Visitor<'de> for PathOrSection {
         #[derive(Default)]
         struct Section {
             model: Option<PathBuf>,
+            encoder: Option<PathBuf>,
         }
-        let Section { model } = Section::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(InitConfig { model })
+        let Section { model, encoder } = Section::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(InitConfig { model, encoder })
     }
 }
 
@@ -72,45 +79,72 @@ pub struct Start {
     pub(super) tokenizer: Option<Tokenizer>,
     /// What comes with the model, where that is not the config's.
     pub(super) base: Option<Base>,
-    /// The model that training starts from.
-    weights: Option<Captioner>,
+    /// The weights that training starts from.
+    weights: Weights,
+}
+
+#[derive(Debug, Default)]
+enum Weights {
+    #[default]
+    Random,
+    Model(Box<Captioner>),
+    Encoder(Box<PretrainedEncoder>),
 }
 
 /// What a trained model brings along.
 #[derive(Debug)]
-pub(super) struct Base {
-    model: CaptionerConfig,
-    image: PreprocessConfig,
-    generate: GenerateConfig,
+pub(super) enum Base {
+    Model { model: CaptionerConfig, image: PreprocessConfig, generate: GenerateConfig },
+    Encoder { encoder: EncoderConfig, mean: [f32; 3], std: [f32; 3] },
 }
 
 impl Start {
     /// The start of a new run.
     ///
     /// # Errors
-    /// The file or tensor of `init.model` at fault.
+    /// The file or tensor of `init.model` or `init.encoder` at fault.
     pub fn new(config: &TrainConfig) -> Result<Self, TrainError> {
-        let Some(path) = &config.init.model else { return Ok(Self::default()) };
-        let checkpoint = checkpoint::load(path, &Device::flex())?;
-        let base = Base {
-            model: checkpoint.model.config().clone(),
-            image: checkpoint.preprocess,
-            generate: checkpoint.generate,
-        };
-        let (tokenizer, weights) = (Some(checkpoint.tokenizer), Some(checkpoint.model));
-        Ok(Self { tokenizer, base: Some(base), weights })
+        if let Some(path) = &config.init.model {
+            let checkpoint = checkpoint::load(path, &Device::flex())?;
+            let base = Base::Model {
+                model: checkpoint.model.config().clone(),
+                image: checkpoint.preprocess,
+                generate: checkpoint.generate,
+            };
+            let weights = Weights::Model(Box::new(checkpoint.model));
+            return Ok(Self { tokenizer: Some(checkpoint.tokenizer), base: Some(base), weights });
+        }
+        if let Some(path) = &config.init.encoder {
+            let encoder = checkpoint::encoder::load(path)?;
+            let base = Base::Encoder {
+                encoder: encoder.config_for(&config.model.encoder),
+                mean: encoder.preprocess.mean,
+                std: encoder.preprocess.std,
+            };
+            let weights = Weights::Encoder(Box::new(encoder));
+            return Ok(Self { tokenizer: None, base: Some(base), weights });
+        }
+        Ok(Self::default())
     }
 
     /// The start of a run that goes on from the checkpoint in `folder`: what it started from need not
     /// be there any more.
     pub(super) fn resumed(folder: &Path, state: &RunState) -> Result<Self, TrainError> {
         let old = &state.config;
-        let base = old.init.model.is_some().then(|| Base {
-            model: old.model.clone(),
-            image: old.image.clone(),
-            generate: old.decoding(),
-        });
-        Ok(Self { tokenizer: Some(state::read_tokenizer(folder)?), base, weights: None })
+        let base = if old.init.model.is_some() {
+            Some(Base::Model {
+                model: old.model.clone(),
+                image: old.image.clone(),
+                generate: old.decoding(),
+            })
+        } else if old.init.encoder.is_some() {
+            let encoder = old.model.encoder.clone();
+            Some(Base::Encoder { encoder, mean: old.image.mean, std: old.image.std })
+        } else {
+            None
+        };
+        let tokenizer = Some(state::read_tokenizer(folder)?);
+        Ok(Self { tokenizer, base, weights: Weights::Random })
     }
 
     /// The model before the first step.
@@ -120,11 +154,13 @@ impl Start {
         device: &Device,
     ) -> Result<Captioner, TrainError> {
         let model = Captioner::new(&config.model, device)?;
-        match (self.weights, &config.init.model) {
-            (Some(weights), Some(path)) => {
-                Ok(tensors::apply(model, tensors::parameters(&weights), path)?)
+        match self.weights {
+            Weights::Random => Ok(initialize(model, config.seed)),
+            Weights::Model(weights) => {
+                let path = config.init.model.clone().unwrap_or_default();
+                Ok(tensors::apply(model, tensors::parameters(&*weights), &path)?)
             }
-            _ => Ok(initialize(model, config.seed)),
+            Weights::Encoder(encoder) => Ok(encoder.put_into(initialize(model, config.seed))?),
         }
     }
 }
@@ -132,28 +168,43 @@ impl Start {
 impl Base {
     /// Puts what comes with the model into `config`.
     pub(super) fn complete(&self, config: &mut TrainConfig) {
-        let own = std::mem::replace(&mut config.model, self.model.clone());
+        let own = config.model.clone();
+        match self {
+            Self::Model { model, image, generate } => {
+                config.model = model.clone();
+                config.model.decoder.dropout = own.decoder.dropout;
+                config.image = image.clone();
+                config.generate.get_or_insert_with(|| generate.clone());
+            }
+            Self::Encoder { encoder, mean, std } => {
+                config.model.encoder = encoder.clone();
+                (config.image.mean, config.image.std) = (*mean, *std);
+            }
+        }
         config.model.encoder.dropout = own.encoder.dropout;
         config.model.encoder.drop_path = own.encoder.drop_path;
-        config.model.decoder.dropout = own.decoder.dropout;
-        config.image = self.image.clone();
-        config.generate.get_or_insert_with(|| self.generate.clone());
     }
 }
 
-/// Keys that a model brings along are an error beside `init.model`, so that nobody believes in them.
+/// Keys that a model or an encoder brings along are an error beside it, so that nobody believes in
+/// them.
 pub(super) fn refuse_what_comes_with_the_model(
     table: &toml::Table,
     file: &Path,
 ) -> Result<(), TrainConfigError> {
     const OWN: [&str; 3] =
         ["model.encoder.dropout", "model.encoder.drop_path", "model.decoder.dropout"];
-    let named = match table.get("init") {
-        Some(toml::Value::Table(section)) => section.contains_key("model"),
-        other => other.is_some(),
+    let bad = |key: String, problem: String| {
+        Err(TrainConfigError::Value { file: file.into(), key, problem })
     };
-    if !named {
-        return Ok(());
+    let (model, encoder) = match table.get("init") {
+        Some(toml::Value::Table(init)) => {
+            (init.contains_key("model"), init.contains_key("encoder"))
+        }
+        other => (other.is_some(), false),
+    };
+    if model && encoder {
+        return bad("init".into(), "names a model, which has an encoder: remove `encoder`".into());
     }
     let mut keys = Vec::new();
     for section in ["image", "tokenizer", "model"] {
@@ -161,18 +212,20 @@ pub(super) fn refuse_what_comes_with_the_model(
             leaf_keys(section, value, &mut keys);
         }
     }
-    match keys.into_iter().find(|key| !OWN.contains(&key.as_str())) {
-        None => Ok(()),
-        Some(key) => Err(TrainConfigError::Value {
-            file: file.into(),
-            key,
-            problem: format!(
-                "comes with the model that `init` names: remove it (of [image], [tokenizer] and \
-                 [model] only {} can be set)",
-                OWN.join(", ")
-            ),
-        }),
+    if model && let Some(key) = keys.iter().find(|key| !OWN.contains(&key.as_str())) {
+        let problem = format!(
+            "comes with the model that `init` names: remove it (of [image], [tokenizer] and [model] \
+             only {} can be set)",
+            OWN.join(", ")
+        );
+        return bad(key.clone(), problem);
     }
+    let pixels = |key: &&String| ["image.mean", "image.std"].contains(&key.as_str());
+    if encoder && let Some(key) = keys.iter().find(pixels) {
+        let problem = "comes with the encoder that `init.encoder` names: remove it";
+        return bad(key.clone(), problem.into());
+    }
+    Ok(())
 }
 
 fn leaf_keys(path: &str, value: &toml::Value, keys: &mut Vec<String>) {

@@ -3,6 +3,7 @@
 mod card;
 mod config;
 pub mod curve;
+mod features;
 mod gradients;
 mod init;
 mod loss;
@@ -25,7 +26,7 @@ pub use optimizer::{AdamW, AdamWConfig};
 pub use plan::{MemoryEstimate, Plan};
 pub use run::{Event, Observer, Outcome, Sample, train};
 pub use schedule::ScheduleConfig;
-pub use trained::LoraConfig;
+pub use trained::{FrozenPart, LoraConfig};
 pub use validate::{Validation, validate};
 
 use crate::checkpoint::CheckpointError;
@@ -99,6 +100,9 @@ pub enum TrainError {
         /// The first of them with its reason.
         first: String,
     },
+    /// Features could not be kept.
+    #[error(transparent)]
+    Features(#[from] crate::data::FeatureError),
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),

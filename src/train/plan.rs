@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use super::TrainError;
 use super::config::{TrainConfig, TrainConfigError};
 use super::init::Start;
-use super::trained::Trained;
+use super::trained::{FrozenPart, Trained};
 use crate::checkpoint;
 use crate::data::{
     self, Example, LoadOptions, LoaderConfig, Problem, SpecialIds, Split, examples, units_per_epoch,
@@ -124,8 +124,23 @@ impl Plan {
             key: error.key.into(),
             problem: error.problem,
         })?;
-        config.train.freeze_encoder = trained.encoder_is_frozen;
-        let memory = estimate(&config, parameters, trained.parameters, &train);
+        if config.data.cache_features.is_some() && trained.frozen_part == FrozenPart::Nothing {
+            return Err(TrainConfigError::Value {
+                file: file.into(),
+                key: "data.cache_features".into(),
+                problem: "only what is frozen stays the same: set train.freeze = \
+                          [\"encoder.backbone\"] or train.freeze_encoder = true"
+                    .into(),
+            }
+            .into());
+        }
+        let memory = estimate(
+            &config,
+            parameters,
+            trained.parameters,
+            trained.frozen_part == FrozenPart::Encoder,
+            &train,
+        );
         Ok(Self {
             prompt,
             generate: config.decoding(),
@@ -170,6 +185,7 @@ impl Plan {
             bucket,
             special: SpecialIds { begin: special.bos, end: special.eos, pad: special.pad },
             prompt: self.prompt.clone(),
+            features: None,
             preprocess: self.config.image.clone(),
             augment: Some(self.config.augment.clone()),
             limits: DecodeLimits { max_pixels: self.config.data.max_pixels },
@@ -219,6 +235,7 @@ fn estimate(
     config: &TrainConfig,
     parameters: usize,
     trained: usize,
+    frozen: bool,
     train: &[Example],
 ) -> MemoryEstimate {
     let (encoder, decoder) = (&config.model.encoder, &config.model.decoder);
@@ -241,7 +258,7 @@ fn estimate(
         * (seq * (stream(decoder.d_model, decoder.d_ff) + 8 * decoder.d_model)
             + 4 * decoder.num_heads * seq * (seq + patches))
         + 5 * rows * seq * decoder.vocab_size;
-    let vision = if config.train.freeze_encoder { 0 } else { vision };
+    let vision = if frozen { 0 } else { vision };
     MemoryEstimate {
         state: 4 * (parameters as u64 + copies * trained as u64),
         activations: 4 * (vision + text) as u64,

@@ -10,6 +10,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::card::card;
 use super::config::TrainConfig;
 use super::curve::{CurvePoint, loss_curve_svg};
+use super::features;
 use super::gradients::Gradients;
 use super::init::Start;
 use super::metrics::{Metric, Metrics};
@@ -35,6 +36,15 @@ pub enum Event<'a> {
         step: u64,
         /// Settings that differ from those of the steps before: `key was … and is now …`.
         changed: &'a [String],
+    },
+    /// The features of some images are there.
+    Features {
+        /// Images since the last event.
+        new: usize,
+        /// Images done.
+        done: usize,
+        /// Images in all.
+        total: usize,
     },
     /// A step was taken.
     Step {
@@ -155,15 +165,18 @@ pub fn train(
     }
     let metrics = Metrics::open(&plan.config.output, state.step)?;
     observer.event(&Event::Started { plan: &plan, step: state.step, changed: &changed });
+    let mut loader = plan.loader(bucket);
+    if let Some(folder) = &plan.config.data.cache_features {
+        let mut progress = |new, done, total| {
+            observer.event(&Event::Features { new, done, total });
+        };
+        loader.features = Some(features::compute(&plan, &model, folder, &device, &mut progress)?);
+    }
     let accumulation = plan.config.train.accumulation as u64;
     let mut run = Run {
-        gradients: Gradients::new(&plan.config.train, &plan.loader(bucket), &device)?,
-        loader_config: plan.loader(bucket),
-        loader: TrainLoader::new(
-            plan.train.clone(),
-            plan.loader(bucket),
-            state.step * accumulation,
-        ),
+        gradients: Gradients::new(&plan.config.train, plan.trained.frozen_part, &loader, &device)?,
+        loader_config: loader.clone(),
+        loader: TrainLoader::new(plan.train.clone(), loader, state.step * accumulation),
         plan: &plan,
         optimizer,
         state,

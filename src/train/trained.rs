@@ -44,8 +44,20 @@ pub(super) struct Trained {
     adapted: Vec<String>,
     /// Numbers that are learned.
     pub parameters: usize,
-    /// Whether nothing of the encoder is learned.
-    pub encoder_is_frozen: bool,
+    /// What of the encoder needs no gradient.
+    pub frozen_part: FrozenPart,
+}
+
+/// How far the encoder is frozen from its beginning: so far nothing is kept for a backward pass, and
+/// features can be computed once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrozenPart {
+    /// Some of its first weights are learned, or there are none before the patch embedding.
+    Nothing,
+    /// The backbone or stem before the patch embedding.
+    Patches,
+    /// All of it.
+    Encoder,
 }
 
 /// A setting that names no parameter.
@@ -85,8 +97,18 @@ impl Trained {
             parameters = sides.map(|(_, shape)| lora.rank * shape.iter().sum::<usize>()).sum();
         }
         let learned = |name: &String| !frozen.contains(name) || adapted.contains(name);
-        let encoder_is_frozen =
-            !shapes.iter().any(|(name, _)| name.starts_with("encoder.") && learned(name));
+        let part_is_frozen = |parts: &[&str]| {
+            let inside = |name: &str| parts.iter().any(|part| name.starts_with(part));
+            let mut of_part = shapes.iter().filter(|(name, _)| inside(name)).peekable();
+            of_part.peek().is_some() && !of_part.any(|(name, _)| learned(name))
+        };
+        let frozen_part = if part_is_frozen(&["encoder."]) {
+            FrozenPart::Encoder
+        } else if part_is_frozen(&["encoder.backbone.", "encoder.stem."]) {
+            FrozenPart::Patches
+        } else {
+            FrozenPart::Nothing
+        };
         let rest = shapes.iter().filter(|(name, _)| !frozen.contains(name));
         parameters += rest.map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>();
         if parameters == 0 {
@@ -94,7 +116,7 @@ impl Trained {
             return Err(NoSuchParameter { key: "train.freeze", problem });
         }
         let (frozen, adapted) = (frozen.into_iter().collect(), adapted.into_iter().collect());
-        Ok(Self { frozen, adapted, parameters, encoder_is_frozen })
+        Ok(Self { frozen, adapted, parameters, frozen_part })
     }
 
     /// Freezes and adapts `model`, which then computes what it did before.

@@ -4,6 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::TrainError;
 use super::gradients::forward_loss;
+use super::trained::FrozenPart;
 use crate::data::{Batch, Example, LoaderConfig, SkippedImage, for_each_batch};
 use crate::model::Captioner;
 
@@ -42,7 +43,7 @@ pub fn validate(
         total.skipped.extend(batch.skipped.iter().cloned());
         if batch.tokens > 0 {
             let tokens = batch.tokens;
-            let loss = forward_loss(model, batch, &loader, 0.0, false, &device);
+            let loss = forward_loss(model, batch, &loader, 0.0, FrozenPart::Nothing, &device);
             total.loss += read_scalar(loss)? * tokens as f64;
             total.tokens += tokens;
         }

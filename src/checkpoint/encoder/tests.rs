@@ -129,7 +129,7 @@ fn torchvision(width: f64) -> HostTensors {
 fn saved(tensors: &HostTensors) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("mobilenet.safetensors");
-    tensors::write(&file, tensors, [].into()).unwrap();
+    crate::checkpoint::tensors::write(&file, tensors, [].into()).unwrap();
     (folder, file)
 }
 

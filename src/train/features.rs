@@ -1,0 +1,117 @@
+//! Fills a file with what the frozen part of an encoder makes of a run's images.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+
+use super::TrainError;
+use super::plan::Plan;
+use super::trained::FrozenPart;
+use crate::checkpoint::tensors::parameters;
+use crate::data::{Example, FeatureStage, FeatureWriter, Features, hash, identity, mix};
+use crate::image::{DecodeLimits, augment, decode_file};
+use crate::model::Captioner;
+
+/// Images that go through the encoder together.
+const BATCH: usize = 16;
+
+/// Computes what is not in the file yet, for every image of the run; `progress` hears how many images
+/// were added, are done, and there are. Images that cannot be read have no features.
+pub(super) fn compute(
+    plan: &Plan,
+    model: &Captioner,
+    folder: &Path,
+    device: &Device,
+    progress: &mut dyn FnMut(usize, usize, usize),
+) -> Result<Arc<Features>, TrainError> {
+    let config = &plan.config;
+    let encoder = &config.model.encoder;
+    let (stage, shape, part) = match plan.trained.frozen_part {
+        // A plan with features has a frozen part.
+        FrozenPart::Nothing | FrozenPart::Patches => {
+            let [channels, side] = encoder.patch_input();
+            (FeatureStage::Patches, [encoder.num_patches(), channels * side * side], "patches")
+        }
+        FrozenPart::Encoder => {
+            let positions = encoder.num_prefix() + encoder.num_patches();
+            (FeatureStage::States, [positions, encoder.d_model], "states")
+        }
+    };
+    let views = config.data.cache_views;
+    let key = key(plan, model, part);
+    let mut writer = FeatureWriter::open(folder, key, shape)?;
+    let examples: Vec<&Example> = plan.train.iter().chain(&plan.val).collect();
+    let mut identities = HashMap::new();
+    let limits = DecodeLimits { max_pixels: config.data.max_pixels };
+    let device = device.clone().inner();
+    for (index, batch) in examples.chunks(BATCH).enumerate() {
+        let read: Vec<_> = batch.par_iter().map(|example| identity(&example.path).ok()).collect();
+        let mut wanted = Vec::new();
+        for (example, id) in batch.iter().zip(read) {
+            let Some(id) = id else { continue };
+            identities.insert(example.path.clone(), id);
+            let missing = (0..views).filter(|&view| !writer.contains(id, view));
+            wanted.extend(missing.map(|view| (*example, id, view)));
+        }
+        let pixels = |(example, id, view): &(&Example, u64, u32)| {
+            let image = decode_file(&example.path, &limits).ok()?;
+            let image = if *view == 0 {
+                image
+            } else {
+                let seed = mix(config.seed ^ id, u64::from(*view));
+                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                augment(&image, &config.augment, &mut rng, !example.has_direction)
+            };
+            Some(config.image.apply(&image))
+        };
+        for wanted in wanted.chunks(BATCH) {
+            let pixels: Vec<Option<Vec<f32>>> = wanted.par_iter().map(pixels).collect();
+            let of_views: Vec<_> =
+                wanted.iter().zip(&pixels).filter(|(_, pixels)| pixels.is_some()).collect();
+            if of_views.is_empty() {
+                continue;
+            }
+            let values: Vec<f32> = pixels.iter().flatten().flatten().copied().collect();
+            let shape = [of_views.len(), 3, config.image.height, config.image.width];
+            let pixels = Tensor::from_data(TensorData::new(values, shape), &device);
+            let features = match stage {
+                FeatureStage::Patches => model.patches_frozen(pixels),
+                FeatureStage::States => model.states_frozen(pixels),
+            };
+            let values = features.try_into_vec_as::<f32>();
+            let values = values.map_err(|error| TrainError::Device(error.to_string()))?;
+            let size = values.len() / of_views.len();
+            for (((_, id, view), _), values) in of_views.iter().zip(values.chunks(size)) {
+                writer.append(*id, *view, values)?;
+            }
+        }
+        progress(batch.len(), index * BATCH + batch.len(), examples.len());
+    }
+    Ok(Arc::new(writer.finish(stage, identities, views)?))
+}
+
+/// A number for everything that features depend on besides the image.
+fn key(plan: &Plan, model: &Captioner, part: &str) -> u64 {
+    let config = &plan.config;
+    let mut text = format!("{part} {:?} {:?}", config.model.encoder, config.image);
+    if config.data.cache_views > 1 {
+        text.push_str(&format!(" {:?} {}", config.augment, config.seed));
+    }
+    let mut key = hash(text.as_bytes());
+    let inside = |name: &str| match part {
+        "patches" => name.starts_with("encoder.backbone.") || name.starts_with("encoder.stem."),
+        _ => name.starts_with("encoder."),
+    };
+    for (name, tensor) in parameters(model) {
+        if inside(&name) {
+            let bytes: Vec<u8> = tensor.values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            key = mix(key, hash(&bytes));
+        }
+    }
+    key
+}
