@@ -8,8 +8,8 @@ use clap::Args;
 use image::RgbImage;
 
 use super::Outcome;
-use super::caption::DecodeArgs;
 use super::console::Console;
+use super::decode::DecodeArgs;
 use super::device::DeviceArgs;
 use super::error::{CliError, Context};
 use super::train::shape_bucket;
@@ -68,7 +68,7 @@ pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, 
     }
     let config = CaptionConfig {
         batch_size: 1,
-        generate: arguments.decode.over(&checkpoint.generate),
+        generate: arguments.decode.over(&checkpoint, Some(1))?,
         bucket: shape_bucket(&device),
         workers: 1,
         prompt: Prompt::default(),

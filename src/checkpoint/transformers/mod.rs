@@ -3,6 +3,7 @@
 //! They are configs and key maps of the one encoder and the one decoder: nothing here computes.
 
 mod config;
+mod decoding;
 mod weights;
 
 use std::path::{Path, PathBuf};
@@ -93,5 +94,7 @@ fn read_weights(folder: &Path) -> Result<(PathBuf, HostTensors), CheckpointError
     Err(CheckpointError::Invalid { file: whole, problem: problem.into() })
 }
 
+#[cfg(test)]
+mod decoding_tests;
 #[cfg(test)]
 mod tests;
