@@ -116,6 +116,7 @@ fn each_of_several_captions_has_a_line_the_best_first() {
     assert_eq!(text.len(), 10);
     let path = |line: &String| line.split_once('\t').unwrap().0.to_owned();
     assert!(text.chunks(2).all(|pair| path(&pair[0]) == path(&pair[1])));
+    assert_eq!(setting.lines("--length-penalty -1").len(), 5);
     // With and without a value, with and without `=`.
     for flag in ["", "=true", " true", "=never", " never", "=false"] {
         assert_eq!(setting.lines(&format!("--early-stopping{flag}")).len(), 5, "{flag}");

@@ -51,6 +51,12 @@ pub(super) struct CaptionArgs {
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+    /// Images captioned together
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    batch_size: u16,
+    /// Largest image decoded, in pixels
+    #[arg(long, value_name = "N", default_value_t = DecodeLimits::default().max_pixels)]
+    max_pixels: u64,
     #[command(flatten)]
     decode: DecodeArgs,
     /// Captions an image: the best of the beams, or samples; a line each [default: the model's]
@@ -62,12 +68,6 @@ pub(super) struct CaptionArgs {
     /// Print the prompt with the caption
     #[arg(long, requires = "prompt", help_heading = DECODING)]
     keep_prompt: bool,
-    /// Images captioned together
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    batch_size: u16,
-    /// Largest image decoded, in pixels
-    #[arg(long, value_name = "N", default_value_t = DecodeLimits::default().max_pixels)]
-    max_pixels: u64,
     #[command(flatten)]
     device: DeviceArgs,
 }

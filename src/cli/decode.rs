@@ -25,7 +25,7 @@ pub(super) struct DecodeArgs {
     #[arg(long, value_name = "N")]
     min_new_tokens: Option<usize>,
     /// Exponent of the length that a beam's log-probability is divided by [default: the model's]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     length_penalty: Option<f32>,
     /// Stop when num-beams captions are finished, even if a better one might come (true); when
     /// that is unlikely (false); when it is impossible (never) [default: the model's]

@@ -44,11 +44,11 @@ pub(super) struct InspectArgs {
     /// Show this decoder layer on the sheet (from 0) instead of the mean of all
     #[arg(long, value_name = "N")]
     layer: Option<usize>,
-    #[command(flatten)]
-    decode: DecodeArgs,
     /// Largest image decoded, in pixels
     #[arg(long, value_name = "N", default_value_t = DecodeLimits::default().max_pixels)]
     max_pixels: u64,
+    #[command(flatten)]
+    decode: DecodeArgs,
     #[command(flatten)]
     device: DeviceArgs,
 }

@@ -29,23 +29,35 @@ fn keep_likeliest(scores: &mut [f32], count: usize) {
     scores.iter_mut().filter(|score| **score < least).for_each(|score| *score = f32::NEG_INFINITY);
 }
 
-/// Holtzman et al. 2019, <https://arxiv.org/abs/1904.09751>: the least likely tokens go while all
-/// that went have at most `1 - mass` together.
+/// Holtzman et al. 2019, <https://arxiv.org/abs/1904.09751>: the least likely tokens go, of equal ones
+/// the smaller id first, while all that went have at most `1 - mass` together.
 fn keep_nucleus(scores: &mut [f32], mass: f32, keep: usize) {
     let mut order: Vec<usize> = (0..scores.len()).filter(|&id| scores[id].is_finite()).collect();
-    order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
-    let Some(&likeliest) = order.last() else { return };
-    let max = scores[likeliest];
-    let weight = |id: usize| f64::from(scores[id] - max).exp();
-    let total: f64 = order.iter().map(|&id| weight(id)).sum();
-    let mut gone = 0.0;
-    let out = order.len() - keep.min(order.len());
-    let rejected = order[..out].iter().take_while(|&&id| {
-        gone += weight(id) / total;
-        gone as f32 <= 1.0 - mass
-    });
-    let rejected = rejected.count();
-    order[..rejected].iter().for_each(|&id| scores[id] = f32::NEG_INFINITY);
+    let max = order.iter().map(|&id| scores[id]).fold(f32::NEG_INFINITY, f32::max);
+    let weight = |id: &usize| f64::from(scores[*id] - max).exp();
+    let total: f64 = order.iter().map(weight).sum();
+    let likelier = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(b.cmp(a));
+    // What stays is mostly a small part of a vocabulary: sort no more than it takes to find it.
+    let (mut sorted, mut gone) = (64.max(keep), 0.0);
+    while sorted < order.len() {
+        order.select_nth_unstable_by(sorted, likelier);
+        gone = order[sorted..].iter().map(weight).sum::<f64>() / total;
+        if gone as f32 <= 1.0 - mass {
+            break;
+        }
+        (sorted, gone) = (sorted * 4, 0.0);
+    }
+    let sorted = sorted.min(order.len());
+    order[..sorted].sort_unstable_by(likelier);
+    let mut kept = sorted;
+    while kept > keep {
+        gone += weight(&order[kept - 1]) / total;
+        if gone as f32 > 1.0 - mass {
+            break;
+        }
+        kept -= 1;
+    }
+    order[kept..].iter().for_each(|&id| scores[id] = f32::NEG_INFINITY);
 }
 
 /// A stream of draws.

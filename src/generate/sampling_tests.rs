@@ -175,3 +175,31 @@ fn beam_sampling_draws_hypotheses_and_returns_the_best_first() {
     let found = f64::from(seen[&1]) / images as f64;
     assert!((found - expected).abs() < 0.04, "{found}, not {expected}");
 }
+
+/// The nucleus is found in parts of the vocabulary; the whole of it sorted says what it is.
+#[test]
+fn the_nucleus_of_a_large_vocabulary_is_what_sorting_all_of_it_gives() {
+    for (spread, mass) in [(0.0f32, 0.5f32), (1e-3, 0.9), (1e-3, 0.01), (0.05, 0.95), (1.0, 0.999)]
+    {
+        // Far from sorted, with ties.
+        let scores: Vec<f32> = (0..5000u32)
+            .map(|id| -spread * (id.wrapping_mul(2_654_435_761) >> 20) as f32)
+            .collect();
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+        let weights: Vec<f64> = order.iter().map(|&id| f64::from(scores[id]).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let mut gone = 0.0;
+        let removed = weights.iter().take_while(|weight| {
+            gone += **weight / total;
+            gone < 1.0 - f64::from(mass) - 1e-6
+        });
+        let removed = removed.count();
+        let mut warped = scores.clone();
+        sample::warp(&mut warped, 1, &GenerateConfig { top_p: mass, ..once() });
+        let kept = warped.iter().filter(|score| score.is_finite()).count();
+        // Rounding may decide about one.
+        assert!((scores.len() - removed).abs_diff(kept) <= 1, "{kept}, {removed} removed");
+        assert!(order[removed + 1..].iter().all(|&id| warped[id] == scores[id]));
+    }
+}
