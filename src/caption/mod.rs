@@ -1,6 +1,7 @@
 //! Captioning as a stage: images in, captions out, in the same order. Knows nothing of files: what
 //! reads them is handed in.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 use std::thread;
@@ -10,7 +11,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
-use crate::generate::{GenerateConfig, GenerateError, Generated, generate_from_memory};
+use crate::generate::{GenerateConfig, GenerateError, Generated, generate_images};
 
 /// A word of a caption and how sure the model was of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -39,8 +40,18 @@ pub struct Caption {
 pub struct Captioned {
     /// The input's name.
     pub path: PathBuf,
-    /// Its caption, or why there is none.
-    pub result: Result<Caption, String>,
+    /// Its captions (`num_captions`, of beams the best first), or why there are none.
+    pub result: Result<Vec<Caption>, String>,
+}
+
+impl Captioned {
+    /// The first caption, or why there is none.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn first(self) -> Result<Caption, String> {
+        self.result?.into_iter().next().ok_or_else(|| "the model gave no caption".into())
+    }
 }
 
 /// How images are batched.
@@ -109,50 +120,59 @@ pub fn caption_all<E: From<GenerateError>>(
             }
         });
         let mut batch = Vec::with_capacity(config.batch_size);
+        let mut stage = Stage { checkpoint, device, config, images: 0 };
         for index in 0.. {
             let Ok(item) = readers[index % workers].recv() else { break };
             batch.push(item);
             if batch.len() == config.batch_size.max(1) {
-                caption_batch(checkpoint, device, std::mem::take(&mut batch), config, &mut emit)?;
+                stage.caption_batch(std::mem::take(&mut batch), &mut emit)?;
             }
         }
-        caption_batch(checkpoint, device, batch, config, &mut emit)
+        stage.caption_batch(batch, &mut emit)
     })
 }
 
 type Read = (PathBuf, Result<Vec<f32>, String>);
 
-fn caption_batch<E: From<GenerateError>>(
-    checkpoint: &Checkpoint,
-    device: &Device,
-    batch: Vec<Read>,
-    config: &CaptionConfig,
-    emit: &mut impl FnMut(Captioned) -> Result<(), E>,
-) -> Result<(), E> {
-    let mut values = Vec::new();
-    let mut count = 0;
-    for (_, pixels) in &batch {
-        if let Ok(pixels) = pixels {
-            values.extend_from_slice(pixels);
-            count += 1;
-        }
-    }
-    let mut captions = Vec::new();
-    if count > 0 {
-        captions = caption_pixels(checkpoint, device, values, count, config)?;
-    }
-    let mut captions = captions.into_iter();
-    for (path, pixels) in batch {
-        let result = match pixels {
-            Ok(_) => captions.next().ok_or_else(|| "the model gave no caption".to_string()),
-            Err(reason) => Err(reason),
-        };
-        emit(Captioned { path, result })?;
-    }
-    Ok(())
+struct Stage<'a> {
+    checkpoint: &'a Checkpoint,
+    device: &'a Device,
+    config: &'a CaptionConfig,
+    /// Images captioned so far: what is sampled for an image follows from its number among those that
+    /// can be read, in whatever batch it comes.
+    images: u64,
 }
 
-/// Captions normalised pixels, `[count, 3, height, width]`.
+impl Stage<'_> {
+    fn caption_batch<E: From<GenerateError>>(
+        &mut self,
+        batch: Vec<Read>,
+        emit: &mut impl FnMut(Captioned) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut values = Vec::new();
+        let first = self.images;
+        for (_, pixels) in &batch {
+            if let Ok(pixels) = pixels {
+                values.extend_from_slice(pixels);
+                self.images += 1;
+            }
+        }
+        let mut captions = Vec::new();
+        if self.images > first {
+            let images = first..self.images;
+            captions = caption_pixels(self.checkpoint, self.device, values, images, self.config)?;
+        }
+        let mut captions = captions.into_iter();
+        for (path, pixels) in batch {
+            let result = pixels.map(|_| captions.next().unwrap_or_default());
+            emit(Captioned { path, result })?;
+        }
+        Ok(())
+    }
+}
+
+/// Captions normalised pixels, `[images, 3, height, width]`: `num_captions` for each image, of beams the
+/// best first. `images` are the images' numbers, which sampling seeds its draws with.
 ///
 /// # Errors
 /// A decoding configuration out of range or a failing device.
@@ -160,10 +180,11 @@ pub fn caption_pixels(
     checkpoint: &Checkpoint,
     device: &Device,
     pixels: Vec<f32>,
-    count: usize,
+    images: Range<u64>,
     config: &CaptionConfig,
-) -> Result<Vec<Caption>, GenerateError> {
+) -> Result<Vec<Vec<Caption>>, GenerateError> {
     let preprocess = &checkpoint.preprocess;
+    let count = images.end.saturating_sub(images.start) as usize;
     let shape = [count, 3, preprocess.height, preprocess.width];
     let memory = checkpoint.model.encode(Tensor::from_data(TensorData::new(pixels, shape), device));
     let special = checkpoint.tokenizer.special_tokens();
@@ -180,10 +201,11 @@ pub fn caption_pixels(
     if !config.prompt.ids.is_empty() {
         decode.max_new_tokens = decode.max_new_tokens.min(room);
     }
-    let (model, end) = (&checkpoint.model, special.eos);
-    let generated = generate_from_memory(model, &memory, &prompt, end, &decode, config.bucket)?;
+    let (model, end, bucket) = (&checkpoint.model, special.eos, config.bucket);
+    let generated = generate_images(model, &memory, images.start, &prompt, end, &decode, bucket)?;
     let keep = config.prompt.keep;
-    Ok(generated.into_iter().map(|out| to_caption(checkpoint, out, keep)).collect())
+    let mut captions = generated.into_iter().map(|out| to_caption(checkpoint, out, keep));
+    Ok((0..count).map(|_| captions.by_ref().take(decode.num_captions).collect()).collect())
 }
 
 fn to_caption(checkpoint: &Checkpoint, out: Generated, keep_prompt: bool) -> Caption {

@@ -9,6 +9,7 @@ use walkdir::WalkDir;
 
 use super::Outcome;
 use super::console::Console;
+use super::decode::{DECODING, DecodeArgs};
 use super::device::DeviceArgs;
 use super::error::CliError;
 use super::image_size::ImageSizeArgs;
@@ -16,60 +17,16 @@ use super::progress::Progress;
 use super::train::shape_bucket;
 use crate::caption::{Caption, CaptionConfig, Captioned, Prompt, caption_all};
 use crate::checkpoint;
-use crate::generate::GenerateConfig;
 use crate::image::{DecodeLimits, decode_file, is_image_path};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// The path, a tab and the caption.
+    /// The path, a tab and the caption; a line for each caption.
     Text,
-    /// A JSON object a line: path, caption, token_ids, score, words with their probabilities.
+    /// A JSON object for each caption: path, caption, token_ids, score, words with their
+    /// probabilities.
     Jsonl,
-}
-
-/// How to decode: transformers' names.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Decoding")]
-pub(super) struct DecodeArgs {
-    /// Beams an image; 1 is greedy [default: the model's]
-    #[arg(long, value_name = "N")]
-    num_beams: Option<usize>,
-    /// Most tokens of a caption [default: the model's]
-    #[arg(long, value_name = "N")]
-    max_new_tokens: Option<usize>,
-    /// Exponent of the length that a beam's log-probability is divided by [default: the model's]
-    #[arg(long, value_name = "X")]
-    length_penalty: Option<f32>,
-    /// Stop when num-beams captions are finished, even if a better one might come
-    #[arg(long)]
-    early_stopping: bool,
-    /// Fewest tokens of a caption [default: the model's]
-    #[arg(long, value_name = "N")]
-    min_new_tokens: Option<usize>,
-    /// No sequence of N tokens twice in a caption; 0 lets them repeat [default: the model's]
-    #[arg(long, value_name = "N")]
-    no_repeat_ngram_size: Option<usize>,
-    /// Make words less likely that were said before; 1 = no penalty [default: the model's]
-    #[arg(long, value_name = "X")]
-    repetition_penalty: Option<f32>,
-}
-
-impl DecodeArgs {
-    /// The model's defaults with what was asked for.
-    pub(super) fn over(&self, defaults: &GenerateConfig) -> GenerateConfig {
-        GenerateConfig {
-            num_beams: self.num_beams.unwrap_or(defaults.num_beams),
-            max_new_tokens: self.max_new_tokens.unwrap_or(defaults.max_new_tokens),
-            length_penalty: self.length_penalty.unwrap_or(defaults.length_penalty),
-            min_new_tokens: self.min_new_tokens.unwrap_or(defaults.min_new_tokens),
-            no_repeat_ngram_size: self
-                .no_repeat_ngram_size
-                .unwrap_or(defaults.no_repeat_ngram_size),
-            repetition_penalty: self.repetition_penalty.unwrap_or(defaults.repetition_penalty),
-            early_stopping: self.early_stopping || defaults.early_stopping,
-        }
-    }
 }
 
 /// Caption images: files, folders (with everything below), globs, or - for a list on stdin
@@ -79,6 +36,8 @@ Examples:
   patchword caption photo.jpg --model checkpoints/mine
   patchword caption ~/photos --model checkpoints/mine > captions.tsv
   patchword caption ~/photos --model checkpoints/mine --format jsonl --num-beams 5
+  patchword caption ~/photos --model checkpoints/mine --num-beams 5 --num-captions 3
+  patchword caption photo.jpg --model checkpoints/mine --do-sample --top-p 0.9 --seed 7
   find ~/photos -name '*.jpg' | patchword caption - --model checkpoints/mine
 
 Captions go to stdout in the order of the inputs. An image that cannot be read is named on stderr,
@@ -95,20 +54,23 @@ pub(super) struct CaptionArgs {
     format: Format,
     #[command(flatten)]
     image_size: ImageSizeArgs,
-    #[command(flatten)]
-    decode: DecodeArgs,
-    /// Begin every caption with this text, which is then left out of what is printed
-    #[arg(long, value_name = "TEXT")]
-    prompt: Option<String>,
-    /// Print the prompt with the caption
-    #[arg(long, requires = "prompt")]
-    keep_prompt: bool,
     /// Images captioned together
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch_size: u16,
     /// Largest image decoded, in pixels
     #[arg(long, value_name = "N", default_value_t = DecodeLimits::default().max_pixels)]
     max_pixels: u64,
+    #[command(flatten)]
+    decode: DecodeArgs,
+    /// Captions an image: the best of the beams, or samples; a line each [default: the model's]
+    #[arg(long, value_name = "N", help_heading = DECODING)]
+    num_captions: Option<usize>,
+    /// Begin every caption with this text, which is then left out of what is printed
+    #[arg(long, value_name = "TEXT", help_heading = DECODING)]
+    prompt: Option<String>,
+    /// Print the prompt with the caption
+    #[arg(long, requires = "prompt", help_heading = DECODING)]
+    keep_prompt: bool,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -135,7 +97,7 @@ pub(super) fn run(arguments: CaptionArgs, console: &Console) -> Result<Outcome, 
     let config = CaptionConfig {
         prompt,
         batch_size: usize::from(arguments.batch_size),
-        generate: arguments.decode.over(&checkpoint.generate),
+        generate: arguments.decode.over(&checkpoint, arguments.num_captions)?,
         bucket: shape_bucket(&device),
         workers: 2,
     };
@@ -145,9 +107,11 @@ pub(super) fn run(arguments: CaptionArgs, console: &Console) -> Result<Outcome, 
     let mut failed = inputs.failed;
     let emit = |captioned: Captioned| -> Result<(), CliError> {
         match &captioned.result {
-            Ok(caption) => {
+            Ok(captions) => {
                 let mut stdout = console.stdout();
-                print(&mut stdout, &captioned.path, caption, arguments.format)?;
+                for caption in captions {
+                    print(&mut stdout, &captioned.path, caption, arguments.format)?;
+                }
             }
             Err(reason) => {
                 failed += 1;

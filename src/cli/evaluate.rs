@@ -7,8 +7,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::Outcome;
-use super::caption::DecodeArgs;
 use super::console::Console;
+use super::decode::DecodeArgs;
 use super::device::DeviceArgs;
 use super::error::CliError;
 use super::image_size::ImageSizeArgs;
@@ -74,7 +74,7 @@ pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome,
     let checkpoint = checkpoint::load_with(&arguments.model, &device.device, &options)?;
     let config = CaptionConfig {
         batch_size: 32,
-        generate: arguments.decode.over(&checkpoint.generate),
+        generate: arguments.decode.over(&checkpoint, Some(1))?,
         bucket: shape_bucket(&device),
         workers: 2,
         prompt: Prompt::default(),

@@ -8,8 +8,8 @@ use clap::Args;
 use image::RgbImage;
 
 use super::Outcome;
-use super::caption::DecodeArgs;
 use super::console::Console;
+use super::decode::DecodeArgs;
 use super::device::DeviceArgs;
 use super::error::{CliError, Context};
 use super::image_size::ImageSizeArgs;
@@ -47,11 +47,11 @@ pub(super) struct InspectArgs {
     layer: Option<usize>,
     #[command(flatten)]
     image_size: ImageSizeArgs,
-    #[command(flatten)]
-    decode: DecodeArgs,
     /// Largest image decoded, in pixels
     #[arg(long, value_name = "N", default_value_t = DecodeLimits::default().max_pixels)]
     max_pixels: u64,
+    #[command(flatten)]
+    decode: DecodeArgs,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -72,7 +72,7 @@ pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, 
     }
     let config = CaptionConfig {
         batch_size: 1,
-        generate: arguments.decode.over(&checkpoint.generate),
+        generate: arguments.decode.over(&checkpoint, Some(1))?,
         bucket: shape_bucket(&device),
         workers: 1,
         prompt: Prompt::default(),

@@ -17,6 +17,7 @@ mod caption;
 mod completions;
 pub mod console;
 mod data;
+mod decode;
 mod demo;
 pub mod device;
 mod devices;
@@ -149,6 +150,7 @@ fn run_with(arguments: Vec<OsString>) -> u8 {
 }
 
 fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let arguments = decode::join_values(arguments);
     // clap colours its own errors, so it must know before it has parsed anything.
     let color = ColorChoice::from_raw_arguments(&arguments);
     let matches = Cli::command().color(color.for_clap()).try_get_matches_from(arguments)?;

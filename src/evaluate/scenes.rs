@@ -131,20 +131,21 @@ pub fn judge(
     let read = |path: &PathBuf| decode_file(path, limits).map_err(|error| error.to_string());
     let judge_one = |captioned: Captioned| -> Result<(), EvaluateError> {
         let Some((_, scene)) = next.next() else { return Ok(()) };
-        let unreadable = |reason| EvaluateError::Image { path: captioned.path.clone(), reason };
-        let caption = captioned.result.map_err(unreadable)?;
+        let path = captioned.path.clone();
+        let unreadable = |reason| EvaluateError::Image { path: path.clone(), reason };
+        let caption = captioned.first().map_err(unreadable)?;
         let verdict = check_caption(&caption.caption, scene);
         report.correct += usize::from(verdict.correct);
         report.parsed += usize::from(verdict.parsed);
         report.complete += usize::from(verdict.complete);
         if verdict.correct {
-            let photo = decode_file(&captioned.path, limits)
-                .map_err(|error| unreadable(error.to_string()))?;
+            let photo =
+                decode_file(&path, limits).map_err(|error| unreadable(error.to_string()))?;
             let inspection = inspect_tokens(checkpoint, device, &photo, &caption.token_ids)?;
             report.pointing.add(&inspection, scene);
         }
         report.captions.push(JudgedCaption {
-            path: captioned.path.clone(),
+            path: path.clone(),
             caption: caption.caption,
             errors: verdict.errors,
         });

@@ -1,20 +1,29 @@
 //! What transformers calls logits processors: a minimum length, no n-gram twice, a penalty on
-//! repetition. They change the scores that a token is chosen by, not the model's own probabilities.
+//! repetition, tokens that must or must not come. They change the scores that a token is chosen by,
+//! not the model's own probabilities.
 
 use super::GenerateConfig;
 
 /// Whether [`constrain`] may change a score: without constraints nobody need keep a copy.
 pub(super) fn are_set(config: &GenerateConfig) -> bool {
-    config.repetition_penalty != 1.0 || config.no_repeat_ngram_size > 0 || config.min_new_tokens > 0
+    config.repetition_penalty != 1.0
+        || config.no_repeat_ngram_size > 0
+        || !config.bad_words_ids.is_empty()
+        || config.min_new_tokens > 0
+        || config.forced_bos_token_id.is_some()
+        || !config.forced_eos_token_ids.is_empty()
+        || !config.suppress_tokens.is_empty()
+        || !config.begin_suppress_tokens.is_empty()
 }
 
-/// Changes the scores of the token after `ids` (prompt and all), of which `new_tokens` were decoded.
-/// Scores are logits in greedy decoding and log-probabilities in beam search, as in transformers.
+/// Changes the scores of the token after `ids` (prompt and all), of which `new_tokens` were decoded;
+/// `ends` are the tokens that end a caption. Scores are logits in greedy decoding and sampling, and
+/// log-probabilities in beam search, as in transformers, whose order this is.
 pub(super) fn constrain(
     scores: &mut [f32],
     ids: &[u32],
     new_tokens: usize,
-    end: u32,
+    ends: &[u32],
     config: &GenerateConfig,
 ) {
     if config.repetition_penalty != 1.0 {
@@ -25,14 +34,48 @@ pub(super) fn constrain(
             forbid(scores, id);
         }
     }
+    for words in &config.bad_words_ids {
+        // An end token alone is no word.
+        if let Some((&last, before)) = words.split_last()
+            && ids.ends_with(before)
+            && !(before.is_empty() && ends.contains(&last))
+        {
+            forbid(scores, last);
+        }
+    }
     if new_tokens < config.min_new_tokens {
-        forbid(scores, end);
+        ends.iter().for_each(|&end| forbid(scores, end));
+    }
+    // The begin token alone, without a prompt.
+    if let Some(first) = config.forced_bos_token_id
+        && ids.len() == 1
+    {
+        force(scores, &[first]);
+    }
+    if !config.forced_eos_token_ids.is_empty() && new_tokens + 1 == config.max_new_tokens {
+        force(scores, &config.forced_eos_token_ids);
+    }
+    config.suppress_tokens.iter().for_each(|&id| forbid(scores, id));
+    // A token that is forced first is none that could be suppressed: then it is the next one's turn.
+    let forced_first = config.forced_bos_token_id.is_some() && ids.len() == new_tokens + 1;
+    if new_tokens == usize::from(forced_first) {
+        config.begin_suppress_tokens.iter().for_each(|&id| forbid(scores, id));
     }
 }
 
 fn forbid(scores: &mut [f32], id: u32) {
     if let Some(score) = scores.get_mut(id as usize) {
         *score = f32::NEG_INFINITY;
+    }
+}
+
+/// Leaves nothing but `ids`.
+fn force(scores: &mut [f32], ids: &[u32]) {
+    scores.fill(f32::NEG_INFINITY);
+    for &id in ids {
+        if let Some(score) = scores.get_mut(id as usize) {
+            *score = 0.0;
+        }
     }
 }
 
@@ -85,7 +128,7 @@ mod tests {
         let config = GenerateConfig { min_new_tokens: 2, ..GenerateConfig::greedy(5) };
         for (new_tokens, expected) in [(0, f32::NEG_INFINITY), (1, f32::NEG_INFINITY), (2, 0.5)] {
             let mut scores = [0.5, 0.5];
-            constrain(&mut scores, &[0], new_tokens, 1, &config);
+            constrain(&mut scores, &[0], new_tokens, &[1], &config);
             assert_eq!(scores, [0.5, expected]);
         }
     }

@@ -1,13 +1,17 @@
-//! Decoding strategies over a step function. Knows token ids only.
+//! Decoding strategies over a step function: greedy, sampling, beam search and beam sampling. Knows
+//! token ids only.
 
 mod beam;
+mod config;
 mod constraints;
-mod greedy;
+mod rows;
+mod sample;
 mod session;
 
-use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
-pub use session::{Session, generate_from_memory};
+pub use config::{EarlyStopping, GenerateConfig};
+pub use session::{Session, generate_from_memory, generate_images};
 
 /// What a decoding strategy needs of a model: logits of the next token for a fixed number of rows,
 /// an image's rows side by side.
@@ -48,125 +52,41 @@ pub enum GenerateError {
     },
 }
 
-/// How to decode. Names and meanings are transformers'.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GenerateConfig {
-    /// Beams an image; 1 = greedy.
-    pub num_beams: usize,
-    /// Most tokens to decode after the begin token, the end token included.
-    pub max_new_tokens: usize,
-    /// Exponent of the length by which a hypothesis' log-probability is divided.
-    pub length_penalty: f32,
-    /// Stop as soon as `num_beams` hypotheses are finished, instead of when no better one can come.
-    pub early_stopping: bool,
-    /// Fewest tokens to decode before the end token may come.
-    pub min_new_tokens: usize,
-    /// No sequence of so many tokens twice; 0 = they may repeat.
-    pub no_repeat_ngram_size: usize,
-    /// Scores of tokens that were there before are divided by this (multiplied, where negative); 1 =
-    /// no penalty.
-    pub repetition_penalty: f32,
-}
-
-impl Default for GenerateConfig {
-    fn default() -> Self {
-        Self {
-            num_beams: 3,
-            max_new_tokens: 30,
-            length_penalty: 1.0,
-            early_stopping: false,
-            min_new_tokens: 0,
-            no_repeat_ngram_size: 0,
-            repetition_penalty: 1.0,
-        }
-    }
-}
-
-impl GenerateConfig {
-    /// Greedy decoding of at most `max_new_tokens`.
-    pub fn greedy(max_new_tokens: usize) -> Self {
-        Self { num_beams: 1, max_new_tokens, ..Self::default() }
-    }
-
-    /// Checks ranges against a vocabulary.
-    ///
-    /// # Errors
-    /// The key at fault.
-    pub fn validate(&self, vocab_size: usize) -> Result<(), GenerateError> {
-        let error = |key, problem| Err(GenerateError::Config { key, problem });
-        if self.num_beams == 0 || 2 * self.num_beams > vocab_size {
-            return error(
-                "num_beams",
-                format!(
-                    "{}; expected 1 to {} (half the vocabulary)",
-                    self.num_beams,
-                    vocab_size / 2
-                ),
-            );
-        }
-        if self.max_new_tokens == 0 {
-            return error("max_new_tokens", "0; expected at least 1".into());
-        }
-        if !self.length_penalty.is_finite() {
-            return error(
-                "length_penalty",
-                format!("{}; expected a finite number", self.length_penalty),
-            );
-        }
-        if self.min_new_tokens > self.max_new_tokens {
-            return error(
-                "min_new_tokens",
-                format!(
-                    "{}; expected at most max_new_tokens = {}",
-                    self.min_new_tokens, self.max_new_tokens
-                ),
-            );
-        }
-        if !(self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0) {
-            return error(
-                "repetition_penalty",
-                format!("{}; expected a positive number", self.repetition_penalty),
-            );
-        }
-        Ok(())
-    }
-}
-
 /// One decoded sequence.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Generated {
     /// Token ids: the prompt, what was decoded, and the end token if it came.
     pub ids: Vec<u32>,
-    /// Natural log-probability of each decoded id (the prompt has none).
+    /// Natural log-probability of each decoded id (the prompt has none), by the model itself: no
+    /// constraint and no temperature has changed it.
     pub log_probabilities: Vec<f32>,
-    /// Sum of log-probabilities over `length^length_penalty`, as transformers scores beams.
+    /// Sum of log-probabilities over `length^length_penalty`. In beam search they are as constraints
+    /// and temperature have changed them, as transformers scores beams.
     pub score: f32,
 }
 
-/// Decodes one caption for each of `images`, starting from `prompt` (at least the begin token).
-/// `model` must have `images × config.num_beams` rows and have been fed nothing.
+/// Decodes `config.num_captions` captions for each of `images`, starting from `prompt` (at least the
+/// begin token): an image's side by side, of beams the best first. `images` are numbers that sampling
+/// seeds its draws with, so that an image's captions do not depend on what is decoded beside it.
+/// `model` must have `config.rows_per_image()` rows an image and have been fed nothing.
 ///
 /// # Errors
 /// A configuration out of range, a failing device, logits that are not finite.
 pub fn generate(
     model: &mut dyn StepModel,
-    images: usize,
+    images: Range<u64>,
     prompt: &[u32],
     end: u32,
     config: &GenerateConfig,
 ) -> Result<Vec<Generated>, GenerateError> {
     config.validate(model.vocab_size())?;
-    if prompt.is_empty() {
-        return Err(GenerateError::Config {
-            key: "prompt",
-            problem: "empty; expected at least the begin token".into(),
-        });
-    }
+    let config = &config.after_prompt(prompt.len())?;
+    let mut ends = vec![end];
+    ends.extend(&config.eos_token_ids);
     if config.num_beams == 1 {
-        greedy::greedy(model, images, prompt, end, config)
+        rows::decode_rows(model, images, prompt, &ends, config)
     } else {
-        beam::beam_search(model, images, prompt, end, config)
+        beam::beam_search(model, images, prompt, &ends, config)
     }
 }
 
@@ -187,5 +107,9 @@ fn score(sum: f32, length: usize, penalty: f32) -> f32 {
     sum / (length as f32).powf(penalty)
 }
 
+#[cfg(test)]
+mod reference_tests;
+#[cfg(test)]
+mod sampling_tests;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! A [`Captioner`] as a [`StepModel`]: cached decoding of one batch of images.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{GenerateConfig, GenerateError, Generated, StepModel, generate};
@@ -63,7 +65,9 @@ impl StepModel for Session<'_> {
     }
 }
 
-/// Captions encoded images: one sequence an image, after `prompt`.
+/// Captions encoded images after `prompt`: `config.num_captions` sequences an image, side by side.
+/// Sampling numbers the images from 0: another batch wants another `config.seed`, or
+/// [`generate_images`].
 ///
 /// # Shapes
 /// `memory`: `[images, patches, memory_width]`, from [`Captioner::encode`].
@@ -79,22 +83,42 @@ pub fn generate_from_memory(
     config: &GenerateConfig,
     bucket: usize,
 ) -> Result<Vec<Generated>, GenerateError> {
+    generate_images(model, memory, 0, prompt, end, config, bucket)
+}
+
+/// [`generate_from_memory`] for images whose numbers, which sampling seeds its draws with, begin at
+/// `first`.
+///
+/// # Errors
+/// As there.
+pub fn generate_images(
+    model: &Captioner,
+    memory: &Tensor<3>,
+    first: u64,
+    prompt: &[u32],
+    end: u32,
+    config: &GenerateConfig,
+    bucket: usize,
+) -> Result<Vec<Generated>, GenerateError> {
+    config.validate(model.config().decoder.vocab_size)?;
     let [images, _, _] = memory.dims();
+    let new_tokens = config.after_prompt(prompt.len())?.max_new_tokens;
     // The last token decoded is never fed back.
-    let capacity = prompt.len() + config.max_new_tokens - 1;
+    let capacity = prompt.len() + new_tokens - 1;
     let positions = model.config().decoder.max_positions;
     if capacity > positions {
         return Err(GenerateError::Config {
             key: "max_new_tokens",
             problem: format!(
-                "{} after a prompt of {}: the model has {positions} positions, so at most {}",
-                config.max_new_tokens,
+                "{new_tokens} after a prompt of {}: the model has {positions} positions, so at most \
+                 {}",
                 prompt.len(),
                 (positions + 1).saturating_sub(prompt.len())
             ),
         });
     }
     let capacity = capacity.next_multiple_of(bucket.max(1)).min(positions);
-    let mut session = Session::new(model, memory, config.num_beams, capacity, bucket);
+    let mut session = Session::new(model, memory, config.rows_per_image(), capacity, bucket);
+    let images: Range<u64> = first..first.saturating_add(images as u64);
     generate(&mut session, images, prompt, end, config)
 }

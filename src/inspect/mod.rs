@@ -106,7 +106,9 @@ pub fn inspect(
         }
         None => {
             let pixels = checkpoint.preprocess.apply(photo);
-            caption_pixels(checkpoint, device, pixels, 1, config)?.remove(0).token_ids
+            let captions = caption_pixels(checkpoint, device, pixels, 0..1, config)?;
+            let first = captions.into_iter().flatten().next();
+            first.map(|caption| caption.token_ids).unwrap_or_default()
         }
     };
     let inspection = inspect_tokens(checkpoint, device, photo, &ids)?;

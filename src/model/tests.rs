@@ -418,6 +418,35 @@ fn greedy_decoding_with_a_cache_chooses_what_recomputation_chooses() {
 }
 
 #[test]
+fn samples_carry_the_models_own_log_probabilities() {
+    let device = Device::flex();
+    let config = tiny();
+    let model = shaken(&config, 5, &device);
+    let memory = model.encode(images(2, &config, &device));
+    let plain = GenerateConfig::sampling(3, 8, 9);
+    // What the draws are made from is no matter.
+    let cut =
+        GenerateConfig { temperature: 0.7, top_k: 5, repetition_penalty: 1.2, ..plain.clone() };
+    for settings in [plain, cut] {
+        let samples = generate_from_memory(&model, &memory, &[1, 6], 0, &settings, 1).unwrap();
+        assert_eq!(samples.len(), 6, "three for each of two images");
+        assert_ne!(samples[0].ids, samples[1].ids);
+        for (index, sample) in samples.iter().enumerate() {
+            let own = memory.clone().narrow(0, index / 3, 1);
+            let logits = model.decode(ids(&[&sample.ids], &device), own);
+            let expected = values(burn::tensor::activation::log_softmax(logits, 2));
+            assert_eq!(sample.log_probabilities.len() + 2, sample.ids.len());
+            for (at, &found) in sample.log_probabilities.iter().enumerate() {
+                let expected = expected[(at + 1) * VOCAB + sample.ids[at + 2] as usize];
+                assert!((found - expected).abs() < 1e-4, "{found}, not {expected}");
+            }
+            let sum: f32 = sample.log_probabilities.iter().sum();
+            assert!((sample.score - sum / sample.log_probabilities.len() as f32).abs() < 1e-5);
+        }
+    }
+}
+
+#[test]
 fn reordering_a_cache_moves_its_rows() {
     let device = Device::flex();
     let config = tiny();

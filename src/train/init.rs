@@ -93,6 +93,7 @@ enum Weights {
 
 /// What a trained model brings along.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one a run, never in a collection")]
 pub(super) enum Base {
     Model { model: CaptionerConfig, image: PreprocessConfig, generate: GenerateConfig },
     Encoder { encoder: EncoderConfig, mean: [f32; 3], std: [f32; 3] },

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::super::{CheckpointError, read_json};
+use super::decoding::{Source, decoding};
 use crate::generate::GenerateConfig;
 use crate::model::{
     Activation, CaptionerConfig, DecoderConfig, EncoderConfig, HeadKind, NormPlacement,
@@ -169,8 +170,25 @@ pub(super) fn describe(
             SpecialTokens { bos, eos, pad: id("pad_token_id", &places, Some(eos))? }
         }
     };
-    let generate = decoding(&generation, &model)?;
+    // BLIP's own config says nothing of decoding, and its only end is [SEP].
+    let (source, ends) = match (&own, decoder) {
+        (Some(_), DecoderFamily::Blip) => (Source::Own(&generation), Vec::new()),
+        (Some(_), _) => (Source::Own(&generation), further_ends(&[&generation, &root, &text])?),
+        (None, DecoderFamily::Blip) => (Source::Model(&[]), Vec::new()),
+        (None, _) => (Source::Model(&[&root, &text]), further_ends(&[&root, &text])?),
+    };
+    let generate = decoding(&source, ends, &model)?;
     Ok(Description { encoder, decoder, model, special, generate })
+}
+
+/// End tokens after the first, where `eos_token_id` is a list.
+fn further_ends(places: &[&Section]) -> Result<Vec<u32>, CheckpointError> {
+    for place in places {
+        if let Some(ids) = place.ids("eos_token_id")? {
+            return Ok(ids.into_iter().skip(1).collect());
+        }
+    }
+    Ok(Vec::new())
 }
 
 pub(super) fn vision_encoder(
@@ -273,27 +291,6 @@ fn text_decoder(
     })
 }
 
-/// The decoding defaults of `generation_config.json`, else of `config.json`, else transformers' own.
-fn decoding(section: &Section, model: &CaptionerConfig) -> Result<GenerateConfig, CheckpointError> {
-    let new_tokens = match section.count("max_new_tokens")? {
-        Some(tokens) => tokens,
-        // `max_length` counts the begin token.
-        None => section.count("max_length")?.unwrap_or(20).saturating_sub(1),
-    };
-    let decodes = GenerateConfig {
-        num_beams: section.count("num_beams")?.unwrap_or(1),
-        max_new_tokens: new_tokens.clamp(1, model.decoder.max_positions),
-        length_penalty: section.number("length_penalty")?.unwrap_or(1.0) as f32,
-        early_stopping: section.flag("early_stopping")?.unwrap_or(false),
-        min_new_tokens: section.count("min_new_tokens")?.unwrap_or(0),
-        no_repeat_ngram_size: section.count("no_repeat_ngram_size")?.unwrap_or(0),
-        repetition_penalty: section.number("repetition_penalty")?.unwrap_or(1.0) as f32,
-    };
-    let valid = decodes.validate(model.decoder.vocab_size);
-    valid.map_err(|error| section.invalid(error.to_string()))?;
-    Ok(decodes)
-}
-
 /// An object of a JSON file; errors name the file and the key.
 pub(super) struct Section<'a> {
     pub file: &'a Path,
@@ -343,6 +340,17 @@ impl<'a> Section<'a> {
         let one = value.as_array().and_then(|ids| ids.first()).unwrap_or(value);
         let id = one.as_u64().and_then(|id| u32::try_from(id).ok());
         id.map(Some).ok_or_else(|| self.wrong(key, "a token id"))
+    }
+
+    /// Token ids: one, or a list of them.
+    pub fn ids(&self, key: &str) -> Result<Option<Vec<u32>>, CheckpointError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        let ids: Option<Vec<u32>> = match value {
+            Value::Array(values) => values.iter().map(id).collect(),
+            one => id(one).map(|id| vec![id]),
+        };
+        ids.map(Some).ok_or_else(|| self.wrong(key, "token ids"))
     }
 
     pub fn number(&self, key: &str) -> Result<Option<f64>, CheckpointError> {

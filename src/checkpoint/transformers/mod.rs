@@ -4,6 +4,7 @@
 
 mod blip_original;
 mod config;
+mod decoding;
 mod encoder;
 mod preprocess;
 mod recipe;
@@ -90,5 +91,7 @@ fn assemble(
     Ok(Checkpoint { folder, model, tokenizer, preprocess, generate: description.generate })
 }
 
+#[cfg(test)]
+mod decoding_tests;
 #[cfg(test)]
 mod tests;

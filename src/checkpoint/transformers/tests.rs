@@ -12,21 +12,21 @@ use safetensors::{Dtype, SafeTensors};
 use super::super::tensors::HostTensors;
 use super::super::{CheckpointError, load};
 use super::*;
-use crate::generate::{GenerateConfig, generate_from_memory};
+use crate::generate::{EarlyStopping, GenerateConfig, generate_from_memory};
 use crate::image::{DecodeLimits, decode_file};
 use crate::shared::shared;
 
 const CASES: [&str; 3] = ["blip", "vit-gpt2", "vit-bert"];
 
-struct Case {
-    name: &'static str,
+pub(super) struct Case {
+    pub name: &'static str,
     folder: PathBuf,
-    checkpoint: Checkpoint,
+    pub checkpoint: Checkpoint,
     expected: Vec<u8>,
     said: Value,
 }
 
-fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let case = |name| {
         let folder = shared(&format!("parity/{name}"))?;
         let checkpoint = load(&folder, &Device::flex()).unwrap();
@@ -57,7 +57,7 @@ impl Case {
         (values, view.shape().try_into().unwrap())
     }
 
-    fn memory(&self) -> Tensor<3> {
+    pub fn memory(&self) -> Tensor<3> {
         self.checkpoint.model.encode(self.floats("pixel_values"))
     }
 }
@@ -127,7 +127,7 @@ fn greedy_and_beam_ids_and_scores_are_those_of_transformers() {
                 GenerateConfig {
                     no_repeat_ngram_size: 2,
                     length_penalty: 2.0,
-                    early_stopping: true,
+                    early_stopping: EarlyStopping::AtOnce,
                     ..with(4)
                 },
             ),
@@ -233,7 +233,7 @@ fn states_and_logits_are_as_exact_as_those_of_transformers() {
 }
 
 /// A copy of a case whose files can be spoilt.
-fn copy(name: &str) -> Option<tempfile::TempDir> {
+pub(super) fn copy(name: &str) -> Option<tempfile::TempDir> {
     let folder = shared(&format!("parity/{name}"))?;
     let copy = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(folder).unwrap() {
@@ -243,7 +243,7 @@ fn copy(name: &str) -> Option<tempfile::TempDir> {
     Some(copy)
 }
 
-fn error_of(folder: &Path) -> String {
+pub(super) fn error_of(folder: &Path) -> String {
     load(folder, &Device::flex()).unwrap_err().to_string()
 }
 
