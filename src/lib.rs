@@ -23,6 +23,7 @@ pub mod data;
 pub mod device;
 pub mod evaluate;
 pub mod generate;
+pub mod hub;
 pub mod image;
 pub mod inspect;
 pub mod model;

@@ -23,6 +23,8 @@ mod devices;
 pub mod error;
 mod evaluate;
 mod inspect;
+mod model;
+mod model_args;
 mod panic;
 pub mod progress;
 mod stop;
@@ -72,6 +74,7 @@ enum Command {
     Caption(caption::CaptionArgs),
     Inspect(inspect::InspectArgs),
     Evaluate(evaluate::EvaluateArgs),
+    Model(model::ModelCommandArgs),
     Data(data::DataArgs),
     Demo(demo::DemoArgs),
     Bench(bench::BenchArgs),
@@ -85,6 +88,7 @@ fn dispatch(command: Command, console: &Console) -> Result<Outcome, CliError> {
         Command::Caption(arguments) => caption::run(arguments, console),
         Command::Inspect(arguments) => inspect::run(arguments, console),
         Command::Evaluate(arguments) => evaluate::run(arguments, console),
+        Command::Model(arguments) => model::run(arguments, console),
         Command::Demo(arguments) => demo::run(arguments, console),
         Command::Data(arguments) => data::run(arguments, console),
         Command::Bench(arguments) => bench::run(arguments, console),
