@@ -12,6 +12,7 @@ use std::time::Duration;
 use common::server::{Behaviour, COMMIT, ID, Request, Server, tag};
 use common::*;
 use image::{Rgb, RgbImage};
+use serde_json::{Value, json};
 
 /// A model of nothing but names and sizes, for tests that only download.
 fn weights() -> Vec<u8> {
@@ -527,4 +528,78 @@ fn a_plain_file_server_will_do() {
     assert_eq!(pull(&server, home.path()).stdout, ended.stdout);
     let config = fs::read_to_string(folder.join("generation_config.json")).unwrap();
     assert_eq!(config, "{\"num_beams\": 3}");
+}
+
+fn info(endpoint: &str, home: &Path, words: &[&str]) -> Ended {
+    run(client(endpoint, home).args(["model", "info"]).args(words))
+}
+
+#[test]
+fn info_says_what_a_model_is_without_downloading_its_weights() {
+    let Trained { model, .. } = trained();
+    let home = tempfile::tempdir().unwrap();
+    let server = Server::of_folder(model);
+    let card = b"---\nlicense: mit\n---\n# A model\n";
+    server.put("README.md", card);
+    let nowhere = "http://127.0.0.1:9";
+
+    let local = info(nowhere, home.path(), &[model.to_str().unwrap(), "--json"]);
+    assert_done(&local);
+    let local: Value = serde_json::from_str(&local.stdout).unwrap();
+    assert_eq!(local["family"], "patchword");
+    assert_eq!(local["model"]["encoder"]["d_model"], 16);
+    assert_eq!(local["tokens"]["bos"], json!({"id": 1, "token": "<bos>"}));
+    assert_eq!(local["license"], Value::Null);
+    assert_eq!(local["generate"]["max_new_tokens"], 6);
+    let in_file = local["weights"]["dtypes"]["F32"].as_u64().unwrap();
+    assert_eq!(local["parameters"]["total"].as_u64().unwrap(), in_file, "nothing is tied twice");
+    assert_eq!(local["weights"]["bytes"].as_u64().unwrap(), 4 * in_file);
+
+    assert_eq!(info(&server.endpoint, home.path(), &[ID, "--offline"]).code, 1);
+    let remote = info(&server.endpoint, home.path(), &[ID, "--json"]);
+    assert_done(&remote);
+    let remote: Value = serde_json::from_str(&remote.stdout).unwrap();
+    let fetched_names = ["README.md", "config.json", "preprocessor.json", "tokenizer.json"];
+    assert_eq!(fetched(&server.take_requests()), fetched_names);
+    for key in ["model", "parameters", "tokens", "preprocess", "generate"] {
+        assert_eq!(remote[key], local[key], "{key}");
+    }
+    assert_eq!(remote["weights"], Value::Null);
+    assert_eq!(remote["license"], "mit");
+    let size = fs::metadata(model.join("model.safetensors")).unwrap().len();
+    assert_eq!(remote["not_downloaded"], json!([{"name": "model.safetensors", "size": size}]));
+    let offline = info(nowhere, home.path(), &[ID, "--offline"]);
+    assert_done(&offline);
+    assert!(offline.stdout.contains("weights        not here\n"), "{}", offline.stdout);
+
+    assert_done(&pull(&server, home.path()));
+    assert_eq!(fetched(&server.take_requests()), ["model.safetensors"]);
+    let text = info(nowhere, home.path(), &[ID]);
+    assert_done(&text);
+    for line in [
+        "model          tiny/captioner\n",
+        "family         patchword\n",
+        "encoder        2 layers, width 16, 2 heads, patches of 8×8 on 16×16 pixels\n",
+        "weights        F32, ",
+        "begin <bos> (1), end <eos> (2), padding <pad> (0)\n",
+        "preprocessing  height 16, width 16, resize squash, filter bilinear",
+        "decoding       num_beams 1, max_new_tokens 6",
+        "licence        mit\n",
+        "files          README.md (31 bytes), config.json (",
+    ] {
+        assert!(text.stdout.contains(line), "{line:?} is not in\n{}", text.stdout);
+    }
+}
+
+#[test]
+fn info_of_what_is_no_model_is_an_error() {
+    let home = tempfile::tempdir().unwrap();
+    let server = serve(&files());
+    assert_failed(&info("http://127.0.0.1:9", home.path(), &["./none"]), &["no checkpoint here"]);
+    // A config that promises more than it says.
+    assert_failed(&info(&server.endpoint, home.path(), &[ID]), &["config.json", "vision_config"]);
+    server.put("config.json", br#"{"model_type": "llava"}"#);
+    let home = tempfile::tempdir().unwrap();
+    let words = ["`model_type` is \"llava\"", "BlipForConditionalGeneration"];
+    assert_failed(&info(&server.endpoint, home.path(), &[ID]), &words);
 }

@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use ring::digest::{Context, SHA256};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::cache::{ModelCache, Snapshot, is_file_name, is_revision, make_parent};
@@ -51,7 +52,7 @@ pub struct Pulled {
 }
 
 /// A file on the Hub.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RemoteFile {
     /// Its name.
     pub name: String,
