@@ -11,6 +11,7 @@ use super::Outcome;
 use super::console::Console;
 use super::device::DeviceArgs;
 use super::error::CliError;
+use super::model_args::ModelArgs;
 use super::progress::Progress;
 use super::train::shape_bucket;
 use crate::caption::{Caption, CaptionConfig, Captioned, Prompt, caption_all};
@@ -86,9 +87,8 @@ pub(super) struct CaptionArgs {
     /// Images, folders, globs, or - to read paths from stdin, one a line
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// The model: a checkpoint folder, or the folder of a training run
-    #[arg(long, short, value_name = "DIR")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -119,8 +119,9 @@ struct Line<'a> {
 
 pub(super) fn run(arguments: CaptionArgs, console: &Console) -> Result<Outcome, CliError> {
     let inputs = expand(&arguments.paths, console)?;
+    let folder = arguments.model.folder(console)?;
     let device = arguments.device.open(console)?;
-    let checkpoint = checkpoint::load(&arguments.model, &device.device)?;
+    let checkpoint = checkpoint::load(&folder, &device.device)?;
     let prompt = Prompt {
         ids: match &arguments.prompt {
             Some(text) => checkpoint.tokenizer.encode(text)?,

@@ -11,6 +11,7 @@ use super::caption::DecodeArgs;
 use super::console::Console;
 use super::device::DeviceArgs;
 use super::error::CliError;
+use super::model_args::ModelArgs;
 use super::progress::Progress;
 use super::train::shape_bucket;
 use crate::caption::{CaptionConfig, Prompt};
@@ -36,9 +37,8 @@ known, also the share of captions in which every object, colour and relation is 
 a word's attention peaks inside its object's box (the decoder layer is chosen on the validation
 split).")]
 pub(super) struct EvaluateArgs {
-    /// The model: a checkpoint folder, or the folder of a training run
-    #[arg(long, short, value_name = "DIR")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
     /// The data set
     #[arg(long, short, value_name = "PATH")]
     data: PathBuf,
@@ -66,8 +66,9 @@ const SCENES_TO_CHOOSE_ON: usize = 200;
 pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome, CliError> {
     let options = LoadOptions { format: arguments.dataset_format, ..LoadOptions::default() };
     let dataset = load(&arguments.data, &options)?;
+    let folder = arguments.model.folder(console)?;
     let device = arguments.device.open(console)?;
-    let checkpoint = checkpoint::load(&arguments.model, &device.device)?;
+    let checkpoint = checkpoint::load(&folder, &device.device)?;
     let config = CaptionConfig {
         batch_size: 32,
         generate: arguments.decode.over(&checkpoint.generate),

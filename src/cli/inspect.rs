@@ -12,6 +12,7 @@ use super::caption::DecodeArgs;
 use super::console::Console;
 use super::device::DeviceArgs;
 use super::error::{CliError, Context};
+use super::model_args::ModelArgs;
 use super::train::shape_bucket;
 use crate::caption::{CaptionConfig, Prompt};
 use crate::checkpoint;
@@ -32,9 +33,8 @@ model looked when it chose a word; it is a clue to why, not a proof.")]
 pub(super) struct InspectArgs {
     /// The image
     image: PathBuf,
-    /// The model: a checkpoint folder, or the folder of a training run
-    #[arg(long, short, value_name = "DIR")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Where to write
     #[arg(long, short, value_name = "DIR")]
     out: PathBuf,
@@ -55,8 +55,9 @@ pub(super) struct InspectArgs {
 
 pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, CliError> {
     let photo = decode_file(&arguments.image, &DecodeLimits { max_pixels: arguments.max_pixels })?;
+    let folder = arguments.model.folder(console)?;
     let device = arguments.device.open(console)?;
-    let checkpoint = checkpoint::load(&arguments.model, &device.device)?;
+    let checkpoint = checkpoint::load(&folder, &device.device)?;
     let layers = checkpoint.model.config().decoder.num_layers;
     if let Some(layer) = arguments.layer
         && layer >= layers

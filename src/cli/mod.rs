@@ -24,6 +24,7 @@ pub mod error;
 mod evaluate;
 mod inspect;
 mod model;
+mod model_args;
 mod model_convert;
 mod panic;
 pub mod progress;
@@ -74,8 +75,8 @@ enum Command {
     Caption(caption::CaptionArgs),
     Inspect(inspect::InspectArgs),
     Evaluate(evaluate::EvaluateArgs),
-    Data(data::DataArgs),
     Model(model::ModelCommandArgs),
+    Data(data::DataArgs),
     Demo(demo::DemoArgs),
     Bench(bench::BenchArgs),
     Devices(devices::DevicesArgs),
@@ -88,9 +89,9 @@ fn dispatch(command: Command, console: &Console) -> Result<Outcome, CliError> {
         Command::Caption(arguments) => caption::run(arguments, console),
         Command::Inspect(arguments) => inspect::run(arguments, console),
         Command::Evaluate(arguments) => evaluate::run(arguments, console),
+        Command::Model(arguments) => model::run(arguments, console),
         Command::Demo(arguments) => demo::run(arguments, console),
         Command::Data(arguments) => data::run(arguments, console),
-        Command::Model(arguments) => model::run(arguments, console),
         Command::Bench(arguments) => bench::run(arguments, console),
         Command::Devices(arguments) => devices::run(arguments, console),
         Command::Completions(arguments) => completions::run(arguments, console),
