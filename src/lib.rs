@@ -7,7 +7,7 @@
 //! Modules depend on each other in one direction only:
 //!
 //! ```text
-//! cli → {train, caption, evaluate, inspect} → {generate, data, checkpoint} → {model, text, image}
+//! cli → {train, caption, evaluate, inspect, hub} → {generate, data, checkpoint} → {model, text, image}
 //! ```
 //!
 //! [`model`] knows Burn and nothing else; [`generate`] knows token ids only; [`image`] and [`text`]
@@ -23,6 +23,7 @@ pub mod data;
 pub mod device;
 pub mod evaluate;
 pub mod generate;
+pub mod hub;
 pub mod image;
 pub mod inspect;
 pub mod model;

@@ -16,6 +16,7 @@ pub mod adapter;
 pub mod atomic;
 pub mod convert;
 pub mod encoder;
+mod info;
 pub mod tensors;
 mod transformers;
 pub mod weight_file;
@@ -31,6 +32,7 @@ use crate::generate::GenerateConfig;
 use crate::image::PreprocessConfig;
 use crate::model::{Captioner, CaptionerConfig};
 use crate::text::{SpecialTokenNames, SpecialTokens, Tokenizer};
+pub use info::{FileInfo, ModelInfo, NumParameters, TokenInfo, TokensInfo, WeightsInfo, info};
 use tensors::HostTensors;
 use weight_file::WeightFile;
 
@@ -240,6 +242,28 @@ pub fn load(path: &Path, device: &Device) -> Result<Checkpoint, CheckpointError>
     if !fields.contains_key("format") && fields.contains_key("model_type") {
         return transformers::load(folder, &fields, device);
     }
+    let Parts { model, tokenizer, preprocess, generate } = own_parts(&folder)?;
+    let weights_path = folder.join("model.safetensors");
+    let weights = WeightFile::open(&weights_path)?;
+    let model = Captioner::new(&model, device).map_err(|error| CheckpointError::Invalid {
+        file: config_path,
+        problem: format!("model.{error}"),
+    })?;
+    let model = adapter::add(&folder, tensors::apply(model, weights, &weights_path)?)?;
+    Ok(Checkpoint { folder, model, tokenizer, preprocess, generate })
+}
+
+/// A checkpoint without its weights.
+struct Parts {
+    model: CaptionerConfig,
+    tokenizer: Tokenizer,
+    preprocess: PreprocessConfig,
+    generate: GenerateConfig,
+}
+
+/// Reads all but the weights of a folder of ours.
+fn own_parts(folder: &Path) -> Result<Parts, CheckpointError> {
+    let config_path = folder.join("config.json");
     let config: ConfigFile = read_json(&config_path)?;
     let invalid = |problem: String| CheckpointError::Invalid { file: config_path.clone(), problem };
     if config.format != "patchword" {
@@ -263,13 +287,8 @@ pub fn load(path: &Path, device: &Device) -> Result<Checkpoint, CheckpointError>
     }
     let preprocess: PreprocessConfig = read_json(&folder.join("preprocessor.json"))?;
     check_preprocess(&folder.join("preprocessor.json"), &preprocess, &config.model)?;
-    let tokenizer = read_tokenizer(&folder, &config)?;
-    let weights_path = folder.join("model.safetensors");
-    let weights = WeightFile::open(&weights_path)?;
-    let model =
-        Captioner::new(&config.model, device).map_err(|error| invalid(format!("model.{error}")))?;
-    let model = adapter::add(&folder, tensors::apply(model, weights, &weights_path)?)?;
-    Ok(Checkpoint { folder, model, tokenizer, preprocess, generate: config.generate })
+    let tokenizer = read_tokenizer(folder, &config)?;
+    Ok(Parts { model: config.model, tokenizer, preprocess, generate: config.generate })
 }
 
 /// Reads a checkpoint folder, and changes it as `options` say.

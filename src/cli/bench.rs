@@ -11,6 +11,7 @@ use super::Outcome;
 use super::console::Console;
 use super::device::DeviceArgs;
 use super::error::CliError;
+use super::model_args::SourceArgs;
 use super::train::shape_bucket;
 use crate::bench::{
     BenchData, CaptionBench, CaptionReport, TrainBench, TrainReport, bench_caption, bench_train,
@@ -90,9 +91,12 @@ Examples:
 The photo is made up, and every caption runs to --new-tokens: what is measured does not depend on
 what the model says. Without --model, the model is the config's with random weights.")]
 struct BenchCaptionArgs {
-    /// The model: a checkpoint folder, or the folder of a training run
-    #[arg(long, short, value_name = "DIR", conflicts_with = "config")]
+    /// The model: a checkpoint folder, the folder of a training run, a Hugging Face folder, or a
+    /// Hugging Face id (owner/name), which is downloaded once
+    #[arg(long, short, value_name = "DIR|ID", conflicts_with = "config")]
     model: Option<PathBuf>,
+    #[command(flatten)]
+    source: SourceArgs,
     /// The model of a training config, with random weights
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -167,6 +171,8 @@ fn run_train(arguments: &BenchTrainArgs, console: &Console) -> Result<Outcome, C
 }
 
 fn run_caption(arguments: &BenchCaptionArgs, console: &Console) -> Result<Outcome, CliError> {
+    let folder = arguments.model.as_ref().map(|model| arguments.source.locate(model, console));
+    let folder = folder.transpose()?;
     let device = arguments.device.open(console)?;
     let bench = CaptionBench {
         images: arguments.images as usize,
@@ -176,7 +182,7 @@ fn run_caption(arguments: &BenchCaptionArgs, console: &Console) -> Result<Outcom
         bucket: shape_bucket(&device),
     };
     let start = Instant::now();
-    let (model, preprocess, begin, name) = match &arguments.model {
+    let (model, preprocess, begin, name) = match &folder {
         Some(folder) => {
             let checkpoint = checkpoint::load(folder, &device.device)?;
             let begin = checkpoint.tokenizer.special_tokens().bos;

@@ -13,6 +13,7 @@ use super::decode::{DECODING, DecodeArgs};
 use super::device::DeviceArgs;
 use super::error::CliError;
 use super::image_size::ImageSizeArgs;
+use super::model_args::ModelArgs;
 use super::progress::Progress;
 use super::train::shape_bucket;
 use crate::caption::{Caption, CaptionConfig, Captioned, Prompt, caption_all};
@@ -46,9 +47,8 @@ pub(super) struct CaptionArgs {
     /// Images, folders, globs, or - to read paths from stdin, one a line
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// The model: a checkpoint folder, or the folder of a training run
-    #[arg(long, short, value_name = "DIR")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -84,9 +84,10 @@ struct Line<'a> {
 
 pub(super) fn run(arguments: CaptionArgs, console: &Console) -> Result<Outcome, CliError> {
     let inputs = expand(&arguments.paths, console)?;
+    let folder = arguments.model.folder(console)?;
     let device = arguments.device.open(console)?;
     let options = arguments.image_size.load_options();
-    let checkpoint = checkpoint::load_with(&arguments.model, &device.device, &options)?;
+    let checkpoint = checkpoint::load_with(&folder, &device.device, &options)?;
     let prompt = Prompt {
         ids: match &arguments.prompt {
             Some(text) => checkpoint.tokenizer.encode(text)?,

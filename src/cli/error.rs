@@ -9,6 +9,7 @@ use clap::builder::styling::AnsiColor;
 use super::console::Console;
 use crate::checkpoint::CheckpointError;
 use crate::device::DeviceError;
+use crate::hub::HubError;
 use crate::train::{TrainConfigError, TrainError};
 
 /// The exit code of a command that failed.
@@ -120,6 +121,7 @@ impl<T, E: Error + Send + Sync + 'static> Context<T> for Result<T, E> {
 fn known_hint(error: &(dyn Error + 'static)) -> Option<String> {
     std::iter::successors(Some(error), |&cause| cause.source()).find_map(|cause| {
         None.or_else(|| cause.downcast_ref::<DeviceError>().and_then(DeviceError::hint))
+            .or_else(|| cause.downcast_ref::<HubError>().and_then(HubError::hint))
             .or_else(|| cause.downcast_ref::<TrainError>().and_then(train_hint))
             .or_else(|| cause.downcast_ref::<TrainConfigError>().and_then(config_hint))
             .or_else(|| cause.downcast_ref::<CheckpointError>().and_then(checkpoint_hint))
@@ -155,7 +157,9 @@ fn config_hint(error: &TrainConfigError) -> Option<String> {
 fn checkpoint_hint(error: &CheckpointError) -> Option<String> {
     match error {
         CheckpointError::NotFound { .. } => Some(
-            "`patchword train` makes one; `patchword demo` makes a small one in minutes".into(),
+            "`patchword train` makes one, `patchword demo` a small one in minutes; a model id, \
+             owner/name, downloads one"
+                .into(),
         ),
         _ => None,
     }

@@ -12,6 +12,7 @@ use super::decode::DecodeArgs;
 use super::device::DeviceArgs;
 use super::error::CliError;
 use super::image_size::ImageSizeArgs;
+use super::model_args::ModelArgs;
 use super::progress::Progress;
 use super::train::shape_bucket;
 use crate::caption::{CaptionConfig, Prompt};
@@ -37,9 +38,8 @@ known, also the share of captions in which every object, colour and relation is 
 a word's attention peaks inside its object's box (the decoder layer is chosen on the validation
 split).")]
 pub(super) struct EvaluateArgs {
-    /// The model: a checkpoint folder, or the folder of a training run
-    #[arg(long, short, value_name = "DIR")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
     /// The data set
     #[arg(long, short, value_name = "PATH")]
     data: PathBuf,
@@ -69,9 +69,10 @@ const SCENES_TO_CHOOSE_ON: usize = 200;
 pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome, CliError> {
     let options = LoadOptions { format: arguments.dataset_format, ..LoadOptions::default() };
     let dataset = load(&arguments.data, &options)?;
+    let folder = arguments.model.folder(console)?;
     let device = arguments.device.open(console)?;
     let options = arguments.image_size.load_options();
-    let checkpoint = checkpoint::load_with(&arguments.model, &device.device, &options)?;
+    let checkpoint = checkpoint::load_with(&folder, &device.device, &options)?;
     let config = CaptionConfig {
         batch_size: 32,
         generate: arguments.decode.over(&checkpoint, Some(1))?,

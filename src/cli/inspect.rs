@@ -13,6 +13,7 @@ use super::decode::DecodeArgs;
 use super::device::DeviceArgs;
 use super::error::{CliError, Context};
 use super::image_size::ImageSizeArgs;
+use super::model_args::ModelArgs;
 use super::train::shape_bucket;
 use crate::caption::{CaptionConfig, Prompt};
 use crate::checkpoint;
@@ -33,9 +34,8 @@ model looked when it chose a word; it is a clue to why, not a proof.")]
 pub(super) struct InspectArgs {
     /// The image
     image: PathBuf,
-    /// The model: a checkpoint folder, or the folder of a training run
-    #[arg(long, short, value_name = "DIR")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Where to write
     #[arg(long, short, value_name = "DIR")]
     out: PathBuf,
@@ -58,9 +58,10 @@ pub(super) struct InspectArgs {
 
 pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, CliError> {
     let photo = decode_file(&arguments.image, &DecodeLimits { max_pixels: arguments.max_pixels })?;
+    let folder = arguments.model.folder(console)?;
     let device = arguments.device.open(console)?;
     let options = arguments.image_size.load_options();
-    let checkpoint = checkpoint::load_with(&arguments.model, &device.device, &options)?;
+    let checkpoint = checkpoint::load_with(&folder, &device.device, &options)?;
     let layers = checkpoint.model.config().decoder.num_layers;
     if let Some(layer) = arguments.layer
         && layer >= layers

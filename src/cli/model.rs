@@ -6,13 +6,18 @@ use super::Outcome;
 use super::console::Console;
 use super::error::CliError;
 use super::model_convert::{self, ConvertArgs};
+use super::model_info::{self, InfoArgs};
+use super::model_pull::{self, PullArgs};
 
-/// Convert a model's weights
+/// Download a public model, see what a model is, convert its weights
 #[derive(Debug, Args)]
 #[command(
     arg_required_else_help = true,
     after_help = "\
 Examples:
+  patchword model pull Salesforce/blip-image-captioning-base
+  patchword model info Salesforce/blip-image-captioning-base
+  patchword model info checkpoints/mine --json
   patchword model convert blip blip-f16 --dtype f16"
 )]
 pub(super) struct ModelCommandArgs {
@@ -22,11 +27,15 @@ pub(super) struct ModelCommandArgs {
 
 #[derive(Debug, Subcommand)]
 enum ModelCommand {
+    Pull(PullArgs),
+    Info(InfoArgs),
     Convert(ConvertArgs),
 }
 
 pub(super) fn run(arguments: ModelCommandArgs, console: &Console) -> Result<Outcome, CliError> {
     match arguments.command {
+        ModelCommand::Pull(arguments) => model_pull::run(&arguments, console),
+        ModelCommand::Info(arguments) => model_info::run(&arguments, console),
         ModelCommand::Convert(arguments) => model_convert::run(&arguments, console),
     }
 }

@@ -38,6 +38,11 @@ impl Progress {
         Self { display }
     }
 
+    /// Starts a download of `length` bytes.
+    pub fn of_bytes(console: &Console, label: &str, length: Option<u64>) -> Self {
+        Self::new(console, label, length, BYTES)
+    }
+
     /// Counts from `position` on, as when a run is resumed: what was done before does not count in
     /// the rate. Call it before any other method.
     pub fn start_at(&self, position: u64) {
@@ -85,6 +90,13 @@ impl Progress {
         }
     }
 
+    /// Takes the bar away for good, and leaves no line in a log.
+    pub fn clear(&self) {
+        if let Display::Bar(bar) = &self.display {
+            bar.finish_and_clear();
+        }
+    }
+
     /// Ends the job. The bar goes away: what comes of the job says more. A log gets a last line.
     pub fn finish(&self) {
         match &self.display {
@@ -95,8 +107,17 @@ impl Progress {
     }
 }
 
+/// The unit of downloads, shown as MB.
+const BYTES: &str = "bytes";
+
 fn bar(label: &str, length: Option<u64>, unit: &str) -> ProgressBar {
     let template = match length {
+        Some(_) if unit == BYTES => {
+            "{prefix} [{bar:24}] {decimal_bytes}/{decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left  {wide_msg}"
+        }
+        None if unit == BYTES => {
+            "{prefix} {spinner} {decimal_bytes}, {decimal_bytes_per_sec}, {elapsed}  {wide_msg}"
+        }
         Some(_) => {
             "{prefix} [{bar:24}] {human_pos}/{human_len} UNIT, {per_sec}, {eta} left  {wide_msg}"
         }
@@ -153,12 +174,21 @@ impl Lines {
         let Self { label, unit, position, .. } = self;
         let seconds = now.saturating_duration_since(self.started).as_secs_f64();
         let rate = self.position.saturating_sub(self.first) as f64 / seconds.max(1e-3);
-        let mut line = match self.length {
-            Some(length) => {
-                let percent = 100.0 * *position as f64 / length.max(1) as f64;
+        let percent = |length: u64| 100.0 * *position as f64 / length.max(1) as f64;
+        let mut line = match (self.length, unit.as_str()) {
+            (Some(length), BYTES) => {
+                let (here, all) = (*position as f64 / 1e6, length as f64 / 1e6);
+                let (percent, rate) = (percent(length), rate / 1e6);
+                format!("{label}: {here:.1}/{all:.1} MB ({percent:.0} %), {rate:.1} MB/s")
+            }
+            (None, BYTES) => {
+                format!("{label}: {:.1} MB, {:.1} MB/s", *position as f64 / 1e6, rate / 1e6)
+            }
+            (Some(length), _) => {
+                let percent = percent(length);
                 format!("{label}: {position}/{length} {unit} ({percent:.0} %), {rate:.1}/s")
             }
-            None => format!("{label}: {position} {unit}, {rate:.1}/s"),
+            (None, _) => format!("{label}: {position} {unit}, {rate:.1}/s"),
         };
         let left = self.length.map_or(0, |length| length.saturating_sub(*position));
         if left > 0 && rate > 0.0 {
@@ -228,6 +258,17 @@ mod tests {
     }
 
     #[test]
+    fn downloads_count_in_megabytes() {
+        let start = Instant::now();
+        let mut lines = Lines::new("model.safetensors", Some(990_400_000), BYTES, start);
+        (lines.first, lines.position) = (300_000_000, 500_000_000);
+        assert_eq!(
+            lines.line(start + Duration::from_secs(10)),
+            "model.safetensors: 500.0/990.4 MB (50 %), 20.0 MB/s, 25 s left"
+        );
+    }
+
+    #[test]
     fn times_are_short() {
         assert_eq!(short_time(45.2), "45 s");
         assert_eq!(short_time(720.0), "12 min");
@@ -247,8 +288,10 @@ mod tests {
 
     #[test]
     fn a_bar_is_made_with_our_own_templates() {
-        for length in [Some(10), None] {
-            let bar = bar("train", length, "steps");
+        for (length, unit) in
+            [(Some(10), "steps"), (None, "steps"), (Some(10), BYTES), (None, BYTES)]
+        {
+            let bar = bar("train", length, unit);
             bar.set_draw_target(ProgressDrawTarget::hidden());
             bar.inc(1);
             assert_eq!(bar.position(), 1);

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 use super::tensors;
 use super::weight_file::WeightFile;
-use super::{Checkpoint, CheckpointError, check_preprocess, check_tokenizer};
+use super::{Checkpoint, CheckpointError, Parts, check_preprocess, check_tokenizer};
 use crate::image::PreprocessConfig;
 use crate::model::Captioner;
 use crate::text::Tokenizer;
@@ -36,24 +36,67 @@ pub(super) fn load(
     device: &Device,
 ) -> Result<Checkpoint, CheckpointError> {
     let config_file = folder.join("config.json");
+    // An architecture that is not known is said before its weights are looked for.
+    families(&config_file, config)?;
+    let weights = WeightFile::find(&folder)?;
+    let (description, tokenizer, preprocess) = parts(&folder, config, Some(&weights))?;
+    assemble(folder, &config_file, description, tokenizer, preprocess, &weights, device)
+}
+
+/// Reads all but the weights of such a folder. Where they are not here, what only they tell is what the
+/// config makes likely.
+fn parts(
+    folder: &Path,
+    config: &Map<String, Value>,
+    weights: Option<&WeightFile>,
+) -> Result<(Description, Tokenizer, PreprocessConfig), CheckpointError> {
+    let config_file = folder.join("config.json");
     let families = families(&config_file, config)?;
     let (_, decoder) = families;
-    let weights = WeightFile::find(&folder)?;
     let (output, tokens) = (decoder.output(), decoder.tokens());
-    let evidence = Evidence {
-        memory_projection: weights.contains("enc_to_dec_proj.weight"),
-        // Files made from PyTorch's pickles hold a tied matrix twice.
-        untied: match weights.contains(output) && weights.contains(&tokens) {
-            true => !weights.same(output, &tokens)?,
-            false => weights.contains(output),
+    let evidence = match weights {
+        Some(weights) => Evidence {
+            memory_projection: weights.contains("enc_to_dec_proj.weight"),
+            // Files made from PyTorch's pickles hold a tied matrix twice.
+            untied: match weights.contains(output) && weights.contains(&tokens) {
+                true => !weights.same(output, &tokens)?,
+                false => weights.contains(output),
+            },
         },
+        None => likely(config),
     };
-    let description = describe(&folder, config, families, &evidence)?;
-    let (preprocess_file, preprocess) = preprocess::read(&folder, &description.model)?;
+    let description = describe(folder, config, families, &evidence)?;
+    let (preprocess_file, preprocess) = preprocess::read(folder, &description.model)?;
     check_preprocess(&preprocess_file, &preprocess, &description.model)?;
-    let (tokenizer_file, tokenizer) = tokenizer::read(&folder, description.special)?;
+    let (tokenizer_file, tokenizer) = tokenizer::read(folder, description.special)?;
     check_tokenizer(&tokenizer_file, &tokenizer, &description.model)?;
-    assemble(folder, &config_file, description, tokenizer, preprocess, &weights, device)
+    Ok((description, tokenizer, preprocess))
+}
+
+/// What the weights would tell, as far as transformers' own defaults make it likely.
+fn likely(config: &Map<String, Value>) -> Evidence {
+    let of = |section: &str, key: &str| config.get(section).and_then(|section| section.get(key));
+    let width = |section: &str| of(section, "n_embd").or_else(|| of(section, "hidden_size"));
+    let cross = of("decoder", "cross_attention_hidden_size").filter(|width| !width.is_null());
+    let tied = of("decoder", "tie_word_embeddings").or_else(|| config.get("tie_word_embeddings"));
+    Evidence {
+        memory_projection: width("encoder") != width("decoder") && cross.is_none(),
+        untied: tied.and_then(Value::as_bool) == Some(false),
+    }
+}
+
+/// Reads all but the weights' data of such a folder, and which tensors they are if they are here.
+///
+/// # Errors
+/// The file or key at fault.
+pub(super) fn open(
+    folder: &Path,
+    config: &Map<String, Value>,
+) -> Result<(Parts, Option<WeightFile>), CheckpointError> {
+    let weights = WeightFile::find_if_there(folder)?;
+    let (description, tokenizer, preprocess) = parts(folder, config, weights.as_ref())?;
+    let Description { model, generate, .. } = description;
+    Ok((Parts { model, tokenizer, preprocess, generate }, weights))
 }
 
 /// Reads a file of weights that says all there is to know: the BLIP repository's own.
@@ -62,15 +105,34 @@ pub(super) fn load(
 /// The file or tensor at fault.
 pub(super) fn load_file(file: &Path, device: &Device) -> Result<Checkpoint, CheckpointError> {
     let weights = WeightFile::open(file)?;
-    blip_original::check(&weights)?;
+    let (description, tokenizer, preprocess) = file_parts(file, &weights)?;
+    let folder = file.parent().unwrap_or(Path::new(".")).to_path_buf();
+    assemble(folder, file, description, tokenizer, preprocess, &weights, device)
+}
+
+fn file_parts(
+    file: &Path,
+    weights: &WeightFile,
+) -> Result<(Description, Tokenizer, PreprocessConfig), CheckpointError> {
+    blip_original::check(weights)?;
     let tokenizer = blip_original::tokenizer(file)?;
-    let description = blip_original::describe(&weights, &tokenizer)?;
+    let description = blip_original::describe(weights, &tokenizer)?;
     let tokenizer = tokenizer.with_special_tokens(description.special);
     check_tokenizer(&file.with_file_name("tokenizer.json"), &tokenizer, &description.model)?;
     let preprocess = blip_original::preprocess(&description.model);
     check_preprocess(file, &preprocess, &description.model)?;
-    let folder = file.parent().unwrap_or(Path::new(".")).to_path_buf();
-    assemble(folder, file, description, tokenizer, preprocess, &weights, device)
+    Ok((description, tokenizer, preprocess))
+}
+
+/// Reads all but the weights' data of such a file.
+///
+/// # Errors
+/// The file or tensor at fault.
+pub(super) fn open_file(file: &Path) -> Result<(Parts, WeightFile), CheckpointError> {
+    let weights = WeightFile::open(file)?;
+    let (description, tokenizer, preprocess) = file_parts(file, &weights)?;
+    let Description { model, generate, .. } = description;
+    Ok((Parts { model, tokenizer, preprocess, generate }, weights))
 }
 
 /// Makes the model; `config_file` is what errors about its sizes name.

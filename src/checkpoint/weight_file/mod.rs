@@ -85,14 +85,19 @@ impl WeightFile {
     /// # Errors
     /// There are none, or they are damaged.
     pub fn find(folder: &Path) -> Result<Self, CheckpointError> {
+        Self::find_if_there(folder)?.ok_or_else(|| CheckpointError::Invalid {
+            file: folder.join(USUAL_NAMES[0]),
+            problem: "is not here, nor pytorch_model.bin, nor an index of their shards".into(),
+        })
+    }
+
+    /// As [`find`](Self::find), or nothing if there are none.
+    ///
+    /// # Errors
+    /// They are damaged.
+    pub fn find_if_there(folder: &Path) -> Result<Option<Self>, CheckpointError> {
         let files = USUAL_NAMES.map(|name| folder.join(name));
-        match files.iter().find(|file| file.is_file()) {
-            Some(file) => Self::open(file),
-            None => Err(CheckpointError::Invalid {
-                file: folder.join(USUAL_NAMES[0]),
-                problem: "is not here, nor pytorch_model.bin, nor an index of their shards".into(),
-            }),
-        }
+        files.iter().find(|file| file.is_file()).map(|file| Self::open(file)).transpose()
     }
 
     /// Opens a file of weights, or the shards that an index (`….index.json`) names.
@@ -101,7 +106,7 @@ impl WeightFile {
     /// A file that cannot be read, is damaged or cut.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let mut weights = Self { origin: path.into(), parts: Vec::new(), tensors: BTreeMap::new() };
-        let is_index = path.extension().is_some_and(|extension| extension == "json");
+        let is_index = path.to_string_lossy().ends_with(".index.json");
         for part in if is_index { shards(path)? } else { vec![path.to_path_buf()] } {
             weights.add(&part)?;
         }

@@ -1,0 +1,330 @@
+//! What a model is, without reading its weights' data.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::weight_file::WeightFile;
+use super::{CheckpointError, Parts, locate, own_parts, read_json, transformers};
+use crate::generate::GenerateConfig;
+use crate::image::PreprocessConfig;
+use crate::model::{Captioner, CaptionerConfig};
+use crate::text::Tokenizer;
+
+/// What a model is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ModelInfo {
+    /// The folder that was looked at.
+    pub folder: PathBuf,
+    /// Whose format it is: `patchword`, or the `model_type` of a Hugging Face config with those of its
+    /// parts.
+    pub family: String,
+    /// The model's shape.
+    pub model: CaptionerConfig,
+    /// Parameters, a tied matrix counted once.
+    pub parameters: NumParameters,
+    /// The weights; none where they are not in the folder.
+    pub weights: Option<WeightsInfo>,
+    /// The vocabulary.
+    pub tokens: TokensInfo,
+    /// How photos become pixels.
+    pub preprocess: PreprocessConfig,
+    /// How it decodes unless told otherwise.
+    pub generate: GenerateConfig,
+    /// The licence, if the model card's head says it.
+    pub license: Option<String>,
+    /// The files in the folder, by name.
+    pub files: Vec<FileInfo>,
+}
+
+/// Numbers of parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct NumParameters {
+    /// The vision encoder's.
+    pub encoder: usize,
+    /// The projection's from the encoder's width to the decoder's.
+    pub memory_projection: usize,
+    /// The text decoder's.
+    pub decoder: usize,
+    /// All of them.
+    pub total: usize,
+}
+
+/// What is in the weights' files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WeightsInfo {
+    /// The file, or the index of its shards.
+    pub file: PathBuf,
+    /// Number of tensors.
+    pub num_tensors: usize,
+    /// Number of elements of each type, such as `F32`.
+    pub dtypes: BTreeMap<String, u64>,
+    /// Size of all tensors in bytes.
+    pub bytes: u64,
+}
+
+/// The vocabulary and the tokens that structure a text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TokensInfo {
+    /// Number of token ids of the tokenizer; the model may have room for more.
+    pub vocab_size: usize,
+    /// Begins every caption.
+    pub bos: TokenInfo,
+    /// Ends every caption.
+    pub eos: TokenInfo,
+    /// Fills a batch up.
+    pub pad: TokenInfo,
+}
+
+/// A token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TokenInfo {
+    /// Its id.
+    pub id: u32,
+    /// As the vocabulary writes it; none if it is not in there.
+    pub token: Option<String>,
+}
+
+/// A file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileInfo {
+    /// Its name.
+    pub name: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+/// Looks at a checkpoint folder, ours or a Hugging Face one, or the file of an original BLIP captioner.
+/// The weights may be absent.
+///
+/// # Errors
+/// The file or key at fault, as [`load`](super::load) would say.
+pub fn info(path: &Path) -> Result<ModelInfo, CheckpointError> {
+    if path.is_file() {
+        let (parts, weights) = transformers::open_file(path)?;
+        let folder = path.parent().unwrap_or(Path::new(".")).to_path_buf();
+        return gather(folder, "blip (original)".into(), parts, Some(weights));
+    }
+    let folder = locate(path)?;
+    let fields: Map<String, Value> = read_json(&folder.join("config.json"))?;
+    if !fields.contains_key("format") && fields.contains_key("model_type") {
+        let (parts, weights) = transformers::open(&folder, &fields)?;
+        return gather(folder, family(&fields), parts, weights);
+    }
+    let parts = own_parts(&folder)?;
+    let weights = WeightFile::find_if_there(&folder)?;
+    gather(folder, "patchword".into(), parts, weights)
+}
+
+fn gather(
+    folder: PathBuf,
+    family: String,
+    parts: Parts,
+    weights: Option<WeightFile>,
+) -> Result<ModelInfo, CheckpointError> {
+    let Parts { model, tokenizer, preprocess, generate } = parts;
+    Ok(ModelInfo {
+        family,
+        parameters: count(&model).map_err(|error| CheckpointError::Invalid {
+            file: folder.join("config.json"),
+            problem: error.to_string(),
+        })?,
+        weights: weights.as_ref().map(weights_info),
+        tokens: tokens_info(&tokenizer),
+        license: license(&fs::read_to_string(folder.join("README.md")).unwrap_or_default()),
+        files: files(&folder)?,
+        model,
+        preprocess,
+        generate,
+        folder,
+    })
+}
+
+/// `blip`, or `vision-encoder-decoder (vit, gpt2)`.
+fn family(config: &Map<String, Value>) -> String {
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or("?").to_string();
+    let whole = text(config.get("model_type"));
+    match (config.get("encoder"), config.get("decoder")) {
+        (Some(encoder), Some(decoder)) => {
+            let of = |part: &Value| text(part.get("model_type"));
+            format!("{whole} ({}, {})", of(encoder), of(decoder))
+        }
+        _ => whole,
+    }
+}
+
+fn count(config: &CaptionerConfig) -> Result<NumParameters, crate::model::ConfigError> {
+    // No parameter is filled: only their shapes are asked for.
+    let model = Captioner::new(config, &Device::flex())?;
+    let mut counter = Counter { path: Vec::new(), numbers: BTreeMap::new() };
+    model.visit(&mut counter);
+    let of = |part: &str| counter.numbers.get(part).copied().unwrap_or(0);
+    Ok(NumParameters {
+        encoder: of("encoder"),
+        memory_projection: of("memory_projection"),
+        decoder: of("decoder"),
+        total: counter.numbers.values().sum(),
+    })
+}
+
+/// Counts parameters by the part of the model that they are in.
+struct Counter {
+    path: Vec<String>,
+    numbers: BTreeMap<String, usize>,
+}
+
+impl ModuleVisitor for Counter {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let part = self.path.first().cloned().unwrap_or_default();
+        *self.numbers.entry(part).or_default() += param.lazy_shape().num_elements();
+    }
+}
+
+fn weights_info(weights: &WeightFile) -> WeightsInfo {
+    let mut info = WeightsInfo {
+        file: weights.origin().into(),
+        num_tensors: 0,
+        dtypes: BTreeMap::new(),
+        bytes: 0,
+    };
+    for name in weights.names() {
+        let (Some(shape), Some(dtype)) = (weights.shape(name), weights.dtype(name)) else {
+            continue;
+        };
+        let elements = shape.iter().product::<usize>() as u64;
+        info.num_tensors += 1;
+        *info.dtypes.entry(format!("{dtype:?}")).or_default() += elements;
+        info.bytes += elements * dtype.bitsize() as u64 / 8;
+    }
+    info
+}
+
+fn tokens_info(tokenizer: &Tokenizer) -> TokensInfo {
+    let token = |id: u32| TokenInfo { id, token: tokenizer.token(id) };
+    let special = tokenizer.special_tokens();
+    TokensInfo {
+        vocab_size: tokenizer.vocab_size(),
+        bos: token(special.bos),
+        eos: token(special.eos),
+        pad: token(special.pad),
+    }
+}
+
+fn files(folder: &Path) -> Result<Vec<FileInfo>, CheckpointError> {
+    let io = |source| CheckpointError::io(folder, source);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        // Links of a cache are as large as what they lead to; one that leads nowhere is no file.
+        if let Ok(metadata) = fs::metadata(entry.path())
+            && metadata.is_file()
+        {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            files.push(FileInfo { name, bytes: metadata.len() });
+        }
+    }
+    files.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(files)
+}
+
+/// The licence in the YAML head of a model card: `license: mit`, a list of them, or `license: other`
+/// with a `license_name`.
+fn license(card: &str) -> Option<String> {
+    let mut lines = card.trim_start_matches('\u{feff}').lines();
+    lines.next().filter(|line| line.trim_end() == "---")?;
+    let head: Vec<&str> = lines.take_while(|line| line.trim_end() != "---").collect();
+    let clean = |text: &str| -> String {
+        let text = text.split(" #").next().unwrap_or_default();
+        text.trim()
+            .trim_matches(['"', '\''])
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(100)
+            .collect()
+    };
+    let value = |key: &str| -> Option<String> {
+        let place = head
+            .iter()
+            .position(|line| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(':')))?;
+        let own = clean(&head[place][key.len() + 1..]);
+        let listed: Vec<String> = match own.strip_prefix('[').and_then(|own| own.strip_suffix(']'))
+        {
+            Some(inner) => inner.split(',').map(clean).collect(),
+            None if own.is_empty() => head[place + 1..]
+                .iter()
+                .map_while(|line| line.trim_start().strip_prefix("- ").map(clean))
+                .collect(),
+            None => vec![own],
+        };
+        let text = listed.join(", ");
+        (!text.is_empty()).then_some(text)
+    };
+    match value("license") {
+        Some(license) if license == "other" => value("license_name").or(Some(license)),
+        license => license,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::shared;
+
+    #[test]
+    fn the_licence_is_found_in_the_head_of_a_card_only() {
+        for (card, expected) in [
+            ("---\nlicense: mit\n---\n# A", Some("mit")),
+            ("---\ntags:\n- x\nlicense: \"bsd-3-clause\" # note\n---\n", Some("bsd-3-clause")),
+            ("---\nlicense:\n- mit\n- apache-2.0\nlanguage: en\n---\n", Some("mit, apache-2.0")),
+            ("---\nlicense: [mit, 'gpl-3.0']\n---\n", Some("mit, gpl-3.0")),
+            ("---\r\nlicense: mit\r\n---\r\n", Some("mit")),
+            ("---\nlicense: other\nlicense_name: own-1\n---\n", Some("own-1")),
+            ("---\nlicense_name: own-1\n---\n", None),
+            ("# A card\nlicense: mit\n", None),
+            ("---\ntags: []\n---\nlicense: mit\n", None),
+            ("---\nlicense:\n---\n", None),
+            ("", None),
+        ] {
+            assert_eq!(license(card).as_deref(), expected, "{card:?}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_those_that_are_loaded() {
+        for name in ["blip", "vit-gpt2", "vit-bert"] {
+            let Some(folder) = shared(&format!("parity/{name}")) else { continue };
+            let info = info(&folder).unwrap();
+            let model = super::super::load(&folder, &Device::flex()).unwrap().model;
+            assert_eq!(info.parameters.total, model.num_params(), "{name}");
+            let NumParameters { encoder, memory_projection, decoder, total } = info.parameters;
+            assert_eq!(encoder + memory_projection + decoder, total, "{name}");
+            assert_eq!(memory_projection > 0, name == "vit-bert", "{name}");
+            let weights = info.weights.unwrap();
+            assert_eq!(weights.dtypes.keys().collect::<Vec<_>>(), ["F32"], "{name}");
+
+            // Without the weights the config has to do.
+            let copy = tempfile::tempdir().unwrap();
+            for file in &info.files {
+                if file.name.ends_with(".json") {
+                    fs::copy(folder.join(&file.name), copy.path().join(&file.name)).unwrap();
+                }
+            }
+            let without = super::info(copy.path()).unwrap();
+            assert_eq!(without.weights, None, "{name}");
+            assert_eq!(without.parameters, info.parameters, "{name}");
+        }
+    }
+}

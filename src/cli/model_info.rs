@@ -1,0 +1,182 @@
+//! `patchword model info`: what a model is.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Outcome;
+use super::console::Console;
+use super::error::CliError;
+use super::model_args::{Download, SourceArgs, as_cli_error, megabytes};
+use crate::checkpoint::{self, ModelInfo, TokenInfo};
+use crate::hub::{Hub, HubSettings, MAIN, Reference, RemoteFile};
+
+/// Show what a model is: sizes, parameters, weights, tokens, preprocessing, decoding, licence
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  patchword model info checkpoints/mine
+  patchword model info Salesforce/blip-image-captioning-base
+  patchword model info ~/models/blip --json
+
+Reads a folder of ours or a Hugging Face one, without its weights' data. Of an id that is not in the
+cache only the small files are downloaded.")]
+pub(super) struct InfoArgs {
+    /// The model: a folder, or a Hugging Face id (owner/name)
+    #[arg(value_name = "DIR|ID")]
+    model: PathBuf,
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is printed of a model.
+#[derive(Serialize)]
+struct Described {
+    /// As it was named.
+    name: String,
+    #[serde(flatten)]
+    info: ModelInfo,
+    /// Weights that are on the Hub only.
+    not_downloaded: Vec<RemoteFile>,
+}
+
+pub(super) fn run(arguments: &InfoArgs, console: &Console) -> Result<Outcome, CliError> {
+    let (folder, not_downloaded) = match Reference::parse(&arguments.model) {
+        Reference::Id(id) => {
+            let mut settings = HubSettings::from_environment()?;
+            settings.offline |= arguments.source.offline;
+            let mut download = Download::new(console);
+            let revision = arguments.source.revision.as_deref().unwrap_or(MAIN);
+            let pulled = Hub::new(settings)?
+                .describe(&id, revision, &mut |event| download.show(event))
+                .map_err(as_cli_error)?;
+            (pulled.folder, pulled.left_out)
+        }
+        Reference::Folder(folder) => (arguments.source.locate(&folder, console)?, Vec::new()),
+    };
+    let name = arguments.model.display().to_string();
+    let described = Described { name, info: checkpoint::info(&folder)?, not_downloaded };
+    let mut stdout = console.stdout();
+    if arguments.json {
+        serde_json::to_writer_pretty(&mut stdout, &described)?;
+        writeln!(stdout)?;
+    } else {
+        stdout.write_all(text(&described).as_bytes())?;
+    }
+    Ok(Outcome::Complete)
+}
+
+fn text(described: &Described) -> String {
+    let Described { name, info, not_downloaded } = described;
+    let (encoder, decoder) = (&info.model.encoder, &info.model.decoder);
+    let count = |number: usize| match number {
+        0..1_000_000 => format!("{:.1} k", number as f64 / 1e3),
+        _ => format!("{:.1} M", number as f64 / 1e6),
+    };
+    let parameters = &info.parameters;
+    let projection = match parameters.memory_projection {
+        0 => String::new(),
+        number => format!(", {} between them", count(number)),
+    };
+    let mut rows = vec![
+        ("model", name.clone()),
+        ("folder", info.folder.display().to_string()),
+        ("family", info.family.clone()),
+        (
+            "encoder",
+            format!(
+                "{} layers, width {}, {} heads, patches of {4}×{4} on {3}×{5} pixels",
+                encoder.num_layers,
+                encoder.d_model,
+                encoder.num_heads,
+                encoder.image_width,
+                encoder.patch_size,
+                encoder.image_height
+            ),
+        ),
+        (
+            "decoder",
+            format!(
+                "{} layers, width {}, {} heads, {} tokens, {} positions",
+                decoder.num_layers,
+                decoder.d_model,
+                decoder.num_heads,
+                decoder.vocab_size,
+                decoder.max_positions
+            ),
+        ),
+        (
+            "parameters",
+            format!(
+                "{}: encoder {}, decoder {}{projection}",
+                count(parameters.total),
+                count(parameters.encoder),
+                count(parameters.decoder)
+            ),
+        ),
+    ];
+    if let Some(weights) = &info.weights {
+        let types: Vec<String> = match weights.dtypes.len() {
+            1 => weights.dtypes.keys().cloned().collect(),
+            _ => {
+                let each = weights.dtypes.iter();
+                each.map(|(name, number)| format!("{name} ({})", count(*number as usize))).collect()
+            }
+        };
+        let file = weights.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (types, size) = (types.join(", "), megabytes(weights.bytes));
+        rows.push((
+            "weights",
+            format!("{types}, {} tensors, {size} in {file}", weights.num_tensors),
+        ));
+    }
+    for RemoteFile { name, size } in not_downloaded {
+        let size = size.map_or("size unknown".into(), megabytes);
+        rows.push(("weights", format!("{name} ({size}), not downloaded")));
+    }
+    if info.weights.is_none() && not_downloaded.is_empty() {
+        rows.push(("weights", "not here".into()));
+    }
+    let token = |TokenInfo { id, token }: &TokenInfo| match token {
+        Some(token) => format!("{token} ({id})"),
+        None => format!("{id}"),
+    };
+    let tokens = &info.tokens;
+    rows.push((
+        "tokens",
+        format!(
+            "{}; begin {}, end {}, padding {}",
+            tokens.vocab_size,
+            token(&tokens.bos),
+            token(&tokens.eos),
+            token(&tokens.pad)
+        ),
+    ));
+    rows.push(("preprocessing", settings(&info.preprocess)));
+    rows.push(("decoding", settings(&info.generate)));
+    rows.push(("licence", info.license.clone().unwrap_or("the card does not say".into())));
+    let files: Vec<String> = info
+        .files
+        .iter()
+        .map(|file| format!("{} ({})", file.name, megabytes(file.bytes)))
+        .collect();
+    rows.push(("files", files.join(", ")));
+    rows.iter().map(|(label, value)| format!("{label:<14} {value}\n")).collect()
+}
+
+/// All values of a config with their names, on one line.
+fn settings(config: &impl Serialize) -> String {
+    let Ok(Value::Object(fields)) = serde_json::to_value(config) else { return String::new() };
+    let plain = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let each = fields.iter().filter(|(_, value)| !value.is_null());
+    each.map(|(key, value)| format!("{key} {}", plain(value))).collect::<Vec<_>>().join(", ")
+}
