@@ -11,6 +11,7 @@ pub mod decode;
 pub mod error;
 pub mod placement;
 pub mod preprocess;
+mod resample;
 pub mod resize;
 mod signature;
 

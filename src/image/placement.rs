@@ -61,11 +61,17 @@ struct Axis {
 
 impl Placement {
     /// The placement of a photo of (width, height) = `source` pixels in an input of (width, height)
-    /// = `input` pixels. A side of zero counts as one.
-    pub fn new(mode: ResizeMode, source: (u32, u32), input: (u32, u32)) -> Self {
+    /// = `input` pixels, which with `crop_from` is the middle of an image of that size. A side of
+    /// zero counts as one.
+    pub fn new(
+        mode: ResizeMode,
+        source: (u32, u32),
+        input: (u32, u32),
+        crop_from: Option<(u32, u32)>,
+    ) -> Self {
         let source = (source.0.max(1), source.1.max(1));
         let input = (input.0.max(1), input.1.max(1));
-        let plan = Plan::new(mode, source, input);
+        let plan = Plan::new(mode, source, input, crop_from);
         Self {
             horizontal: Axis::new(&plan.horizontal, source.0, input.0),
             vertical: Axis::new(&plan.vertical, source.1, input.1),
@@ -139,23 +145,27 @@ mod tests {
     fn worked_examples() {
         // 400 x 200 onto 100 x 100.
         let patch = Rectangle::new(0.0, 25.0, 25.0, 50.0);
-        let squash = Placement::new(ResizeMode::Squash, (400, 200), (100, 100));
+        let squash = Placement::new(ResizeMode::Squash, (400, 200), (100, 100), None);
         assert_eq!(squash.to_source(patch), Rectangle::new(0.0, 50.0, 100.0, 100.0));
         // Scaled to 200 x 100, 50 cut off either end: input x = 0 is photo x = 100.
-        let crop = Placement::new(ResizeMode::Crop, (400, 200), (100, 100));
+        let crop = Placement::new(ResizeMode::Crop, (400, 200), (100, 100), None);
         assert_eq!(crop.to_source(patch), Rectangle::new(100.0, 50.0, 150.0, 100.0));
         assert_eq!(crop.visible(), Rectangle::new(100.0, 0.0, 300.0, 200.0));
+        // Scaled to 300 x 150, of which 100 x 100 are cut out of the middle.
+        let middle = Placement::new(ResizeMode::Crop, (400, 200), (100, 100), Some((150, 150)));
+        let seen = Rectangle::new(400.0 / 3.0, 100.0 / 3.0, 800.0 / 3.0, 500.0 / 3.0);
+        assert!(close(middle.visible(), seen, 1e-9), "{:?}", middle.visible());
         // Scaled to 100 x 50, 25 rows of padding above and below.
-        let pad = Placement::new(ResizeMode::Pad, (400, 200), (100, 100));
+        let pad = Placement::new(ResizeMode::Pad, (400, 200), (100, 100), None);
         assert_eq!(pad.to_source(patch), Rectangle::new(0.0, 0.0, 100.0, 100.0));
         assert_eq!(pad.covered(), Rectangle::new(0.0, 25.0, 100.0, 75.0));
     }
 
     #[test]
     fn padding_and_crops_have_no_area() {
-        let pad = Placement::new(ResizeMode::Pad, (400, 200), (100, 100));
+        let pad = Placement::new(ResizeMode::Pad, (400, 200), (100, 100), None);
         assert_eq!(pad.to_source(Rectangle::new(0.0, 0.0, 25.0, 25.0)).area(), 0.0);
-        let crop = Placement::new(ResizeMode::Crop, (400, 200), (100, 100));
+        let crop = Placement::new(ResizeMode::Crop, (400, 200), (100, 100), None);
         assert_eq!(crop.to_input(Rectangle::new(0.0, 0.0, 90.0, 200.0)).area(), 0.0);
     }
 
@@ -163,7 +173,7 @@ mod tests {
     fn there_and_back() {
         for mode in MODES {
             for source in [(640, 480), (333, 1000), (17, 16), (224, 224), (5000, 40)] {
-                let placement = Placement::new(mode, source, (224, 160));
+                let placement = Placement::new(mode, source, (224, 160), None);
                 let covered = placement.covered();
                 let (width, height) = (covered.width(), covered.height());
                 let inner = Rectangle::new(
@@ -192,7 +202,7 @@ mod tests {
                         *pixel = Rgb([255; 3]);
                     }
                 }
-                let input = resize(&photo, (100, 80), mode, ResizeFilter::Bilinear, [0; 3]);
+                let input = resize(&photo, (100, 80), None, mode, ResizeFilter::Bilinear, [0; 3]);
                 let bright: Vec<(u32, u32)> = input
                     .enumerate_pixels()
                     .filter(|(_, _, pixel)| pixel.0[0] > 127)
@@ -204,7 +214,7 @@ mod tests {
                     right: (bright.iter().map(|at| at.0).max().unwrap() + 1).into(),
                     bottom: (bright.iter().map(|at| at.1).max().unwrap() + 1).into(),
                 };
-                let placement = Placement::new(mode, (width, height), (100, 80));
+                let placement = Placement::new(mode, (width, height), (100, 80), None);
                 let expected = placement.to_input(mark);
                 assert!(close(seen, expected, 0.51), "{mode:?}: {seen:?} {expected:?}");
                 let found = placement.to_source(seen);
