@@ -1,6 +1,7 @@
 //! Tokenizers and words: captions to token ids and back, word pieces merged into words. Knows no tensors.
 //!
-//! A [`Tokenizer`] is trained from captions or read from any Hugging Face `tokenizer.json`;
+//! A [`Tokenizer`] is trained from captions or read from any Hugging Face `tokenizer.json`, or from
+//! the vocabulary files that came before it;
 //! [`Tokenizer::words`] turns the ids of a caption into the words a reader sees, with the tokens
 //! each of them was written with.
 
@@ -10,10 +11,12 @@ use std::path::PathBuf;
 mod merges;
 pub mod tokenizer;
 pub mod training;
+pub mod vocabulary;
 pub mod words;
 
 pub use tokenizer::{SpecialTokenNames, SpecialTokens, Tokenizer};
 pub use training::{TokenizerConfig, TokenizerKind};
+pub use vocabulary::{AddedToken, WordPieceOptions};
 pub use words::Word;
 
 /// What can go wrong with a tokenizer.
@@ -42,6 +45,14 @@ pub enum TextError {
         path: PathBuf,
         /// What the reader of the format said.
         reason: String,
+    },
+    /// The file is not a vocabulary, or contradicts what stands beside it.
+    #[error("`{}` cannot be used as a tokenizer's vocabulary: {problem}", path.display())]
+    Vocabulary {
+        /// The file.
+        path: PathBuf,
+        /// The line or token at fault and what was expected.
+        problem: String,
     },
     /// None of the usual names of a special token is in the vocabulary.
     #[error(

@@ -56,6 +56,18 @@ impl Tokenizer {
         Self::from_bytes(path, &bytes, names)
     }
 
+    /// As [`Tokenizer::from_file`], where the ids of the special tokens are known.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not a tokenizer.
+    pub fn from_file_with(path: &Path, special_tokens: SpecialTokens) -> Result<Self, TextError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| TextError::Read { path: path.to_owned(), source })?;
+        let inner =
+            read(&text).map_err(|reason| TextError::Parse { path: path.to_owned(), reason })?;
+        Ok(Self::wrap(inner, special_tokens))
+    }
+
     /// As [`Tokenizer::from_file`], from the bytes of a file; `path` only names it in errors.
     ///
     /// # Errors
