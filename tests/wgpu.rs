@@ -93,7 +93,7 @@ fn own_model() -> CaptionerConfig {
 fn foreign_model() -> CaptionerConfig {
     let own = own_model();
     CaptionerConfig {
-        encoder: EncoderConfig { class_token: true, qkv_bias: false, d_model: 48, ..own.encoder },
+        encoder: EncoderConfig { prefix_tokens: 1, qkv_bias: false, d_model: 48, ..own.encoder },
         decoder: DecoderConfig {
             norm: NormPlacement::Post,
             embedding_norm: true,

@@ -129,6 +129,18 @@ pub enum CheckpointError {
         /// The type in the file.
         found: String,
     },
+    /// The model cannot read images of the size asked for.
+    #[error(
+        "an image size of {width}×{height} (width × height) does not fit this model: {problem}"
+    )]
+    ImageSize {
+        /// The height asked for.
+        height: usize,
+        /// The width asked for.
+        width: usize,
+        /// The key at fault and what was expected.
+        problem: String,
+    },
     /// The tokenizer cannot be used.
     #[error(transparent)]
     Tokenizer(#[from] crate::text::TextError),
@@ -169,6 +181,28 @@ pub struct Checkpoint {
     pub preprocess: PreprocessConfig,
     /// How to decode unless told otherwise.
     pub generate: GenerateConfig,
+}
+
+/// How a checkpoint is read where it is not to be taken as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// `[height, width]` of the images that the model will read, multiples of its patch size.
+    pub image_size: Option<[usize; 2]>,
+}
+
+impl Checkpoint {
+    /// The same for images of another size: see [`Captioner::with_image_size`].
+    ///
+    /// # Errors
+    /// [`CheckpointError::ImageSize`].
+    pub fn with_image_size(self, [height, width]: [usize; 2]) -> Result<Self, CheckpointError> {
+        let refused = |problem: String| CheckpointError::ImageSize { height, width, problem };
+        let preprocess = self.preprocess.with_size(height, width);
+        preprocess.validate().map_err(|error| refused(error.to_string()))?;
+        let model = self.model.with_image_size(height, width);
+        let model = model.map_err(|error| refused(error.to_string()))?;
+        Ok(Self { model, preprocess, ..self })
+    }
 }
 
 /// The checkpoint folder that `path` names: itself, or of a run its `best`, else its `last`.
@@ -232,6 +266,22 @@ pub fn load(path: &Path, device: &Device) -> Result<Checkpoint, CheckpointError>
         Captioner::new(&config.model, device).map_err(|error| invalid(format!("model.{error}")))?;
     let model = tensors::apply(model, weights, &weights_path)?;
     Ok(Checkpoint { folder, model, tokenizer, preprocess, generate: config.generate })
+}
+
+/// Reads a checkpoint folder, and changes it as `options` say.
+///
+/// # Errors
+/// As [`load`], and [`CheckpointError::ImageSize`].
+pub fn load_with(
+    path: &Path,
+    device: &Device,
+    options: &LoadOptions,
+) -> Result<Checkpoint, CheckpointError> {
+    let checkpoint = load(path, device)?;
+    match options.image_size {
+        Some(size) => checkpoint.with_image_size(size),
+        None => Ok(checkpoint),
+    }
 }
 
 fn check_tokenizer(

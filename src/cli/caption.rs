@@ -11,6 +11,7 @@ use super::Outcome;
 use super::console::Console;
 use super::device::DeviceArgs;
 use super::error::CliError;
+use super::image_size::ImageSizeArgs;
 use super::progress::Progress;
 use super::train::shape_bucket;
 use crate::caption::{Caption, CaptionConfig, Captioned, Prompt, caption_all};
@@ -93,6 +94,8 @@ pub(super) struct CaptionArgs {
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
     #[command(flatten)]
+    image_size: ImageSizeArgs,
+    #[command(flatten)]
     decode: DecodeArgs,
     /// Begin every caption with this text, which is then left out of what is printed
     #[arg(long, value_name = "TEXT")]
@@ -120,7 +123,8 @@ struct Line<'a> {
 pub(super) fn run(arguments: CaptionArgs, console: &Console) -> Result<Outcome, CliError> {
     let inputs = expand(&arguments.paths, console)?;
     let device = arguments.device.open(console)?;
-    let checkpoint = checkpoint::load(&arguments.model, &device.device)?;
+    let options = arguments.image_size.load_options();
+    let checkpoint = checkpoint::load_with(&arguments.model, &device.device, &options)?;
     let prompt = Prompt {
         ids: match &arguments.prompt {
             Some(text) => checkpoint.tokenizer.encode(text)?,

@@ -11,6 +11,7 @@ use super::caption::DecodeArgs;
 use super::console::Console;
 use super::device::DeviceArgs;
 use super::error::CliError;
+use super::image_size::ImageSizeArgs;
 use super::progress::Progress;
 use super::train::shape_bucket;
 use crate::caption::{CaptionConfig, Prompt};
@@ -55,6 +56,8 @@ pub(super) struct EvaluateArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    image_size: ImageSizeArgs,
+    #[command(flatten)]
     decode: DecodeArgs,
     #[command(flatten)]
     device: DeviceArgs,
@@ -67,7 +70,8 @@ pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome,
     let options = LoadOptions { format: arguments.dataset_format, ..LoadOptions::default() };
     let dataset = load(&arguments.data, &options)?;
     let device = arguments.device.open(console)?;
-    let checkpoint = checkpoint::load(&arguments.model, &device.device)?;
+    let options = arguments.image_size.load_options();
+    let checkpoint = checkpoint::load_with(&arguments.model, &device.device, &options)?;
     let config = CaptionConfig {
         batch_size: 32,
         generate: arguments.decode.over(&checkpoint.generate),

@@ -12,6 +12,7 @@ use super::caption::DecodeArgs;
 use super::console::Console;
 use super::device::DeviceArgs;
 use super::error::{CliError, Context};
+use super::image_size::ImageSizeArgs;
 use super::train::shape_bucket;
 use crate::caption::{CaptionConfig, Prompt};
 use crate::checkpoint;
@@ -45,6 +46,8 @@ pub(super) struct InspectArgs {
     #[arg(long, value_name = "N")]
     layer: Option<usize>,
     #[command(flatten)]
+    image_size: ImageSizeArgs,
+    #[command(flatten)]
     decode: DecodeArgs,
     /// Largest image decoded, in pixels
     #[arg(long, value_name = "N", default_value_t = DecodeLimits::default().max_pixels)]
@@ -56,7 +59,8 @@ pub(super) struct InspectArgs {
 pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, CliError> {
     let photo = decode_file(&arguments.image, &DecodeLimits { max_pixels: arguments.max_pixels })?;
     let device = arguments.device.open(console)?;
-    let checkpoint = checkpoint::load(&arguments.model, &device.device)?;
+    let options = arguments.image_size.load_options();
+    let checkpoint = checkpoint::load_with(&arguments.model, &device.device, &options)?;
     let layers = checkpoint.model.config().decoder.num_layers;
     if let Some(layer) = arguments.layer
         && layer >= layers

@@ -22,6 +22,7 @@ pub mod device;
 mod devices;
 pub mod error;
 mod evaluate;
+mod image_size;
 mod inspect;
 mod model;
 mod model_convert;

@@ -45,6 +45,19 @@ impl Captioner {
         &self.config
     }
 
+    /// The same captioner for images of another size. Learned patch positions are resized as
+    /// transformers does (bicubic), computed ones are computed anew; the rest is as it was.
+    ///
+    /// # Errors
+    /// A side that is not a positive multiple of the patch size.
+    pub fn with_image_size(self, height: usize, width: usize) -> Result<Self, ConfigError> {
+        let mut config = self.config;
+        config.encoder.image_height = height;
+        config.encoder.image_width = width;
+        config.validate()?;
+        Ok(Self { encoder: self.encoder.with_image_size(&config.encoder), config, ..self })
+    }
+
     /// Encodes images into the memory that cross-attention reads.
     ///
     /// # Shapes

@@ -91,8 +91,10 @@ pub struct EncoderConfig {
     pub num_heads: usize,
     /// Hidden width of the feed-forward blocks.
     pub d_ff: usize,
-    /// Whether a learned class token stands before the patches.
-    pub class_token: bool,
+    /// Learned tokens that stand before the patches: 1 for a class token, 2 with DeiT's distillation
+    /// token behind it. Files of earlier versions say `class_token = true` or `false`.
+    #[serde(alias = "class_token", deserialize_with = "prefix_tokens")]
+    pub prefix_tokens: usize,
     /// Whether a layer norm follows the last layer.
     pub final_norm: bool,
     /// Whether query, key and value projections have biases.
@@ -125,7 +127,7 @@ impl Default for EncoderConfig {
             num_layers: 6,
             num_heads: 6,
             d_ff: 1536,
-            class_token: false,
+            prefix_tokens: 0,
             final_norm: true,
             qkv_bias: true,
             activation: Activation::default(),
@@ -156,9 +158,9 @@ impl EncoderConfig {
         [channels, self.patch_size >> self.stem.len()]
     }
 
-    /// Positions before the first patch (1 with a class token, else 0).
+    /// Positions before the first patch.
     pub fn num_prefix(&self) -> usize {
-        usize::from(self.class_token)
+        self.prefix_tokens
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
@@ -188,6 +190,12 @@ impl EncoderConfig {
         }
         for &channels in &self.stem {
             size("encoder.stem", channels, MAX_WIDTH)?;
+        }
+        if self.prefix_tokens > MAX_PREFIX {
+            return Err(ConfigError::new(
+                "encoder.prefix_tokens",
+                format!("{}; expected 0 to {MAX_PREFIX}", self.prefix_tokens),
+            ));
         }
         size("encoder.num_layers", self.num_layers, MAX_LAYERS)?;
         size("encoder.d_ff", self.d_ff, MAX_WIDTH)?;
@@ -326,6 +334,21 @@ impl CaptionerConfig {
 const MAX_LAYERS: usize = 1 << 10;
 const MAX_WIDTH: usize = 1 << 16;
 const MAX_ROWS: usize = 1 << 22;
+const MAX_PREFIX: usize = 64;
+
+/// A count, or the `true` and `false` of files that knew a class token only.
+fn prefix_tokens<'de, D: serde::Deserializer<'de>>(input: D) -> Result<usize, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a whole number, or true or false for a class token")]
+    enum Given {
+        Flag(bool),
+        Count(usize),
+    }
+    Ok(match Given::deserialize(input)? {
+        Given::Flag(flag) => usize::from(flag),
+        Given::Count(count) => count,
+    })
+}
 
 fn size(key: &str, value: usize, most: usize) -> Result<(), ConfigError> {
     if (1..=most).contains(&value) {

@@ -9,12 +9,14 @@ use super::attention::{Attention, AttentionConfig, AttentionMask};
 use super::config::{EncoderConfig, PatchPositions};
 use super::feed_forward::{FeedForward, gelu};
 use super::noise::{drop_path, dropout};
+use super::positions::resized;
 
 /// ViT (Dosovitskiy et al. 2021, <https://arxiv.org/abs/2010.11929>).
 #[derive(Module, Debug)]
 pub struct VisionEncoder {
     stem: Vec<Conv2d>,
     patch_embedding: Linear,
+    /// `[prefix, d_model]`.
     class_token: Option<Param<Tensor<2>>>,
     /// `[prefix + patches, d_model]`; absent where positions are computed.
     position_embedding: Option<Param<Tensor<2>>>,
@@ -33,7 +35,7 @@ impl VisionEncoder {
         Self {
             stem: stem(config, device),
             patch_embedding: LinearConfig::new(inputs, config.d_model).init(device),
-            class_token: config.class_token.then(|| table(1, config.d_model, device)),
+            class_token: prefix_table(config, device),
             position_embedding: learned.then(|| table(positions, config.d_model, device)),
             layers: (0..config.num_layers).map(|l| EncoderLayer::new(config, l, device)).collect(),
             final_norm: config.final_norm.then(|| norm(config, device)),
@@ -45,7 +47,7 @@ impl VisionEncoder {
     ///
     /// # Shapes
     /// `pixels`: `[batch, 3, image_height, image_width]`, normalised;
-    /// result: `[batch, patches, d_model]`, a class token (if any) first.
+    /// result: `[batch, patches, d_model]`, prefix tokens (if any) first.
     pub fn forward(&self, pixels: Tensor<4>) -> Tensor<3> {
         let mut x = self.embed(pixels);
         for layer in &self.layers {
@@ -55,6 +57,14 @@ impl VisionEncoder {
             Some(norm) => norm.forward(x),
             None => x,
         }
+    }
+
+    /// The same encoder for images as `config` says, which differs in their size only.
+    pub(super) fn with_image_size(self, config: &EncoderConfig) -> Self {
+        let (prefix, from, to) = (config.num_prefix(), self.config.grid(), config.grid());
+        let resize = |table| resized(table, prefix, from, to);
+        let position_embedding = self.position_embedding.map(resize);
+        Self { position_embedding, config: config.clone(), ..self }
     }
 
     fn embed(&self, pixels: Tensor<4>) -> Tensor<3> {
@@ -71,9 +81,9 @@ impl VisionEncoder {
         ]);
         let mut x = self.patch_embedding.forward(patches);
         if let Some(token) = &self.class_token {
-            let [_, d_model] = token.dims();
-            let token = token.val().reshape([1, 1, d_model]).expand([batch, 1, d_model]);
-            x = Tensor::cat(vec![token, x], 1);
+            let [prefix, d_model] = token.dims();
+            let tokens = token.val().reshape([1, prefix, d_model]).expand([batch, prefix, d_model]);
+            x = Tensor::cat(vec![tokens, x], 1);
         }
         let device = x.device();
         let positions = match &self.position_embedding {
@@ -142,14 +152,19 @@ fn norm(config: &EncoderConfig, device: &Device) -> LayerNorm {
     LayerNormConfig::new(config.d_model).with_epsilon(config.layer_norm_epsilon).init(device)
 }
 
+fn prefix_table(config: &EncoderConfig, device: &Device) -> Option<Param<Tensor<2>>> {
+    let prefix = config.num_prefix();
+    (prefix > 0).then(|| table(prefix, config.d_model, device))
+}
+
 /// A learned table of vectors, `[rows, d_model]`, filled by [`super::initialize`].
 pub(super) fn table(rows: usize, d_model: usize, device: &Device) -> Param<Tensor<2>> {
     burn::nn::Initializer::Zeros.init([rows, d_model], device)
 }
 
 /// Fixed positions `[prefix + patches, d_model]`: a quarter of the channels each for sine and
-/// cosine of the row and of the column, wavelengths from 2π to `position_temperature`·2π; zeros for the
-/// class token.
+/// cosine of the row and of the column, wavelengths from 2π to `position_temperature`·2π; zeros for
+/// what stands before the patches.
 fn sin_cos(config: &EncoderConfig, device: &Device) -> Tensor<2> {
     let [rows, cols] = config.grid();
     let quarter = config.d_model / 4;

@@ -6,7 +6,7 @@
 //! | name       | meaning                                                         |
 //! |------------|-----------------------------------------------------------------|
 //! | `batch`    | images (or image × beam)                                        |
-//! | `patches`  | positions of the memory: patches, class token first if there    |
+//! | `patches`  | positions of the memory: patches, prefix tokens first if there  |
 //! | `seq`      | text positions                                                  |
 //! | `d_model`  | width of the stream at hand                                     |
 //! | `heads`    | attention heads                                                 |
@@ -24,6 +24,7 @@ mod encoder;
 mod feed_forward;
 mod init;
 mod noise;
+mod positions;
 mod trace;
 
 pub use attention::{Attention, AttentionConfig, AttentionMask, KeyValue};

@@ -76,7 +76,7 @@ fn tiny() -> CaptionerConfig {
 fn other() -> CaptionerConfig {
     let mut config = tiny();
     config.encoder.stem = vec![5];
-    config.encoder.class_token = true;
+    config.encoder.prefix_tokens = 1;
     config.encoder.qkv_bias = false;
     config.encoder.final_norm = false;
     config.encoder.activation = Activation::GeluTanh;
@@ -580,10 +580,10 @@ fn every_kind_of_config_builds_and_has_the_right_shapes() {
             c.decoder.head_bias = true;
         }),
         ("untied", |c| c.decoder.head = HeadKind::Untied),
-        ("class token", |c| c.encoder.class_token = true),
+        ("class token", |c| c.encoder.prefix_tokens = 1),
         ("sin-cos", |c| c.encoder.positions = PatchPositions::SinCos),
         ("class token and sin-cos", |c| {
-            c.encoder.class_token = true;
+            c.encoder.prefix_tokens = 1;
             c.encoder.positions = PatchPositions::SinCos;
         }),
         ("memory projection", |c| c.decoder.memory_projection = true),

@@ -6,7 +6,6 @@ use serde_json::{Map, Value};
 
 use super::super::{CheckpointError, read_json};
 use crate::generate::GenerateConfig;
-use crate::image::{PreprocessConfig, ResizeFilter, ResizeMode};
 use crate::model::{
     Activation, CaptionerConfig, DecoderConfig, EncoderConfig, HeadKind, NormPlacement,
 };
@@ -21,6 +20,8 @@ pub(super) enum EncoderFamily {
     BlipOriginal,
     /// `encoder.…`.
     Vit,
+    /// As ViT, with a distillation token behind the class token.
+    Deit,
 }
 
 /// How the text decoder's tensors are named.
@@ -86,7 +87,7 @@ pub(super) struct Evidence {
 
 /// The architectures that can be read, for errors.
 const KNOWN: &str = "BlipForConditionalGeneration, and VisionEncoderDecoderModel with a `vit` \
-                     encoder and a `gpt2`, `bert` or `roberta` decoder";
+                     or `deit` encoder and a `gpt2`, `bert` or `roberta` decoder";
 
 /// Which tensors `config.json` promises, before any is read.
 pub(super) fn families(
@@ -99,14 +100,15 @@ pub(super) fn families(
         "blip" => Ok((EncoderFamily::Blip, DecoderFamily::Blip)),
         "vision-encoder-decoder" => {
             let (encoder, decoder) = (root.section("encoder")?, root.section("decoder")?);
-            match encoder.text("model_type")?.unwrap_or_default() {
-                "vit" => {}
+            let encoder = match encoder.text("model_type")?.unwrap_or_default() {
+                "vit" => EncoderFamily::Vit,
+                "deit" => EncoderFamily::Deit,
                 other => return Err(unknown(&format!("`encoder.model_type` is \"{other}\""))),
-            }
+            };
             match decoder.text("model_type")?.unwrap_or_default() {
-                "gpt2" => Ok((EncoderFamily::Vit, DecoderFamily::Gpt2)),
-                "bert" => Ok((EncoderFamily::Vit, DecoderFamily::Bert)),
-                "roberta" => Ok((EncoderFamily::Vit, DecoderFamily::Roberta)),
+                "gpt2" => Ok((encoder, DecoderFamily::Gpt2)),
+                "bert" => Ok((encoder, DecoderFamily::Bert)),
+                "roberta" => Ok((encoder, DecoderFamily::Roberta)),
                 other => Err(unknown(&format!("`decoder.model_type` is \"{other}\""))),
             }
         }
@@ -135,7 +137,9 @@ pub(super) fn describe(
         EncoderFamily::Blip | EncoderFamily::BlipOriginal => {
             (root.section("vision_config")?, root.section("text_config")?)
         }
-        EncoderFamily::Vit => (root.section("encoder")?, root.section("decoder")?),
+        EncoderFamily::Vit | EncoderFamily::Deit => {
+            (root.section("encoder")?, root.section("decoder")?)
+        }
     };
     let model = CaptionerConfig {
         encoder: vision_encoder(&vision, encoder)?,
@@ -190,7 +194,7 @@ fn vision_encoder(
         num_layers: size("num_hidden_layers", 12)?,
         num_heads: size("num_attention_heads", 12)?,
         d_ff: size("intermediate_size", 3072)?,
-        class_token: true,
+        prefix_tokens: if family == EncoderFamily::Deit { 2 } else { 1 },
         final_norm: true,
         qkv_bias: vision.flag("qkv_bias")?.unwrap_or(true),
         activation: vision.activation("hidden_act", Activation::Gelu)?,
@@ -290,85 +294,30 @@ fn decoding(section: &Section, model: &CaptionerConfig) -> Result<GenerateConfig
     Ok(decodes)
 }
 
-/// Reads `preprocessor_config.json`.
-pub(super) fn preprocess(
-    folder: &Path,
-    model: &CaptionerConfig,
-) -> Result<PreprocessConfig, CheckpointError> {
-    let file = folder.join("preprocessor_config.json");
-    let fields: Map<String, Value> = read_json(&file)?;
-    let section = Section { file: &file, path: String::new(), fields: &fields };
-    if section.flag("do_center_crop")?.unwrap_or(false) {
-        return Err(section.invalid("`do_center_crop` is true; expected a plain resize".into()));
-    }
-    for key in ["do_resize", "do_rescale", "do_normalize"] {
-        if !section.flag(key)?.unwrap_or(true) {
-            return Err(section.invalid(format!("`{key}` is false; expected true")));
-        }
-    }
-    let factor = section.number("rescale_factor")?.unwrap_or(1.0 / 255.0);
-    if (factor - 1.0 / 255.0).abs() > 1e-9 {
-        return Err(section.invalid(format!("`rescale_factor` is {factor}; expected 1/255")));
-    }
-    let [height, width] = match section.fields.get("size") {
-        Some(Value::Object(size)) => {
-            let size = Section { file: &file, path: "size.".into(), fields: size };
-            match (size.count("height")?, size.count("width")?) {
-                (Some(height), Some(width)) => [height, width],
-                _ => return Err(section.invalid("`size`: expected `height` and `width`".into())),
-            }
-        }
-        Some(Value::Array(_)) => section.pair("size")?,
-        _ => match section.count("size")? {
-            Some(side) => [side; 2],
-            None => [model.encoder.image_height, model.encoder.image_width],
-        },
-    };
-    // Pillow's numbers.
-    let filter = match section.count("resample")?.unwrap_or(2) {
-        1 => ResizeFilter::Lanczos,
-        2 => ResizeFilter::Bilinear,
-        3 => ResizeFilter::Bicubic,
-        other => {
-            return Err(section.invalid(format!(
-                "`resample` is {other}; expected 1 (Lanczos), 2 (bilinear) or 3 (bicubic)"
-            )));
-        }
-    };
-    Ok(PreprocessConfig {
-        height,
-        width,
-        resize: ResizeMode::Squash,
-        filter,
-        mean: section.triple("image_mean")?.unwrap_or([0.5; 3]),
-        std: section.triple("image_std")?.unwrap_or([0.5; 3]),
-    })
-}
-
 /// An object of a JSON file; errors name the file and the key.
-struct Section<'a> {
-    file: &'a Path,
+pub(super) struct Section<'a> {
+    pub file: &'a Path,
     /// Keys above this object, with a dot behind each.
-    path: String,
-    fields: &'a Map<String, Value>,
+    pub path: String,
+    pub fields: &'a Map<String, Value>,
 }
 
 impl<'a> Section<'a> {
-    fn invalid(&self, problem: String) -> CheckpointError {
+    pub fn invalid(&self, problem: String) -> CheckpointError {
         CheckpointError::Invalid { file: PathBuf::from(self.file), problem }
     }
 
-    fn wrong(&self, key: &str, expected: &str) -> CheckpointError {
+    pub fn wrong(&self, key: &str, expected: &str) -> CheckpointError {
         let found = self.fields.get(key).cloned().unwrap_or_default();
         self.invalid(format!("`{}{key}` is {found}; expected {expected}", self.path))
     }
 
     /// A value; `null` is as if it were absent.
-    fn get(&self, key: &str) -> Option<&'a Value> {
+    pub fn get(&self, key: &str) -> Option<&'a Value> {
         self.fields.get(key).filter(|value| !value.is_null())
     }
 
-    fn section(&self, key: &str) -> Result<Section<'a>, CheckpointError> {
+    pub fn section(&self, key: &str) -> Result<Section<'a>, CheckpointError> {
         match self.fields.get(key) {
             Some(Value::Object(fields)) => {
                 Ok(Section { file: self.file, path: format!("{}{key}.", self.path), fields })
@@ -377,37 +326,37 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn text(&self, key: &str) -> Result<Option<&'a str>, CheckpointError> {
+    pub fn text(&self, key: &str) -> Result<Option<&'a str>, CheckpointError> {
         let value = self.get(key);
         value.map(|value| value.as_str().ok_or_else(|| self.wrong(key, "a string"))).transpose()
     }
 
-    fn count(&self, key: &str) -> Result<Option<usize>, CheckpointError> {
+    pub fn count(&self, key: &str) -> Result<Option<usize>, CheckpointError> {
         let read = |value: &Value| value.as_u64().and_then(|value| usize::try_from(value).ok());
         let value = self.get(key);
         value.map(|value| read(value).ok_or_else(|| self.wrong(key, "a whole number"))).transpose()
     }
 
     /// A token id; of a list (several end tokens) the first.
-    fn id(&self, key: &str) -> Result<Option<u32>, CheckpointError> {
+    pub fn id(&self, key: &str) -> Result<Option<u32>, CheckpointError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let one = value.as_array().and_then(|ids| ids.first()).unwrap_or(value);
         let id = one.as_u64().and_then(|id| u32::try_from(id).ok());
         id.map(Some).ok_or_else(|| self.wrong(key, "a token id"))
     }
 
-    fn number(&self, key: &str) -> Result<Option<f64>, CheckpointError> {
+    pub fn number(&self, key: &str) -> Result<Option<f64>, CheckpointError> {
         let value = self.get(key);
         value.map(|value| value.as_f64().ok_or_else(|| self.wrong(key, "a number"))).transpose()
     }
 
-    fn flag(&self, key: &str) -> Result<Option<bool>, CheckpointError> {
+    pub fn flag(&self, key: &str) -> Result<Option<bool>, CheckpointError> {
         let value = self.get(key);
         let read = |value: &Value| value.as_bool().ok_or_else(|| self.wrong(key, "true or false"));
         value.map(read).transpose()
     }
 
-    fn pair(&self, key: &str) -> Result<[usize; 2], CheckpointError> {
+    pub fn pair(&self, key: &str) -> Result<[usize; 2], CheckpointError> {
         let values: Option<Vec<usize>> = self.get(key).and_then(Value::as_array).and_then(|all| {
             all.iter().map(|one| one.as_u64().and_then(|one| usize::try_from(one).ok())).collect()
         });
@@ -415,7 +364,7 @@ impl<'a> Section<'a> {
         pair.ok_or_else(|| self.wrong(key, "two whole numbers"))
     }
 
-    fn triple(&self, key: &str) -> Result<Option<[f32; 3]>, CheckpointError> {
+    pub fn triple(&self, key: &str) -> Result<Option<[f32; 3]>, CheckpointError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let values: Option<Vec<f32>> = value
             .as_array()
@@ -424,7 +373,7 @@ impl<'a> Section<'a> {
         triple.map(Some).ok_or_else(|| self.wrong(key, "three numbers"))
     }
 
-    fn activation(&self, key: &str, usual: Activation) -> Result<Activation, CheckpointError> {
+    pub fn activation(&self, key: &str, usual: Activation) -> Result<Activation, CheckpointError> {
         match self.text(key)? {
             None => Ok(usual),
             Some("gelu") => Ok(Activation::Gelu),

@@ -4,7 +4,9 @@
 
 mod blip_original;
 mod config;
+mod preprocess;
 mod recipe;
+mod tokenizer;
 mod weights;
 
 use std::path::{Path, PathBuf};
@@ -17,7 +19,7 @@ use super::weight_file::WeightFile;
 use super::{Checkpoint, CheckpointError, check_preprocess, check_tokenizer};
 use crate::image::PreprocessConfig;
 use crate::model::Captioner;
-use crate::text::{SpecialTokenNames, Tokenizer};
+use crate::text::Tokenizer;
 use config::{Description, Evidence, describe, families};
 
 /// Reads such a folder; `config` is its `config.json`.
@@ -43,11 +45,9 @@ pub(super) fn load(
         },
     };
     let description = describe(&folder, config, families, &evidence)?;
-    let preprocess = config::preprocess(&folder, &description.model)?;
-    check_preprocess(&folder.join("preprocessor_config.json"), &preprocess, &description.model)?;
-    let tokenizer_file = folder.join("tokenizer.json");
-    let tokenizer = Tokenizer::from_file(&tokenizer_file, &SpecialTokenNames::default())?
-        .with_special_tokens(description.special);
+    let (preprocess_file, preprocess) = preprocess::read(&folder, &description.model)?;
+    check_preprocess(&preprocess_file, &preprocess, &description.model)?;
+    let (tokenizer_file, tokenizer) = tokenizer::read(&folder, description.special)?;
     check_tokenizer(&tokenizer_file, &tokenizer, &description.model)?;
     assemble(folder, &config_file, description, tokenizer, preprocess, &weights, device)
 }

@@ -20,7 +20,7 @@ pub(super) fn import<'a>(
     match description.encoder {
         EncoderFamily::Blip => blip_encoder(&mut import, description)?,
         EncoderFamily::BlipOriginal => blip_original_encoder(&mut import, description)?,
-        EncoderFamily::Vit => vit_encoder(&mut import, description)?,
+        EncoderFamily::Vit | EncoderFamily::Deit => vit_encoder(&mut import, description)?,
     }
     if description.model.decoder.memory_projection {
         import.linear("memory_projection", "enc_to_dec_proj")?;
@@ -100,7 +100,8 @@ fn blip_original_encoder(
 
 fn vit_encoder(import: &mut Import, description: &Description) -> Result<(), CheckpointError> {
     import.patches("encoder.embeddings.patch_embeddings.projection")?;
-    import.flat("encoder.class_token", "encoder.embeddings.cls_token")?;
+    let tokens = ["encoder.embeddings.cls_token", "encoder.embeddings.distillation_token"];
+    import.stacked("encoder.class_token", &tokens[..description.model.encoder.num_prefix()])?;
     import.flat("encoder.position_embedding", "encoder.embeddings.position_embeddings")?;
     for layer in 0..description.model.encoder.num_layers {
         let (ours, theirs) =
@@ -165,7 +166,16 @@ fn bert_decoder(
     };
     import.linear("decoder.head.transform", &dense)?;
     import.norm("decoder.head.transform_norm", &norm)?;
-    import.copy("decoder.head.bias", &bias)?;
+    // The bias is there twice. Where the head is tied the two are one, even if a file says otherwise;
+    // where it is not, newer versions of transformers train them apart and use that of the matrix.
+    let own = format!("{}.bias", family.output().trim_end_matches(".weight"));
+    let untied = description.model.decoder.head == HeadKind::TransformUntied;
+    if untied && import.source.contains(&own) {
+        import.used.insert(bias);
+        import.copy("decoder.head.bias", &own)?;
+    } else {
+        import.copy("decoder.head.bias", &bias)?;
+    }
     import.head(description, family)
 }
 
@@ -294,6 +304,19 @@ impl Import<'_> {
             return Err(self.misshapen(theirs, vec![rows, width], vec![1, expected]));
         }
         recipe.added = Some(Piece { name: theirs.into(), rows: 0..1 });
+        Ok(())
+    }
+
+    /// Tensors `[1, …, n, d]`, one below the other.
+    fn stacked(&mut self, ours: &str, theirs: &[&str]) -> Result<(), CheckpointError> {
+        let (mut pieces, mut elements, mut width) = (Vec::new(), 0, 1);
+        for name in theirs {
+            let shape = self.shape_of(name)?;
+            width = shape.last().copied().unwrap_or(1).max(1);
+            elements += shape.iter().product::<usize>();
+            pieces.push(Piece::whole(name, &shape));
+        }
+        self.put(ours.into(), Recipe::of(pieces, vec![elements / width, width]));
         Ok(())
     }
 
