@@ -228,3 +228,22 @@ fn a_folder_without_a_tokenizer_says_which_files_it_looked_for() {
     let said = error();
     assert!(said.contains("special_tokens_map.json") && said.contains("`bos_token`"), "{said}");
 }
+
+#[test]
+fn a_decoder_that_is_none_is_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    copy_folder(&folder("vit-roberta"), scratch.path());
+    let file = scratch.path().join("config.json");
+    let text = fs::read_to_string(&file).unwrap();
+    for key in ["is_decoder", "add_cross_attention"] {
+        let (yes, no) = (format!("\"{key}\": true"), format!("\"{key}\": false"));
+        assert!(text.contains(&yes));
+        fs::write(&file, text.replace(&yes, &no)).unwrap();
+        let error = checkpoint::load(scratch.path(), &Device::flex()).unwrap_err().to_string();
+        assert!(error.contains(&format!("`decoder.{key}` is false; expected true")), "{error}");
+    }
+    // The first row of the position table that is used is the one behind the padding id.
+    let checkpoint = checkpoint::load(&folder("vit-roberta"), &Device::flex()).unwrap();
+    let decoder = &checkpoint.model.config().decoder;
+    assert_eq!((decoder.position_offset, decoder.max_positions), (2, 24));
+}
