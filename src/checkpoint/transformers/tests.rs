@@ -7,6 +7,8 @@ use std::fs;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Int, Tensor, TensorData};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use safetensors::{Dtype, SafeTensors};
 
 use super::super::tensors::HostTensors;
@@ -420,12 +422,9 @@ fn stream(tensors: &HostTensors, key: Option<&str>) -> Vec<u8> {
     out
 }
 
-#[test]
-fn the_blip_repositorys_own_file_gives_the_weights_that_its_folder_gives() {
-    let Some(folder) = copy("blip") else { return };
-    let expected = weights(folder.path());
-    let public = WeightFile::open(&folder.path().join("model.safetensors")).unwrap();
-    let original = public.read_all().unwrap().into_iter().map(|(name, tensor)| {
+/// The tensors of BLIP under the names of its own repository.
+fn original_names(tensors: HostTensors) -> HostTensors {
+    let renamed = tensors.into_iter().map(|(name, tensor)| {
         // In this order, or a shorter name would spoil a longer one.
         let name = [
             ("vision_model.embeddings.class_embedding", "visual_encoder.cls_token"),
@@ -444,7 +443,44 @@ fn the_blip_repositorys_own_file_gives_the_weights_that_its_folder_gives() {
         });
         (name, tensor)
     });
-    let original: HostTensors = original.collect();
+    renamed.collect()
+}
+
+#[test]
+fn flipped_tables_are_errors_that_name_the_file_or_still_loads() {
+    let Some(folder) = copy("blip") else { return };
+    let at = |name: &str| folder.path().join(name);
+    let public = WeightFile::open(&at("model.safetensors")).unwrap().read_all().unwrap();
+    fs::write(at("original.pth"), stream(&original_names(public), Some("model"))).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let mut refused = 0;
+    // Where each says what it holds: a pickle in a zip file comes first, as a table does.
+    for (name, structure) in
+        [("original.pth", 16_000), ("model.safetensors", 9_000), ("pytorch_model.bin", 12_000)]
+    {
+        let model = if name == "original.pth" { at(name) } else { folder.path().to_path_buf() };
+        let whole = fs::read(at(name)).unwrap();
+        for _ in 0..70 {
+            let mut bytes = whole.clone();
+            bytes[rng.random_range(0..structure)] ^= 1 << rng.random_range(0..8);
+            fs::write(at(name), bytes).unwrap();
+            if let Err(error) = load(&model, &Device::flex()) {
+                assert!(error.to_string().contains(name), "{error}");
+                refused += 1;
+            }
+        }
+        // The folder's next form is read only when this one is gone.
+        fs::remove_file(at(name)).unwrap();
+    }
+    assert!(refused > 150, "{refused}");
+}
+
+#[test]
+fn the_blip_repositorys_own_file_gives_the_weights_that_its_folder_gives() {
+    let Some(folder) = copy("blip") else { return };
+    let expected = weights(folder.path());
+    let public = WeightFile::open(&folder.path().join("model.safetensors")).unwrap();
+    let original = original_names(public.read_all().unwrap());
     let file = folder.path().join("model_base_caption.pth");
     fs::write(&file, stream(&original, Some("model"))).unwrap();
     let checkpoint = load(&file, &Device::flex()).unwrap();

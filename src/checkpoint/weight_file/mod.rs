@@ -101,7 +101,7 @@ impl WeightFile {
     /// A file that cannot be read, is damaged or cut.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let mut weights = Self { origin: path.into(), parts: Vec::new(), tensors: BTreeMap::new() };
-        let is_index = path.extension().is_some_and(|extension| extension == "json");
+        let is_index = path.to_string_lossy().ends_with(".index.json");
         for part in if is_index { shards(path)? } else { vec![path.to_path_buf()] } {
             weights.add(&part)?;
         }
