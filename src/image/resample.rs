@@ -241,7 +241,7 @@ impl WithSimd for AlongRows<'_> {
                 add_products(&mut sums2, &row2[at..], weights);
                 add_products(&mut sums3, &row3[at..], weights);
             }
-            let pixels = [pixel(sums0), pixel(sums1), pixel(sums2), pixel(sums3)];
+            let pixels = [pixel(&sums0), pixel(&sums1), pixel(&sums2), pixel(&sums3)];
             for (row, pixel) in out.chunks_exact_mut(out_stride).zip(pixels) {
                 row[x * 3..x * 3 + 3].copy_from_slice(&pixel);
             }
@@ -257,18 +257,16 @@ fn add_products(sums: &mut [i32; LANES], bytes: &[u8], weights: &[i32; LANES]) {
     }
 }
 
-#[inline(always)]
-fn pixel(sums: [i32; LANES]) -> [u8; 3] {
-    [channel(&sums, 0), channel(&sums, 1), channel(&sums, 2)]
-}
-
-#[inline(always)]
-fn channel(sums: &[i32; LANES], at: usize) -> u8 {
-    let mut sum = HALF;
-    for pixel in 0..PIXELS {
-        sum = sum.wrapping_add(sums[pixel * 3 + at]);
+/// Not inlined, and by reference: the compiler otherwise takes the sums apart, and then keeps them in
+/// memory while they are summed.
+#[inline(never)]
+fn pixel(sums: &[i32; LANES]) -> [u8; 3] {
+    let mut pixel = [0; 3];
+    for (channel, byte) in pixel.iter_mut().enumerate() {
+        let sum = (0..PIXELS).fold(HALF, |sum, at| sum.wrapping_add(sums[at * 3 + channel]));
+        *byte = clip(sum);
     }
-    clip(sum)
+    pixel
 }
 
 /// Scales every column; `rows` begins with source row `first`.

@@ -606,7 +606,7 @@ fn a_frozen_encoder_gets_no_gradient_and_gives_the_same_memory() {
 #[test]
 fn every_kind_of_config_builds_and_has_the_right_shapes() {
     type Change = fn(&mut CaptionerConfig);
-    let changes: [(&str, Change); 19] = [
+    let changes: [(&str, Change); 20] = [
         ("plain", |_| {}),
         ("stem", |c| c.encoder.stem = vec![4, 6]),
         ("hybrid", hybrid),
@@ -630,6 +630,7 @@ fn every_kind_of_config_builds_and_has_the_right_shapes() {
         }),
         ("untied", |c| c.decoder.head = HeadKind::Untied),
         ("class token", |c| c.encoder.prefix_tokens = 1),
+        ("class and distillation tokens", |c| c.encoder.prefix_tokens = 2),
         ("sin-cos", |c| c.encoder.positions = PatchPositions::SinCos),
         ("class token and sin-cos", |c| {
             c.encoder.prefix_tokens = 1;
@@ -808,4 +809,53 @@ fn dropout_and_drop_path_do_nothing_without_autodiff() {
     let first = run(&noisy, &trained);
     assert_ne!(first, quiet);
     assert_ne!(first, run(&noisy, &trained));
+}
+
+#[test]
+fn prefix_tokens_are_a_count_and_were_a_flag() {
+    let read = |text: &str| serde_json::from_str::<EncoderConfig>(text).map(|c| c.prefix_tokens);
+    assert_eq!(read("{}").unwrap(), 0);
+    assert_eq!(read(r#"{"prefix_tokens": 2}"#).unwrap(), 2);
+    assert_eq!(read(r#"{"class_token": true}"#).unwrap(), 1);
+    assert_eq!(read(r#"{"class_token": false}"#).unwrap(), 0);
+    assert!(read(r#"{"class_token": "yes"}"#).is_err());
+    assert!(read(r#"{"prefix_tokens": -1}"#).is_err());
+    let mut config = tiny();
+    config.encoder.prefix_tokens = 1000;
+    assert_eq!(config.validate().unwrap_err().key, "encoder.prefix_tokens");
+    let text = toml::from_str::<EncoderConfig>("class_token = true").unwrap();
+    assert_eq!(text.prefix_tokens, 1);
+}
+
+#[test]
+fn another_image_size_changes_the_positions_only() {
+    let device = Device::flex();
+    for positions in [PatchPositions::Learned, PatchPositions::SinCos] {
+        let mut config = tiny();
+        config.encoder.prefix_tokens = 2;
+        config.encoder.positions = positions;
+        let model = shaken(&config, 5, &device);
+        let patch = config.encoder.patch_size;
+        let mut larger = config.clone();
+        larger.encoder.image_height = 5 * patch;
+        larger.encoder.image_width = 3 * patch;
+        let other = model.clone().with_image_size(5 * patch, 3 * patch).unwrap();
+        assert_eq!(*other.config(), larger);
+        let memory = other.encode(images(1, &larger, &device));
+        assert_eq!(memory.dims(), [1, 2 + 15, larger.memory_width()]);
+        assert!(values(memory).iter().all(|x| x.is_finite()));
+        // Its parameters are those of a model built for that size, by name and shape.
+        let shapes = |model: &Captioner| -> Vec<(String, Vec<usize>)> {
+            let all = crate::checkpoint::tensors::parameters(model);
+            all.into_iter().map(|(name, tensor)| (name, tensor.shape)).collect()
+        };
+        assert_eq!(shapes(&other), shapes(&Captioner::new(&larger, &device).unwrap()));
+        let same = (config.encoder.image_height, config.encoder.image_width);
+        let same = model.clone().with_image_size(same.0, same.1).unwrap();
+        let pixels = images(2, &config, &device);
+        let (a, b) = (model.encode(pixels.clone()), same.encode(pixels));
+        assert_eq!(bits(&values(a)), bits(&values(b)));
+        let error = model.with_image_size(patch + 1, patch).unwrap_err();
+        assert_eq!(error.key, "encoder.image_height");
+    }
 }

@@ -228,6 +228,15 @@ fn text_decoder(
     evidence: &Evidence,
 ) -> Result<DecoderConfig, CheckpointError> {
     let size = |key, usual| Ok::<usize, CheckpointError>(text.count(key)?.unwrap_or(usual));
+    // Without them transformers itself looks ahead, or away from the image.
+    if matches!(family, DecoderFamily::Bert | DecoderFamily::Roberta)
+        && text.flag("is_decoder")? == Some(false)
+    {
+        return Err(text.wrong("is_decoder", "true"));
+    }
+    if family != DecoderFamily::Blip && text.flag("add_cross_attention")? == Some(false) {
+        return Err(text.wrong("add_cross_attention", "true"));
+    }
     if family == DecoderFamily::Gpt2 {
         let usual = [("scale_attn_weights", true), ("scale_attn_by_inverse_layer_idx", false)];
         for (key, expected) in usual {

@@ -33,7 +33,7 @@ impl Usual {
         let clip = Self {
             resample: 3,
             mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-            std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+            std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
             ..vit
         };
         match kind {
@@ -96,10 +96,7 @@ fn config(section: &Section, model: &CaptionerConfig) -> Result<PreprocessConfig
     };
     let crops = section.flag("do_center_crop")?.unwrap_or(usual.crop_from.is_some());
     let ([height, width], crop_from, resize) = if crops {
-        let crop = match size_of_crop(section)? {
-            Some(crop) => crop,
-            None => [224; 2],
-        };
+        let crop = size_of_crop(section)?.unwrap_or([224; 2]);
         let (from, resize) = match size {
             Size::Sides(from) => (from, ResizeMode::Squash),
             Size::ShortestEdge(side) => ([side; 2], ResizeMode::Crop),
