@@ -25,6 +25,7 @@ mod evaluate;
 mod inspect;
 mod panic;
 pub mod progress;
+mod score;
 mod stop;
 mod train;
 
@@ -72,6 +73,7 @@ enum Command {
     Caption(caption::CaptionArgs),
     Inspect(inspect::InspectArgs),
     Evaluate(evaluate::EvaluateArgs),
+    Score(score::ScoreArgs),
     Data(data::DataArgs),
     Demo(demo::DemoArgs),
     Bench(bench::BenchArgs),
@@ -85,6 +87,7 @@ fn dispatch(command: Command, console: &Console) -> Result<Outcome, CliError> {
         Command::Caption(arguments) => caption::run(arguments, console),
         Command::Inspect(arguments) => inspect::run(arguments, console),
         Command::Evaluate(arguments) => evaluate::run(arguments, console),
+        Command::Score(arguments) => score::run(arguments, console),
         Command::Demo(arguments) => demo::run(arguments, console),
         Command::Data(arguments) => data::run(arguments, console),
         Command::Bench(arguments) => bench::run(arguments, console),

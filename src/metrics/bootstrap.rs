@@ -56,7 +56,8 @@ pub fn interval(mut scores: Vec<f64>) -> Option<Interval> {
     scores.sort_unstable_by(f64::total_cmp);
     let at = |share: f64| {
         let place = share * (scores.len().checked_sub(1)?) as f64;
-        let (below, above) = (scores.get(place.floor() as usize)?, scores.get(place.ceil() as usize)?);
+        let (below, above) =
+            (scores.get(place.floor() as usize)?, scores.get(place.ceil() as usize)?);
         Some(below + (above - below) * place.fract())
     };
     Some(Interval { low: at(0.025)?, high: at(0.975)? })

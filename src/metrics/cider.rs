@@ -126,8 +126,7 @@ impl CiderVector {
         if references.is_empty() {
             return 0.0;
         }
-        let sum: f64 =
-            references.iter().map(|reference| self.similarity(reference, variant)).sum();
+        let sum: f64 = references.iter().map(|reference| self.similarity(reference, variant)).sum();
         SCALE * sum / references.len() as f64
     }
 
@@ -139,11 +138,12 @@ impl CiderVector {
                 *product += own * other;
             }
         });
-        let mut sum = 0.0;
-        for n in 0..MAX_ORDER {
-            let norm = self.norms[n] * reference.norms[n];
-            sum += if norm == 0.0 { products[n] } else { products[n] / norm };
-        }
+        let norms = self.norms.iter().zip(reference.norms).map(|(own, other)| own * other);
+        let cosines = products
+            .iter()
+            .zip(norms)
+            .map(|(product, norm)| if norm == 0.0 { *product } else { product / norm });
+        let sum: f64 = cosines.sum();
         let mean = sum / MAX_ORDER as f64;
         if variant == Variant::Plain {
             return mean;
@@ -189,7 +189,9 @@ impl CiderDOfWords {
         let mut ids = |caption: &str| -> Vec<u32> {
             let words = caption.split_whitespace();
             words
-                .map(|word| self.vocabulary.get(word).unwrap_or_else(|| u32::MAX - 1 - others.add(word)))
+                .map(|word| {
+                    self.vocabulary.get(word).unwrap_or_else(|| u32::MAX - 1 - others.add(word))
+                })
                 .collect()
         };
         let candidate = ids(candidate);

@@ -78,9 +78,9 @@ pub enum ScoreFileError {
     },
 }
 
-const REFERENCE_FORMATS: &str = "references as Karpathy's JSON, COCO captions JSON or {id: [captions]}";
-const PREDICTION_FORMATS: &str =
-    "predictions as COCO results [{image_id, caption}], JSONL with path and caption, or {id: caption}";
+const REFERENCE_FORMATS: &str =
+    "references as Karpathy's JSON, COCO captions JSON or {id: [captions]}";
+const PREDICTION_FORMATS: &str = "predictions as COCO results [{image_id, caption}], JSONL with path and caption, or {id: caption}";
 
 /// The references of the images to be scored.
 #[derive(Debug, Clone, Default)]
@@ -192,9 +192,11 @@ impl References {
     /// See [`ScoreFileError`].
     pub fn read(path: &Path, split: Option<&str>) -> Result<Self, ScoreFileError> {
         let value = read_json(path, REFERENCE_FORMATS)?;
-        let wrong = || ScoreFileError::Format { path: path.to_owned(), expected: REFERENCE_FORMATS };
+        let wrong =
+            || ScoreFileError::Format { path: path.to_owned(), expected: REFERENCE_FORMATS };
         let has = |key: &str| value.get(key).is_some_and(Value::is_array);
-        let first_has = |key: &str| value["images"].get(0).is_some_and(|image| image.get(key).is_some());
+        let first_has =
+            |key: &str| value["images"].get(0).is_some_and(|image| image.get(key).is_some());
         let mut references = if has("images") && first_has("sentences") {
             Self::from_karpathy(path, split, parse(path, value, REFERENCE_FORMATS)?)?
         } else if has("annotations") {
@@ -206,7 +208,8 @@ impl References {
                 let captions = match captions {
                     Value::String(caption) => vec![caption.clone()],
                     Value::Array(captions) => {
-                        let texts = captions.iter().map(|caption| caption.as_str().map(str::to_owned));
+                        let texts =
+                            captions.iter().map(|caption| caption.as_str().map(str::to_owned));
                         texts.collect::<Option<_>>().ok_or_else(wrong)?
                     }
                     _ => return Err(wrong()),
@@ -254,7 +257,11 @@ impl References {
         }
         if let (Some(split), true) = (split, references.images.is_empty()) {
             let known = known.join(", ");
-            return Err(ScoreFileError::Split { path: path.to_owned(), split: split.to_owned(), known });
+            return Err(ScoreFileError::Split {
+                path: path.to_owned(),
+                split: split.to_owned(),
+                known,
+            });
         }
         references.training = (!training.is_empty()).then_some(training);
         Ok(references)
@@ -381,7 +388,8 @@ impl Predictions {
     /// See [`ScoreFileError`].
     pub fn read(path: &Path) -> Result<Self, ScoreFileError> {
         let text = read_text(path)?;
-        let wrong = || ScoreFileError::Format { path: path.to_owned(), expected: PREDICTION_FORMATS };
+        let wrong =
+            || ScoreFileError::Format { path: path.to_owned(), expected: PREDICTION_FORMATS };
         let mut captions = Vec::new();
         let whole = serde_json::from_str::<Value>(&text);
         let one_line = |value: &Value| {
@@ -406,7 +414,11 @@ impl Predictions {
             }
             Err(error) if !text.trim_start().starts_with('{') => {
                 let place = path.display().to_string();
-                return Err(ScoreFileError::Json { place, expected: PREDICTION_FORMATS, source: error });
+                return Err(ScoreFileError::Json {
+                    place,
+                    expected: PREDICTION_FORMATS,
+                    source: error,
+                });
             }
             _ => {
                 for (index, line) in text.lines().enumerate() {

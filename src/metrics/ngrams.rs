@@ -105,7 +105,11 @@ mod tests {
         // a b a b: a 2, b 2, ab 2, ba 1, aba 1, bab 1, abab 1.
         let counted = count(&[0, 1, 0, 1]);
         let of_order = |n: usize| -> Vec<u32> {
-            counted.iter().filter(|(ngram, _)| order(*ngram) == n).map(|(_, count)| *count).collect()
+            counted
+                .iter()
+                .filter(|(ngram, _)| order(*ngram) == n)
+                .map(|(_, count)| *count)
+                .collect()
         };
         assert_eq!(of_order(1), [2, 2]);
         assert_eq!(of_order(2).iter().sum::<u32>(), 3);

@@ -102,3 +102,52 @@ impl Lexer {
 fn is_line_break(c: char) -> bool {
     matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{2028}' | '\u{2029}')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_hand() {
+        for (caption, tokens) in [
+            ("A man's dog can't run.", "a man 's dog ca n't run"),
+            ("\"Hello,\" he said (twice)...", "hello he said -lrb- twice -rrb-"),
+            ("Mr. Smith of the U.S. isn't gonna go..", "mr. smith of the u.s. is n't gon na go"),
+            (
+                "a T-shirt for $5.50, 3-D and/or 1/2 off!!",
+                "a t-shirt for $ 5.50 3-d and/or 1/2 off !!",
+            ),
+            ("  \u{1F600} \t", ""),
+            ("two\nlines", "two lines"),
+        ] {
+            assert_eq!(tokenize(caption), tokens, "{caption}");
+        }
+    }
+
+    /// Made by `testdata/make_ptb_pairs.py`.
+    #[test]
+    fn nasty_strings_are_tokenised_as_the_original_does_it() {
+        let pairs = include_str!("testdata/ptb_pairs.tsv");
+        let pairs: Vec<(&str, &str)> =
+            pairs.lines().filter_map(|line| line.rsplit_once('\t')).collect();
+        assert!(pairs.len() > 1000);
+        let wrong: Vec<_> = pairs
+            .iter()
+            .map(|(text, tokens)| (*text, *tokens, tokenize(&format!("zq {text}"))))
+            .filter(|(_, tokens, own)| {
+                *tokens != own.trim_start_matches("zq").trim_start_matches(' ')
+            })
+            .collect();
+        assert!(wrong.is_empty(), "{} of {}: {wrong:#?}", wrong.len(), pairs.len());
+    }
+
+    #[test]
+    fn every_character_can_be_tokenised() {
+        for code in 0..0x11_0000 {
+            if let Some(c) = char::from_u32(code) {
+                ptb_tokens(&format!("a{c}"));
+            }
+        }
+        assert_eq!(tokenize(""), "");
+    }
+}

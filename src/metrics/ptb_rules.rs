@@ -58,11 +58,12 @@ impl End {
             Self::Match => matched.len(),
             Self::Before(characters) => before(matched, characters),
             Self::BeforeApostrophe(characters) => {
-                let apostrophe = ["&apos;", "'", "\u{91}", "\u{92}", "\u{2018}", "\u{2019}", "\u{201b}"]
-                    .iter()
-                    .filter_map(|apostrophe| matched.find(apostrophe))
-                    .min()
-                    .unwrap_or(matched.len());
+                let apostrophe =
+                    ["&apos;", "'", "\u{91}", "\u{92}", "\u{2018}", "\u{2019}", "\u{201b}"]
+                        .iter()
+                        .filter_map(|apostrophe| matched.find(apostrophe))
+                        .min()
+                        .unwrap_or(matched.len());
                 before(&matched[..apostrophe], characters)
             }
             Self::Letter => 1,
@@ -92,20 +93,22 @@ impl Text {
 }
 
 fn plain(token: &str) -> Cow<'_, str> {
-    let special = |c| matches!(c, '&' | '\u{ad}' | '\u{91}' | '\u{92}' | '\u{2018}' | '\u{2019}' | '\u{201b}');
+    let special = |c| {
+        matches!(c, '&' | '\u{ad}' | '\u{91}' | '\u{92}' | '\u{2018}' | '\u{2019}' | '\u{201b}')
+    };
     if !token.contains(special) {
         return Cow::Borrowed(token);
     }
     let named = token.replace("&amp;", "&").replace("&AMP;", "&").replace("&apos;", "'");
     let plain: String = named
-            .chars()
-            .filter(|c| *c != '\u{ad}')
-            .map(|c| match c {
-                '\u{91}' | '\u{2018}' | '\u{201b}' => '`',
-                '\u{92}' | '\u{2019}' => '\'',
-                other => other,
-            })
-            .collect();
+        .chars()
+        .filter(|c| *c != '\u{ad}')
+        .map(|c| match c {
+            '\u{91}' | '\u{2018}' | '\u{201b}' => '`',
+            '\u{92}' | '\u{2019}' => '\'',
+            other => other,
+        })
+        .collect();
     // A soft hyphen alone is a hyphen.
     Cow::Owned(if plain.is_empty() { "-".to_owned() } else { plain })
 }
@@ -141,7 +144,8 @@ fn brackets(token: &str) -> String {
 }
 
 /// Letters: those of Unicode 6.1 in the basic plane.
-const LETTER: &str = r"[\p{L}&&\p{Age=6.1}&&[\x{0}-\x{FFFF}]--[\x{19B0}-\x{19C0}\x{19C8}\x{19C9}\x{1CF2}\x{1CF3}]]";
+const LETTER: &str =
+    r"[\p{L}&&\p{Age=6.1}&&[\x{0}-\x{FFFF}]--[\x{19B0}-\x{19C0}\x{19C8}\x{19C9}\x{1CF2}\x{1CF3}]]";
 /// Marks and other characters that count as letters of a word, but not beside a digit.
 const MARK: &str = r"\x{AD}\x{2C2}-\x{2C5}\x{2D2}-\x{2DF}\x{2E5}-\x{2EB}\x{2ED}\x{2EF}-\x{36F}\x{375}\x{378}\x{379}\x{384}\x{385}\x{3F6}\x{483}-\x{487}\x{55A}-\x{55F}\x{591}-\x{5BD}\x{5BF}\x{5C1}\x{5C2}\x{5C4}\x{5C5}\x{5C7}\x{615}-\x{61A}\x{64B}-\x{65E}\x{670}\x{6D6}-\x{6E4}\x{6E7}-\x{6ED}\x{6FD}\x{6FE}\x{70F}\x{711}\x{730}-\x{74C}\x{7A6}-\x{7B0}\x{7EB}-\x{7F3}\x{900}-\x{903}\x{93C}\x{93E}-\x{94E}\x{951}-\x{955}\x{962}\x{963}\x{981}-\x{983}\x{9BC}\x{9BE}-\x{9C4}\x{9C7}\x{9C8}\x{9CB}-\x{9CD}\x{9D7}\x{9E2}\x{9E3}\x{A01}-\x{A03}\x{A3C}\x{A3E}-\x{A4F}\x{A81}-\x{A83}\x{ABC}\x{ABE}-\x{ACF}\x{B82}\x{BBE}-\x{BC2}\x{BC6}-\x{BC8}\x{BCA}-\x{BCD}\x{C01}-\x{C03}\x{C3E}-\x{C56}\x{D3E}-\x{D44}\x{D46}-\x{D48}\x{E31}\x{E34}-\x{E3A}\x{E47}-\x{E4E}\x{EB1}\x{EB4}-\x{EBC}\x{EC8}-\x{ECD}";
 /// Signs that are a token each.
@@ -195,7 +199,11 @@ pub(super) fn rules() -> Vec<Rule> {
     rule("(?i:gonna|gotta|lemme|gimme|wanna)".into(), End::Before(2), Text::Same);
     rule("'(?i:tis)".into(), End::Before(2), Text::Plain);
     rule("'(?i:twas)".into(), End::Before(3), Text::Plain);
-    rule(format!("[A-Za-z\u{ad}]*[A-MO-Za-mo-z]\u{ad}*{not}"), End::BeforeApostrophe(1), Text::Plain);
+    rule(
+        format!("[A-Za-z\u{ad}]*[A-MO-Za-mo-z]\u{ad}*{not}"),
+        End::BeforeApostrophe(1),
+        Text::Plain,
+    );
     rule(format!("{word}{clitic}"), End::BeforeApostrophe(0), Text::Plain);
     rule(format!("{clitic}[^A-Za-z]"), End::Before(1), Text::Plain);
     rule(not, End::Match, Text::Plain);
@@ -209,13 +217,25 @@ pub(super) fn rules() -> Vec<Rule> {
         End::Match,
         Text::Same,
     );
-    rule(format!("[A-HJ-XZn]{APOSTROPHES}{word_letter}{{2}}{word_letter}*"), End::Match, Text::Same);
-    rule(format!("{word_letter}+[aeiouyAEIOUY]{APOSTROPHES}[aeiouA-Z]{word_letter}*"), End::Match, Text::Same);
+    rule(
+        format!("[A-HJ-XZn]{APOSTROPHES}{word_letter}{{2}}{word_letter}*"),
+        End::Match,
+        Text::Same,
+    );
+    rule(
+        format!("{word_letter}+[aeiouyAEIOUY]{APOSTROPHES}[aeiouA-Z]{word_letter}*"),
+        End::Match,
+        Text::Same,
+    );
     rule(format!("{APOS}[nN]"), End::Match, Text::Same);
     rule(format!("[yY]{APOS}{letter}"), End::Before(1), Text::Same);
     rule(format!("{APOS}[0-9]0s"), End::Match, Text::Same);
     rule(format!("{APOS}[0-9][0-9]{blank}"), End::Before(1), Text::Same);
-    rule(format!(r"(?:{word}|{hyphenated}|{company})\.[,;:\x{{3001}}]"), End::Before(1), Text::Plain);
+    rule(
+        format!(r"(?:{word}|{hyphenated}|{company})\.[,;:\x{{3001}}]"),
+        End::Before(1),
+        Text::Plain,
+    );
     rule(format!(r"{thing}\.[,;:\x{{3001}}]"), End::Before(1), Text::Same);
     // A quotation mark before a word, else a contraction.
     rule(r"'[A-Za-z][^ \t\n\r\x{A0}]".into(), End::Before(2), Text::As("'"));
@@ -286,7 +306,11 @@ pub(super) fn rules() -> Vec<Rule> {
     rule(format!(r"{BEFORE_NUMBER}\.[0-9]"), End::Before(1), Text::Same);
 
     let extensions = "bat|bmp|c|cgi|class|cpp|dll|docx?|exe|gif|gz|h|html?|jar|java|jpe?g|mov|mp3|pdf|php|pl|png|ppt|ps|py|sql|tar|txt|wav|x|xml|zip";
-    rule(format!(r"{plain}+(?:\.{plain}+)*\.(?i:{extensions})(?:{blank}|[.?!,])"), End::Before(1), Text::Same);
+    rule(
+        format!(r"{plain}+(?:\.{plain}+)*\.(?i:{extensions})(?:{blank}|[.?!,])"),
+        End::Before(1),
+        Text::Same,
+    );
 
     // Faces.
     rule(r"[<>]?[:;=][-o*']?[()DPdpO\\{@|\[\]][^A-Za-z0-9]".into(), End::Before(1), Text::Brackets);
@@ -318,7 +342,11 @@ pub(super) fn rules() -> Vec<Rule> {
     }
     rule("-+".into(), End::Match, Text::Same);
     rule("[.,:;]|[?!]+".into(), End::Match, Text::Same);
-    rule("[`\u{91}-\u{94}\u{ab}\u{bb}\u{2018}-\u{201f}\u{2039}\u{203a}]{1,2}".into(), End::Match, Text::Quotes);
+    rule(
+        "[`\u{91}-\u{94}\u{ab}\u{bb}\u{2018}-\u{201f}\u{2039}\u{203a}]{1,2}".into(),
+        End::Match,
+        Text::Quotes,
+    );
     rule(r"<<|>>|(?:\\\*){1,3}|\*+|#+|@+|_+".into(), End::Match, Text::Same);
     rule("&(?:HT|TL|UR|LR|QC|QL|QR|odq|cdq|#[0-9]+);".into(), End::Match, Text::Same);
     rule("(?i:[CF]#|C\\+\\+)".into(), End::Match, Text::Same);

@@ -88,9 +88,11 @@ impl MeteorData {
     /// See [`MeteorDataError`].
     pub(super) fn read(path: &Path, words: &HashSet<String>) -> Result<Self, MeteorDataError> {
         let source = Source::open(path)?;
-        let mut data = Self::default();
-        data.function_words =
-            source.text("function/english.words")?.split_whitespace().map(str::to_owned).collect();
+        let function_words = source.text("function/english.words")?;
+        let mut data = Self {
+            function_words: function_words.split_whitespace().map(str::to_owned).collect(),
+            ..Self::default()
+        };
         let text = source.text("synonym/english.synsets")?;
         for (word, sets) in pairs_of_lines(&text) {
             let mut sets: Vec<u32> =
@@ -222,7 +224,8 @@ impl Source {
     }
 
     fn text(&self, name: &str) -> Result<String, MeteorDataError> {
-        let missing = || MeteorDataError::Missing { path: self.path.clone(), name: name.to_owned() };
+        let missing =
+            || MeteorDataError::Missing { path: self.path.clone(), name: name.to_owned() };
         let bytes = match &self.jar {
             Some(jar) => jar.read(name)?.ok_or_else(missing)?,
             None => {

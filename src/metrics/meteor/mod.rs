@@ -155,7 +155,9 @@ impl Meteor {
                     || own_function_words.contains(text.as_str()),
                     |data| data.is_function_word(&text),
                 ),
-                synonym_sets: data.as_ref().map_or_else(Vec::new, |data| data.synonym_sets_of(&text)),
+                synonym_sets: data
+                    .as_ref()
+                    .map_or_else(Vec::new, |data| data.synonym_sets_of(&text)),
                 text,
             });
         }
@@ -190,7 +192,8 @@ impl Meteor {
     }
 
     fn against(&self, caption: &[u32], reference: &[u32]) -> MeteorCounts {
-        let is_function = |word: &u32| self.words.get(*word as usize).is_some_and(|word| word.is_function);
+        let is_function =
+            |word: &u32| self.words.get(*word as usize).is_some_and(|word| word.is_function);
         let count = |words: &[u32]| words.iter().filter(|word| is_function(word)).count() as f64;
         let mut counts = MeteorCounts {
             caption_words: caption.len() as f64,
@@ -205,7 +208,8 @@ impl Meteor {
         for found in &alignment.matches {
             let Some(stage) = counts.stages.get_mut(found.stage as usize) else { continue };
             let split = |words: &[u32], (start, length): (usize, usize)| {
-                let function = words.iter().skip(start).take(length).filter(|word| is_function(word)).count();
+                let function =
+                    words.iter().skip(start).take(length).filter(|word| is_function(word)).count();
                 ((length - function) as f64, function as f64)
             };
             let (content, function) = split(caption, found.caption);
@@ -262,7 +266,10 @@ impl Meteor {
     fn paraphrase_matches(&self, caption: &[u32], reference: &[u32], matches: &mut [Vec<Match>]) {
         let Some(data) = &self.data else { return };
         let text = |words: &[u32]| -> Vec<&str> {
-            words.iter().filter_map(|id| Some(self.words.get(*id as usize)?.text.as_str())).collect()
+            words
+                .iter()
+                .filter_map(|id| Some(self.words.get(*id as usize)?.text.as_str()))
+                .collect()
         };
         let (caption, reference) = (text(caption), text(reference));
         for start in 0..caption.len() {

@@ -148,8 +148,8 @@ fn set_apostrophes_apart(text: &[char]) -> Vec<char> {
         let before = place.checked_sub(1).and_then(|place| text.get(place)).copied().unwrap_or(' ');
         let after = text.get(place + 1).copied().unwrap_or(' ');
         apart.extend([' ', '\'']);
-        let joined = before.is_alphabetic() && after.is_alphabetic()
-            || before.is_numeric() && after == 's';
+        let joined =
+            before.is_alphabetic() && after.is_alphabetic() || before.is_numeric() && after == 's';
         if !joined {
             apart.push(' ');
         }
