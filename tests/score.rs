@@ -82,7 +82,7 @@ fn all_formats_of_both_files_give_the_same_scores() {
     }
     assert_eq!(seen.len(), 8);
     assert!(seen.iter().all(|value| *value == seen[0]), "{seen:#?}");
-    assert!((seen[0]["Bleu_1"].as_f64().unwrap() - (1.0f64 - 8.0 / 6.0).exp()).abs() < 1e-6);
+    assert!((seen[0]["Bleu_1"].as_f64().unwrap() - (1.0f64 - 9.0 / 6.0).exp()).abs() < 1e-6);
     assert_eq!(seen[0]["METEOR_stages"], "exact, stem");
     assert_eq!(seen[0]["images"], 2);
     assert!(seen[0]["interval_95"]["CIDEr"][1].is_f64());
