@@ -183,7 +183,7 @@ impl Meteor {
         for reference in references {
             let counts = self.against(&caption.words, &reference.words);
             let score = counts.score();
-            if score >= best_score {
+            if score > best_score {
                 best_score = score;
                 best = counts;
             }
