@@ -7,11 +7,11 @@
 //! Modules depend on each other in one direction only:
 //!
 //! ```text
-//! cli → {train, caption, evaluate, inspect, hub} → {generate, data, checkpoint} → {model, text, image}
+//! cli → {train, caption, evaluate, inspect, hub} → {generate, data, checkpoint, metrics} → {model, text, image}
 //! ```
 //!
-//! [`model`] knows Burn and nothing else; [`generate`] knows token ids only; [`image`] and [`text`]
-//! are leaves. Only [`cli`] prints, draws progress bars or knows exit codes.
+//! [`model`] knows Burn and nothing else; [`generate`] knows token ids only; [`image`], [`text`]
+//! and [`metrics`] are leaves. Only [`cli`] prints, draws progress bars or knows exit codes.
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
 
@@ -26,6 +26,7 @@ pub mod generate;
 pub mod hub;
 pub mod image;
 pub mod inspect;
+pub mod metrics;
 pub mod model;
 #[cfg(test)]
 mod shared;

@@ -32,6 +32,7 @@ mod model_info;
 mod model_pull;
 mod panic;
 pub mod progress;
+mod score;
 mod stop;
 mod train;
 
@@ -79,6 +80,7 @@ enum Command {
     Caption(caption::CaptionArgs),
     Inspect(inspect::InspectArgs),
     Evaluate(evaluate::EvaluateArgs),
+    Score(score::ScoreArgs),
     Data(data::DataArgs),
     Model(model::ModelCommandArgs),
     Demo(demo::DemoArgs),
@@ -93,6 +95,7 @@ fn dispatch(command: Command, console: &Console) -> Result<Outcome, CliError> {
         Command::Caption(arguments) => caption::run(arguments, console),
         Command::Inspect(arguments) => inspect::run(arguments, console),
         Command::Evaluate(arguments) => evaluate::run(arguments, console),
+        Command::Score(arguments) => score::run(arguments, console),
         Command::Demo(arguments) => demo::run(arguments, console),
         Command::Data(arguments) => data::run(arguments, console),
         Command::Model(arguments) => model::run(arguments, console),
