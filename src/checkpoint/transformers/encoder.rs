@@ -11,7 +11,7 @@ use super::super::tensors::{apply, parameters};
 use super::super::weight_file::WeightFile;
 use super::super::{CheckpointError, read_json};
 use super::config::{EncoderFamily, Section, vision_encoder};
-use super::weights::{Import, attention_and_feed_forward, vit_encoder};
+use super::weights::{Import, KeyMap, attention_and_feed_forward, vit_encoder};
 use crate::image::{PreprocessConfig, ResizeFilter, ResizeMode};
 use crate::model::{Activation, EncoderConfig, VisionEncoder};
 

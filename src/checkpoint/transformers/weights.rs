@@ -17,21 +17,101 @@ pub(super) fn import<'a>(
     description: &Description,
 ) -> Result<Import<'a>, CheckpointError> {
     let mut import = Import::new(source);
+    map_all(&mut import, description)?;
+    import.finish(of_no_use)
+}
+
+/// The names of all parameters of a captioner, ours and theirs.
+pub(super) fn map_all(
+    import: &mut impl KeyMap,
+    description: &Description,
+) -> Result<(), CheckpointError> {
     match description.encoder {
-        EncoderFamily::Blip => blip_encoder(&mut import, description)?,
-        EncoderFamily::BlipOriginal => blip_original_encoder(&mut import, description)?,
+        EncoderFamily::Blip => blip_encoder(import, description)?,
+        EncoderFamily::BlipOriginal => blip_original_encoder(import, description)?,
         EncoderFamily::Vit | EncoderFamily::Deit => {
-            vit_encoder(&mut import, "encoder.", &description.model.encoder)?;
+            vit_encoder(import, "encoder.", &description.model.encoder)?;
         }
     }
     if description.model.decoder.memory_projection {
         import.linear("memory_projection", "enc_to_dec_proj")?;
     }
     match description.decoder {
-        DecoderFamily::Gpt2 => gpt2_decoder(&mut import, description)?,
-        family => bert_decoder(&mut import, description, family)?,
+        DecoderFamily::Gpt2 => gpt2_decoder(import, description)?,
+        family => bert_decoder(import, description, family)?,
     }
-    import.finish(of_no_use)
+    Ok(())
+}
+
+/// What can be between parameters of ours and public tensors: told once, and done either way.
+pub(super) trait KeyMap {
+    /// The same.
+    fn copy(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError>;
+
+    /// `[1, …, n, d]` as `[n, d]`.
+    fn flat(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError>;
+
+    /// Tensors `[1, …, n, d]`, one below the other.
+    fn stacked(&mut self, ours: &str, theirs: &[&str]) -> Result<(), CheckpointError>;
+
+    /// The first row of a table, if there is one, for every row of a parameter.
+    fn add_first_row(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError>;
+
+    /// PyTorch's `[out, in]` as `[in, out]`.
+    fn transposed(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError>;
+
+    /// A map's bias, if it has one.
+    fn bias(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError>;
+
+    /// A convolution over patches, `[d, 3, side, side]`, as a map of flattened patches.
+    fn patches(&mut self, theirs: &str) -> Result<(), CheckpointError>;
+
+    /// Queries, keys and values in three matrices, `[out, in]`.
+    fn three(&mut self, ours: &str, theirs: [String; 3]) -> Result<(), CheckpointError>;
+
+    /// Queries, keys and values in one matrix, `[3·d, in]`.
+    fn joint(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError>;
+
+    /// The same as Conv1D, `[in, 3·d]`.
+    fn joint_conv1d(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError>;
+
+    /// The output matrix, or nothing where it is the token embedding once more.
+    fn head(
+        &mut self,
+        description: &Description,
+        family: DecoderFamily,
+    ) -> Result<(), CheckpointError>;
+
+    /// BERT's bias of the logits, which is there twice.
+    fn head_bias(
+        &mut self,
+        description: &Description,
+        family: DecoderFamily,
+        theirs: &str,
+    ) -> Result<(), CheckpointError>;
+
+    /// A layer norm.
+    fn norm(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
+        self.copy(&format!("{ours}.gamma"), &format!("{theirs}.weight"))?;
+        self.copy(&format!("{ours}.beta"), &format!("{theirs}.bias"))
+    }
+
+    /// PyTorch's linear map, and its bias if there is one.
+    fn linear(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
+        self.transposed(&format!("{ours}.weight"), &format!("{theirs}.weight"))?;
+        self.bias(ours, theirs)
+    }
+
+    /// GPT-2's Conv1D, which is `[in, out]` already.
+    fn conv1d(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
+        self.copy(&format!("{ours}.weight"), &format!("{theirs}.weight"))?;
+        self.bias(ours, theirs)
+    }
+
+    /// [`Self::three`], with their usual names.
+    fn separate(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
+        self.three(ours, ["query", "key", "value"].map(|part| format!("{theirs}.{part}")))
+    }
 }
 
 /// Position ids, the causal masks that old GPT-2 files carry, a ViT's pooler, and the bias that BERT's
@@ -49,7 +129,10 @@ fn of_no_use(name: &str) -> bool {
         || name.starts_with("encoder.pooler.")
 }
 
-fn blip_encoder(import: &mut Import, description: &Description) -> Result<(), CheckpointError> {
+fn blip_encoder(
+    import: &mut impl KeyMap,
+    description: &Description,
+) -> Result<(), CheckpointError> {
     let embeddings = "vision_model.embeddings";
     import.patches(&format!("{embeddings}.patch_embedding"))?;
     import.flat("encoder.class_token", &format!("{embeddings}.class_embedding"))?;
@@ -72,7 +155,7 @@ fn blip_encoder(import: &mut Import, description: &Description) -> Result<(), Ch
 
 /// As in the BLIP repository's own files.
 fn blip_original_encoder(
-    import: &mut Import,
+    import: &mut impl KeyMap,
     description: &Description,
 ) -> Result<(), CheckpointError> {
     import.patches("visual_encoder.patch_embed.proj")?;
@@ -93,7 +176,7 @@ fn blip_original_encoder(
 
 /// `prefix` stands before every name.
 pub(super) fn vit_encoder(
-    import: &mut Import,
+    import: &mut impl KeyMap,
     prefix: &str,
     config: &EncoderConfig,
 ) -> Result<(), CheckpointError> {
@@ -125,7 +208,7 @@ pub(super) fn vit_encoder(
 /// The linear maps of an encoder's layer: queries, keys and values; attention's output and the two of
 /// the feed-forward block.
 pub(super) fn attention_and_feed_forward(
-    import: &mut Import,
+    import: &mut impl KeyMap,
     ours: &str,
     inner: [String; 3],
     [output, hidden, last]: [String; 3],
@@ -137,7 +220,7 @@ pub(super) fn attention_and_feed_forward(
 }
 
 fn bert_decoder(
-    import: &mut Import,
+    import: &mut impl KeyMap,
     description: &Description,
     family: DecoderFamily,
 ) -> Result<(), CheckpointError> {
@@ -181,20 +264,14 @@ fn bert_decoder(
     };
     import.linear("decoder.head.transform", &dense)?;
     import.norm("decoder.head.transform_norm", &norm)?;
-    // The bias is there twice. Where the head is tied the two are one, even if a file says otherwise;
-    // where it is not, newer versions of transformers train them apart and use that of the matrix.
-    let own = format!("{}.bias", family.output().trim_end_matches(".weight"));
-    let untied = description.model.decoder.head == HeadKind::TransformUntied;
-    if untied && import.source.contains(&own) {
-        import.used.insert(bias);
-        import.copy("decoder.head.bias", &own)?;
-    } else {
-        import.copy("decoder.head.bias", &bias)?;
-    }
+    import.head_bias(description, family, &bias)?;
     import.head(description, family)
 }
 
-fn gpt2_decoder(import: &mut Import, description: &Description) -> Result<(), CheckpointError> {
+fn gpt2_decoder(
+    import: &mut impl KeyMap,
+    description: &Description,
+) -> Result<(), CheckpointError> {
     let family = DecoderFamily::Gpt2;
     let body = family.body();
     import.copy("decoder.token_embedding", &family.tokens())?;
@@ -310,14 +387,30 @@ impl<'a> Import<'a> {
         self.recipes.insert(ours, recipe);
     }
 
-    pub(super) fn copy(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
+    fn joint_bias(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
+        let name = format!("{theirs}.bias");
+        if !self.source.contains(&name) {
+            return Ok(());
+        }
+        let length = self.vector(&name)?;
+        for (part, rows) in [("query", 0..length / 3), ("key_value", length / 3..length)] {
+            let shape = vec![rows.len()];
+            let recipe = Recipe::of(vec![Piece { name: name.clone(), rows }], shape);
+            self.put(format!("{ours}.{part}.bias"), recipe);
+        }
+        Ok(())
+    }
+}
+
+impl KeyMap for Import<'_> {
+    fn copy(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
         let shape = self.shape_of(theirs)?;
         self.put(ours.into(), Recipe::of(vec![Piece::whole(theirs, &shape)], shape));
         Ok(())
     }
 
     /// `[1, …, n, d]` as `[n, d]`.
-    pub(super) fn flat(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
+    fn flat(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
         let shape = self.shape_of(theirs)?;
         let width = shape.last().copied().unwrap_or(1).max(1);
         let rows = shape.iter().product::<usize>() / width;
@@ -353,28 +446,11 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
-    pub(super) fn norm(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
-        self.copy(&format!("{ours}.gamma"), &format!("{theirs}.weight"))?;
-        self.copy(&format!("{ours}.beta"), &format!("{theirs}.bias"))
-    }
-
-    /// PyTorch's `[out, in]` as `[in, out]`, and its bias if there is one.
-    fn linear(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
-        self.transposed(&format!("{ours}.weight"), &format!("{theirs}.weight"))?;
-        self.bias(ours, theirs)
-    }
-
     fn transposed(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
         let (out, input) = self.matrix(theirs)?;
         let piece = Piece { name: theirs.into(), rows: 0..out };
         self.put(ours.into(), Recipe::transposed(vec![piece], [input, out]));
         Ok(())
-    }
-
-    /// GPT-2's Conv1D, which is `[in, out]` already.
-    fn conv1d(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
-        self.copy(&format!("{ours}.weight"), &format!("{theirs}.weight"))?;
-        self.bias(ours, theirs)
     }
 
     fn bias(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
@@ -383,7 +459,7 @@ impl<'a> Import<'a> {
     }
 
     /// A convolution over patches, `[d, 3, side, side]`, as a map of flattened patches.
-    pub(super) fn patches(&mut self, theirs: &str) -> Result<(), CheckpointError> {
+    fn patches(&mut self, theirs: &str) -> Result<(), CheckpointError> {
         let name = format!("{theirs}.weight");
         let shape = self.shape_of(&name)?;
         let out = shape.first().copied().unwrap_or(1);
@@ -391,11 +467,6 @@ impl<'a> Import<'a> {
         let recipe = Recipe::transposed(vec![Piece::whole(&name, &shape)], [input, out]);
         self.put("encoder.patch_embedding.weight".into(), recipe);
         self.bias("encoder.patch_embedding", theirs)
-    }
-
-    /// Queries, keys and values in three matrices, `[out, in]`.
-    fn separate(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
-        self.three(ours, ["query", "key", "value"].map(|part| format!("{theirs}.{part}")))
     }
 
     fn three(&mut self, ours: &str, theirs: [String; 3]) -> Result<(), CheckpointError> {
@@ -449,20 +520,6 @@ impl<'a> Import<'a> {
         self.joint_bias(ours, theirs)
     }
 
-    fn joint_bias(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
-        let name = format!("{theirs}.bias");
-        if !self.source.contains(&name) {
-            return Ok(());
-        }
-        let length = self.vector(&name)?;
-        for (part, rows) in [("query", 0..length / 3), ("key_value", length / 3..length)] {
-            let shape = vec![rows.len()];
-            let recipe = Recipe::of(vec![Piece { name: name.clone(), rows }], shape);
-            self.put(format!("{ours}.{part}.bias"), recipe);
-        }
-        Ok(())
-    }
-
     /// The output matrix, or nothing where it is the token embedding once more.
     fn head(
         &mut self,
@@ -478,6 +535,24 @@ impl<'a> Import<'a> {
                 self.used.insert(name.into());
                 Ok(())
             }
+        }
+    }
+
+    fn head_bias(
+        &mut self,
+        description: &Description,
+        family: DecoderFamily,
+        theirs: &str,
+    ) -> Result<(), CheckpointError> {
+        // Where the head is tied the two are one, even if a file says otherwise; where it is not, newer
+        // versions of transformers train them apart and use that of the matrix.
+        let own = format!("{}.bias", family.output().trim_end_matches(".weight"));
+        let untied = description.model.decoder.head == HeadKind::TransformUntied;
+        if untied && self.source.contains(&own) {
+            self.used.insert(theirs.into());
+            self.copy("decoder.head.bias", &own)
+        } else {
+            self.copy("decoder.head.bias", theirs)
         }
     }
 }
