@@ -127,7 +127,7 @@ fn gather(
     parts: Parts,
     weights: Option<WeightFile>,
 ) -> Result<ModelInfo, CheckpointError> {
-    let Parts { model, tokenizer, preprocess, generate } = parts;
+    let Parts { model, tokenizer, preprocess, generate, .. } = parts;
     Ok(ModelInfo {
         family,
         parameters: count(&model).map_err(|error| CheckpointError::Invalid {

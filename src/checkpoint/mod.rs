@@ -174,6 +174,19 @@ pub struct ConfigFile {
     /// The ids around a caption; if absent, those of the tokenizer's tokens with the usual names.
     #[serde(default)]
     pub special_tokens: Option<SpecialTokens>,
+    /// The public model that it was trained from, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<Architecture>,
+}
+
+/// Public models by the classes of transformers that compute them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Architecture {
+    /// `BlipForConditionalGeneration`.
+    Blip,
+    /// `VisionEncoderDecoderModel`.
+    VisionEncoderDecoder,
 }
 
 /// Everything that captioning needs.
@@ -189,6 +202,8 @@ pub struct Checkpoint {
     pub preprocess: PreprocessConfig,
     /// How to decode unless told otherwise.
     pub generate: GenerateConfig,
+    /// The public model that it is or was trained from, if it was.
+    pub architecture: Option<Architecture>,
 }
 
 /// How a checkpoint is read where it is not to be taken as it is.
@@ -242,7 +257,7 @@ pub fn load(path: &Path, device: &Device) -> Result<Checkpoint, CheckpointError>
     if !fields.contains_key("format") && fields.contains_key("model_type") {
         return transformers::load(folder, &fields, device);
     }
-    let Parts { model, tokenizer, preprocess, generate } = own_parts(&folder)?;
+    let Parts { model, tokenizer, preprocess, generate, architecture } = own_parts(&folder)?;
     let weights_path = folder.join("model.safetensors");
     let weights = WeightFile::open(&weights_path)?;
     let model = Captioner::new(&model, device).map_err(|error| CheckpointError::Invalid {
@@ -250,7 +265,7 @@ pub fn load(path: &Path, device: &Device) -> Result<Checkpoint, CheckpointError>
         problem: format!("model.{error}"),
     })?;
     let model = adapter::add(&folder, tensors::apply(model, weights, &weights_path)?)?;
-    Ok(Checkpoint { folder, model, tokenizer, preprocess, generate })
+    Ok(Checkpoint { folder, model, tokenizer, preprocess, generate, architecture })
 }
 
 /// A checkpoint without its weights.
@@ -259,6 +274,7 @@ struct Parts {
     tokenizer: Tokenizer,
     preprocess: PreprocessConfig,
     generate: GenerateConfig,
+    architecture: Option<Architecture>,
 }
 
 /// Reads all but the weights of a folder of ours.
@@ -288,7 +304,8 @@ fn own_parts(folder: &Path) -> Result<Parts, CheckpointError> {
     let preprocess: PreprocessConfig = read_json(&folder.join("preprocessor.json"))?;
     check_preprocess(&folder.join("preprocessor.json"), &preprocess, &config.model)?;
     let tokenizer = read_tokenizer(folder, &config)?;
-    Ok(Parts { model: config.model, tokenizer, preprocess, generate: config.generate })
+    let ConfigFile { model, generate, architecture, .. } = config;
+    Ok(Parts { model, tokenizer, preprocess, generate, architecture })
 }
 
 /// Reads a checkpoint folder, and changes it as `options` say.
@@ -305,6 +322,25 @@ pub fn load_with(
         Some(size) => checkpoint.with_image_size(size),
         None => Ok(checkpoint),
     }
+}
+
+/// Writes a checkpoint as a folder that transformers' `from_pretrained` loads: its
+/// `BlipForConditionalGeneration`, or its `VisionEncoderDecoderModel` of a ViT or DeiT with GPT-2, BERT
+/// or RoBERTa. `output` must not exist.
+///
+/// # Errors
+/// What those classes cannot express, by the key of the config, or a file that cannot be written.
+pub fn export_to_transformers(
+    checkpoint: &Checkpoint,
+    output: &Path,
+) -> Result<(), CheckpointError> {
+    if output.exists() {
+        return Err(CheckpointError::Invalid {
+            file: output.into(),
+            problem: "exists already; name another place".into(),
+        });
+    }
+    atomic::replace_folder(output, |folder| transformers::export(checkpoint, folder))
 }
 
 /// Reads a checkpoint's tokenizer.
@@ -369,6 +405,8 @@ pub struct Contents<'a> {
     pub tokenizer: &'a Tokenizer,
     /// How photos become pixels.
     pub preprocess: &'a PreprocessConfig,
+    /// The public model that it was trained from, if it was.
+    pub architecture: Option<Architecture>,
     /// The model card, Markdown.
     pub card: &'a str,
 }
@@ -388,6 +426,7 @@ pub fn write_into(
         model: contents.model.clone(),
         generate: contents.generate.clone(),
         special_tokens: Some(contents.tokenizer.special_tokens()),
+        architecture: contents.architecture,
     };
     write_json(&folder.join("config.json"), &config)?;
     write_json(&folder.join("preprocessor.json"), contents.preprocess)?;

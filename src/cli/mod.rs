@@ -28,6 +28,7 @@ mod inspect;
 mod model;
 mod model_args;
 mod model_convert;
+mod model_export;
 mod model_info;
 mod model_pull;
 mod panic;

@@ -6,10 +6,11 @@ use super::Outcome;
 use super::console::Console;
 use super::error::CliError;
 use super::model_convert::{self, ConvertArgs};
+use super::model_export::{self, ExportArgs};
 use super::model_info::{self, InfoArgs};
 use super::model_pull::{self, PullArgs};
 
-/// Download a public model, see what a model is, convert its weights
+/// Download a public model, see what a model is, convert its weights, export it
 #[derive(Debug, Args)]
 #[command(
     arg_required_else_help = true,
@@ -18,7 +19,8 @@ Examples:
   patchword model pull Salesforce/blip-image-captioning-base
   patchword model info Salesforce/blip-image-captioning-base
   patchword model info checkpoints/mine --json
-  patchword model convert blip blip-f16 --dtype f16"
+  patchword model convert blip blip-f16 --dtype f16
+  patchword model export checkpoints/mine mine-for-transformers --to transformers"
 )]
 pub(super) struct ModelCommandArgs {
     #[command(subcommand)]
@@ -30,6 +32,7 @@ enum ModelCommand {
     Pull(PullArgs),
     Info(InfoArgs),
     Convert(ConvertArgs),
+    Export(ExportArgs),
 }
 
 pub(super) fn run(arguments: ModelCommandArgs, console: &Console) -> Result<Outcome, CliError> {
@@ -37,5 +40,6 @@ pub(super) fn run(arguments: ModelCommandArgs, console: &Console) -> Result<Outc
         ModelCommand::Pull(arguments) => model_pull::run(&arguments, console),
         ModelCommand::Info(arguments) => model_info::run(&arguments, console),
         ModelCommand::Convert(arguments) => model_convert::run(&arguments, console),
+        ModelCommand::Export(arguments) => model_export::run(&arguments, console),
     }
 }

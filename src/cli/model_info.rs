@@ -12,6 +12,7 @@ use super::console::Console;
 use super::error::CliError;
 use super::model_args::{Download, SourceArgs, as_cli_error, megabytes};
 use crate::checkpoint::{self, ModelInfo, TokenInfo};
+use crate::generate::GenerateConfig;
 use crate::hub::{Hub, HubSettings, MAIN, Reference, RemoteFile};
 
 /// Show what a model is: sizes, parameters, weights, tokens, preprocessing, decoding, licence
@@ -159,7 +160,7 @@ fn text(described: &Described) -> String {
         ),
     ));
     rows.push(("preprocessing", settings(&info.preprocess)));
-    rows.push(("decoding", settings(&info.generate)));
+    rows.push(("decoding", decoding(&info.generate)));
     rows.push(("licence", info.license.clone().unwrap_or("the card does not say".into())));
     let files: Vec<String> = info
         .files
@@ -168,6 +169,15 @@ fn text(described: &Described) -> String {
         .collect();
     rows.push(("files", files.join(", ")));
     rows.iter().map(|(label, value)| format!("{label:<14} {value}\n")).collect()
+}
+
+/// How a model decodes: beams and tokens, and what else is not as usual.
+fn decoding(config: &GenerateConfig) -> String {
+    let usual = serde_json::to_value(GenerateConfig::default()).unwrap_or_default();
+    let Ok(Value::Object(mut fields)) = serde_json::to_value(config) else { return String::new() };
+    let always = |key: &str| ["num_beams", "max_new_tokens"].contains(&key);
+    fields.retain(|key, value| always(key) || usual.get(key) != Some(value));
+    settings(&fields)
 }
 
 /// All values of a config with their names, on one line.

@@ -9,6 +9,7 @@ use super::Outcome;
 use super::console::Console;
 use super::device::DeviceArgs;
 use super::error::CliError;
+use super::model_args::SourceArgs;
 use super::progress::Progress;
 use super::stop;
 use crate::data::DatasetFormat;
@@ -73,6 +74,13 @@ pub(super) fn run(arguments: TrainArgs, console: &Console) -> Result<Outcome, Cl
     config.data.allow_bad |= arguments.allow_bad;
     if arguments.cache_features.is_some() {
         config.data.cache_features = arguments.cache_features;
+    }
+    // A run that goes on has what it needs of the model that it began with.
+    if !(arguments.resume && config.output.join("last").is_dir()) {
+        let source = SourceArgs { revision: None, offline: false };
+        for init in [&mut config.init.model, &mut config.init.encoder].into_iter().flatten() {
+            *init = source.locate(init, console)?;
+        }
     }
     if arguments.dry_run {
         let plan = Plan::new(&config, &arguments.config, &Start::new(&config)?)?;

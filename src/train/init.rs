@@ -12,7 +12,7 @@ use super::TrainError;
 use super::config::{TrainConfig, TrainConfigError};
 use super::state::{self, RunState};
 use crate::checkpoint::encoder::PretrainedEncoder;
-use crate::checkpoint::{self, tensors};
+use crate::checkpoint::{self, Architecture, tensors};
 use crate::generate::GenerateConfig;
 use crate::image::PreprocessConfig;
 use crate::model::{Captioner, CaptionerConfig, EncoderConfig, initialize};
@@ -21,8 +21,8 @@ use crate::text::Tokenizer;
 /// What training starts from, instead of random weights: `init = "PATH"`, or a section.
 #[derive(Debug, Clone, PartialEq, Serialize, Default)]
 pub struct InitConfig {
-    /// A captioner: a checkpoint folder of ours or a Hugging Face folder. Its tokenizer, its pixels
-    /// and its decoding defaults come with it.
+    /// A captioner: a checkpoint folder of ours, or a Hugging Face folder or id. Its tokenizer, its
+    /// pixels and its decoding defaults come with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<PathBuf>,
     /// A vision encoder: torchvision's weights of MobileNetV2, or a Hugging Face folder of an encoder.
@@ -77,6 +77,8 @@ impl<'de> Visitor<'de> for PathOrSection {
 pub struct Start {
     /// The tokenizer, where it is not to be made from the captions.
     pub(super) tokenizer: Option<Tokenizer>,
+    /// The public model that it is, if it is one.
+    pub(super) architecture: Option<Architecture>,
     /// What comes with the model, where that is not the config's.
     pub(super) base: Option<Base>,
     /// The weights that training starts from.
@@ -113,7 +115,9 @@ impl Start {
                 generate: checkpoint.generate,
             };
             let weights = Weights::Model(Box::new(checkpoint.model));
-            return Ok(Self { tokenizer: Some(checkpoint.tokenizer), base: Some(base), weights });
+            let architecture = checkpoint.architecture;
+            let tokenizer = Some(checkpoint.tokenizer);
+            return Ok(Self { tokenizer, architecture, base: Some(base), weights });
         }
         if let Some(path) = &config.init.encoder {
             let encoder = checkpoint::encoder::load(path)?;
@@ -123,7 +127,7 @@ impl Start {
                 std: encoder.preprocess.std,
             };
             let weights = Weights::Encoder(Box::new(encoder));
-            return Ok(Self { tokenizer: None, base: Some(base), weights });
+            return Ok(Self { base: Some(base), weights, ..Self::default() });
         }
         Ok(Self::default())
     }
@@ -144,8 +148,8 @@ impl Start {
         } else {
             None
         };
-        let tokenizer = Some(state::read_tokenizer(folder)?);
-        Ok(Self { tokenizer, base, weights: Weights::Random })
+        let (tokenizer, architecture) = state::read_tokenizer(folder)?;
+        Ok(Self { tokenizer: Some(tokenizer), architecture, base, weights: Weights::Random })
     }
 
     /// The model before the first step.

@@ -9,7 +9,7 @@ use super::TrainError;
 use super::config::{TrainConfig, TrainConfigError};
 use super::init::Start;
 use super::trained::{FrozenPart, Trained};
-use crate::checkpoint;
+use crate::checkpoint::{self, Architecture};
 use crate::data::{
     self, Example, LoadOptions, LoaderConfig, Problem, SpecialIds, Split, examples, units_per_epoch,
 };
@@ -29,6 +29,8 @@ pub struct Plan {
     pub train: Vec<Example>,
     /// Validation images with their captions.
     pub val: Vec<Example>,
+    /// The public model that the run started from, if it did.
+    pub architecture: Option<Architecture>,
     /// Token ids of `data.prompt`.
     pub prompt: Vec<u32>,
     /// How to decode samples, and the model's default afterwards.
@@ -142,6 +144,7 @@ impl Plan {
             &train,
         );
         Ok(Self {
+            architecture: start.architecture,
             prompt,
             generate: config.decoding(),
             config,

@@ -17,7 +17,9 @@ use super::config::TrainConfig;
 use super::optimizer::AdamW;
 use super::plan::Plan;
 use crate::checkpoint::weight_file::WeightFile;
-use crate::checkpoint::{self, CheckpointError, ConfigFile, Contents, adapter, atomic, tensors};
+use crate::checkpoint::{
+    self, Architecture, CheckpointError, ConfigFile, Contents, adapter, atomic, tensors,
+};
 use crate::model::Captioner;
 use crate::text::Tokenizer;
 
@@ -106,6 +108,7 @@ fn contents<'a>(plan: &'a Plan, card: &'a str) -> Contents<'a> {
         generate: &plan.generate,
         tokenizer: &plan.tokenizer,
         preprocess: &plan.config.image,
+        architecture: plan.architecture,
         card,
     }
 }
@@ -115,10 +118,12 @@ pub(super) fn read_state(folder: &Path) -> Result<RunState, TrainError> {
     Ok(checkpoint::read_json(&folder.join("training").join("state.json"))?)
 }
 
-/// Reads the tokenizer of the run in `folder`.
-pub(super) fn read_tokenizer(folder: &Path) -> Result<Tokenizer, TrainError> {
+/// Reads the tokenizer of the run in `folder`, and which public model it began with.
+pub(super) fn read_tokenizer(
+    folder: &Path,
+) -> Result<(Tokenizer, Option<Architecture>), TrainError> {
     let file: ConfigFile = checkpoint::read_json(&folder.join("config.json"))?;
-    Ok(checkpoint::read_tokenizer(folder, &file)?)
+    Ok((checkpoint::read_tokenizer(folder, &file)?, file.architecture))
 }
 
 /// Whether a run can go on under `plan`: same data, same model, same seed. Anything else may differ

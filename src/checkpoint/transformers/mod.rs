@@ -6,6 +6,7 @@ mod blip_original;
 mod config;
 mod decoding;
 mod encoder;
+mod export;
 mod preprocess;
 mod recipe;
 mod tokenizer;
@@ -18,13 +19,14 @@ use serde_json::{Map, Value};
 
 use super::tensors;
 use super::weight_file::WeightFile;
-use super::{Checkpoint, CheckpointError, Parts, check_preprocess, check_tokenizer};
+use super::{Architecture, Checkpoint, CheckpointError, Parts, check_preprocess, check_tokenizer};
 use crate::image::PreprocessConfig;
 use crate::model::Captioner;
 use crate::text::Tokenizer;
 pub(super) use encoder::load_encoder;
+pub(super) use export::write as export;
 
-use config::{Description, Evidence, describe, families};
+use config::{Description, EncoderFamily, Evidence, describe, families};
 
 /// Reads such a folder; `config` is its `config.json`.
 ///
@@ -95,8 +97,9 @@ pub(super) fn open(
 ) -> Result<(Parts, Option<WeightFile>), CheckpointError> {
     let weights = WeightFile::find_if_there(folder)?;
     let (description, tokenizer, preprocess) = parts(folder, config, weights.as_ref())?;
+    let architecture = Some(description.architecture());
     let Description { model, generate, .. } = description;
-    Ok((Parts { model, tokenizer, preprocess, generate }, weights))
+    Ok((Parts { model, tokenizer, preprocess, generate, architecture }, weights))
 }
 
 /// Reads a file of weights that says all there is to know: the BLIP repository's own.
@@ -131,8 +134,18 @@ fn file_parts(
 pub(super) fn open_file(file: &Path) -> Result<(Parts, WeightFile), CheckpointError> {
     let weights = WeightFile::open(file)?;
     let (description, tokenizer, preprocess) = file_parts(file, &weights)?;
+    let architecture = Some(description.architecture());
     let Description { model, generate, .. } = description;
-    Ok((Parts { model, tokenizer, preprocess, generate }, weights))
+    Ok((Parts { model, tokenizer, preprocess, generate, architecture }, weights))
+}
+
+impl Description {
+    fn architecture(&self) -> Architecture {
+        match self.encoder {
+            EncoderFamily::Blip | EncoderFamily::BlipOriginal => Architecture::Blip,
+            EncoderFamily::Vit | EncoderFamily::Deit => Architecture::VisionEncoderDecoder,
+        }
+    }
 }
 
 /// Makes the model; `config_file` is what errors about its sizes name.
@@ -150,7 +163,9 @@ fn assemble(
         CheckpointError::Invalid { file: config_file.into(), problem: error.to_string() }
     })?;
     let model = tensors::apply(model, import, weights.origin())?;
-    Ok(Checkpoint { folder, model, tokenizer, preprocess, generate: description.generate })
+    let architecture = Some(description.architecture());
+    let generate = description.generate;
+    Ok(Checkpoint { folder, model, tokenizer, preprocess, generate, architecture })
 }
 
 #[cfg(test)]
