@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BlipForConditionalGeneration, VisionEncoderDecoderModel
 
 binary, models = os.path.abspath(sys.argv[1]), sys.argv[2:]
-worst = 0.0
+failed = False
 with tempfile.TemporaryDirectory() as work:
     run = lambda *command, **env: subprocess.run(command, check=True, env={**os.environ, "PATCHWORD_DEVICE": "flex", **env})
     run(binary, "data", "shapes", f"{work}/shapes", "--images", "80", "--seed", "1")
@@ -38,17 +38,21 @@ with tempfile.TemporaryDirectory() as work:
             vocab = (theirs.config.text_config if kind == "blip" else theirs.config.decoder).vocab_size
             torch.manual_seed(0)
             pixels, ids = torch.randn(2, 3, vision.image_size, vision.image_size), torch.randint(0, vocab, (2, 9))
-            with torch.inference_mode():
-                if kind == "blip":
-                    states = theirs.vision_model(pixel_values=pixels).last_hidden_state
-                    logits = theirs.text_decoder(input_ids=ids, encoder_hidden_states=states).logits
-                else:
-                    logits = theirs.eval()(pixel_values=pixels, decoder_input_ids=ids).logits
+            def logits_of(model, pixels):
+                with torch.inference_mode():
+                    if kind == "blip":
+                        states = model.vision_model(pixel_values=pixels).last_hidden_state
+                        return model.text_decoder(input_ids=ids, encoder_hidden_states=states).logits
+                    return model(pixel_values=pixels, decoder_input_ids=ids).logits
+            single = logits_of(theirs.eval(), pixels)
+            exact = logits_of(theirs.double(), pixels.double())
             save_file({"pixel_values": pixels, "input_ids": ids.float()}, f"{work}/in.safetensors")
             run("cargo", "test", "-q", "--release", "--test", "export", "--", "--ignored", ROUND_TRIP_MODEL=f"{out}-{lora}/last",
                 ROUND_TRIP_IN=f"{work}/in.safetensors", ROUND_TRIP_OUT=f"{work}/out.safetensors")
             ours = load_file(f"{work}/out.safetensors")["logits"]
-            apart = ((ours - logits).abs().max() / logits.abs().max()).item()
-            worst = max(worst, apart)
-            print(f"{name}{' with LoRA' if lora else ''} ({kind}): logits differ by {apart:.1e} of the largest")
-assert worst < 1e-4, worst
+            scale = exact.abs().max()
+            apart, noise = [((logits - exact).abs().max() / scale).item() for logits in (ours, single)]
+            print(f"{name}{' with LoRA' if lora else ''} ({kind}): {apart:.1e} of the largest logit from what transformers computes "
+                  f"in 64 bits; transformers in 32 bits is {noise:.1e} from it")
+            failed |= apart > max(1e-4, 3 * noise)
+sys.exit(failed)

@@ -480,6 +480,40 @@ fn cached_beam_search_agrees() {
     assert_same_decoding(&[BEGIN, 17, 4], &config);
 }
 
+/// Public architectures with random weights: their logits, and what they say.
+#[test]
+fn public_models_agree() {
+    let Some(devices) = devices() else { return };
+    for case in ["blip", "vit-roberta", "deit-gpt2"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity").join(case);
+        let compute = |device: &Device, bucket: usize| {
+            let checkpoint = patchword::checkpoint::load(&folder, device).unwrap();
+            let model = &checkpoint.model;
+            let encoder = &model.config().encoder;
+            let (height, width) = (encoder.image_height, encoder.image_width);
+            let pixels = noise(&mut ChaCha8Rng::seed_from_u64(5), 2 * 3 * height * width, 2.0);
+            let pixels =
+                Tensor::<4>::from_data(TensorData::new(pixels, [2, 3, height, width]), device);
+            let memory = model.encode(pixels);
+            let ids = Tensor::<2, Int>::from_data(
+                TensorData::new((0..14).map(|id| 3 + 5 * id).collect::<Vec<i32>>(), [2, 7]),
+                device,
+            );
+            let logits = values(model.decode(ids, memory.clone()));
+            let special = checkpoint.tokenizer.special_tokens();
+            let greedy = GenerateConfig::greedy(8);
+            let said =
+                generate_from_memory(model, &memory, &[special.bos], special.eos, &greedy, bucket)
+                    .unwrap();
+            (logits, said.into_iter().map(|caption| caption.ids).collect::<Vec<_>>())
+        };
+        let (expected, said) = compute(&devices.flex, 1);
+        let (found, heard) = compute(&devices.wgpu, BUCKET);
+        assert_close(case, &found, &expected, 1e-4);
+        assert_eq!(heard, said, "{case}");
+    }
+}
+
 const CONFIG: &str = r#"
 seed = 1
 

@@ -153,6 +153,7 @@ fn config(description: &Description) -> Value {
             "text_config": text,
         });
     }
+    text.extend(own(json!({ "bos_token_id": special.bos, "eos_token_id": special.eos })));
     json!({
         "architectures": ["VisionEncoderDecoderModel"],
         "model_type": "vision-encoder-decoder",
