@@ -1,7 +1,8 @@
 //! `patchword evaluate`: how good a captioner is on a split.
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
@@ -10,12 +11,13 @@ use super::Outcome;
 use super::console::Console;
 use super::decode::DecodeArgs;
 use super::device::DeviceArgs;
-use super::error::CliError;
+use super::error::{CliError, Context};
 use super::image_size::ImageSizeArgs;
 use super::model_args::ModelArgs;
 use super::progress::Progress;
+use super::score::{to_json as scores_as_json, to_text as scores_as_text};
 use super::train::shape_bucket;
-use crate::caption::{CaptionConfig, Prompt};
+use crate::caption::{CaptionConfig, Captioned, Prompt, caption_all};
 use crate::checkpoint::{self, Checkpoint};
 use crate::data::{
     Dataset, DatasetFormat, ImageRecord, LoadOptions, LoaderConfig, SpecialIds, Split, examples,
@@ -23,7 +25,9 @@ use crate::data::{
 };
 use crate::device::Resolved;
 use crate::evaluate::scenes::{SceneReport, judge, scene_of};
-use crate::image::DecodeLimits;
+use crate::image::{DecodeLimits, decode_file};
+use crate::metrics::bootstrap::BootstrapConfig;
+use crate::metrics::{CorpusScores, SCORE_NAMES, ScoreConfig, ScoredImage, score};
 use crate::train::{Validation, validate};
 
 /// Measure a captioner on a split of a data set
@@ -33,8 +37,9 @@ Examples:
   patchword evaluate --model checkpoints/mine --data ~/my-photos
   patchword evaluate --model checkpoints/shapes --data datasets/shapes --split test
 
-Prints loss and perplexity of the split's captions. On scenes of coloured shapes, whose truth is
-known, also the share of captions in which every object, colour and relation is right, and how often
+Prints loss and perplexity of the split's captions; then captions its images and scores that as
+`patchword score` does, with the best and the worst of them. On scenes of coloured shapes, whose truth is
+known, it is the share of captions in which every object, colour and relation is right instead, and how often
 a word's attention peaks inside its object's box (the decoder layer is chosen on the validation
 split).")]
 pub(super) struct EvaluateArgs {
@@ -52,6 +57,12 @@ pub(super) struct EvaluateArgs {
     /// Measure on the first N images only
     #[arg(long, value_name = "N")]
     images: Option<usize>,
+    /// Write the captions, for `patchword score --predictions`, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    captions: Option<PathBuf>,
+    /// METEOR 1.5's jar (paraphrase-en.gz beside it or in data/ there) or what it unpacks to
+    #[arg(long, value_name = "PATH")]
+    meteor_data: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -89,13 +100,137 @@ pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome,
         &config,
         console,
     )?;
+    let mut scored = None;
+    if evaluation.scenes.is_none() {
+        let captioned =
+            caption_split(&checkpoint, &device, &dataset, &arguments, &config, console)?;
+        if let Some(file) = &arguments.captions {
+            write_captions(file, &captioned.images)
+                .context(format_args!("cannot write {}", file.display()))?;
+        }
+        let training: Vec<String> = dataset
+            .records_of(Split::Train)
+            .flat_map(|record| record.captions.iter().cloned())
+            .collect();
+        let settings = ScoreConfig {
+            tokenized: false,
+            meteor_data: arguments.meteor_data.as_deref(),
+            training: (arguments.split != Split::Train).then_some(training.as_slice()),
+        };
+        let scores = score(&captioned.images, settings)?;
+        scored = Some((scores, captioned));
+    }
     let mut stdout = console.stdout();
     if arguments.json {
-        writeln!(stdout, "{:#}", evaluation.to_json())?;
+        let mut value = evaluation.to_json();
+        if let Some((scores, captioned)) = &scored {
+            let intervals = scores.intervals(BootstrapConfig::default());
+            value["scores"] = scores_as_json(scores, &intervals);
+            value["best"] = captioned.extremes_json(scores, true);
+            value["worst"] = captioned.extremes_json(scores, false);
+        }
+        writeln!(stdout, "{value:#}")?;
     } else {
-        stdout.write_all(evaluation.to_text().as_bytes())?;
+        let mut text = evaluation.to_text();
+        if let Some((scores, captioned)) = &scored {
+            let intervals = scores.intervals(BootstrapConfig::default());
+            text.push_str(&scores_as_text(scores, &intervals, None));
+            text.push_str(&captioned.extremes_text(scores));
+        }
+        stdout.write_all(text.as_bytes())?;
     }
-    Ok(Outcome::Complete)
+    Ok(match scored {
+        Some((_, captioned)) if captioned.failed > 0 => Outcome::SomeInputsFailed,
+        _ => Outcome::Complete,
+    })
+}
+
+/// The captions of a split's images.
+struct CaptionedSplit {
+    images: Vec<ScoredImage>,
+    /// Images that could not be read.
+    failed: usize,
+}
+
+/// Images that the best and the worst are shown of.
+const EXTREMES: usize = 5;
+
+impl CaptionedSplit {
+    /// Images with their CIDEr, the best or the worst first.
+    fn extremes(&self, scores: &CorpusScores, best: bool) -> Vec<(f64, &ScoredImage)> {
+        let place = SCORE_NAMES.iter().position(|name| *name == "CIDEr").unwrap_or(0);
+        let ciders = scores.per_image().map(|scores| scores[place]);
+        let mut images: Vec<(f64, &ScoredImage)> = ciders.zip(&self.images).collect();
+        images.sort_by(|a, b| if best { b.0.total_cmp(&a.0) } else { a.0.total_cmp(&b.0) });
+        images.truncate(EXTREMES);
+        images
+    }
+
+    fn extremes_text(&self, scores: &CorpusScores) -> String {
+        let mut text = String::new();
+        for (title, best) in [("best", true), ("worst", false)] {
+            text.push_str(&format!("{title} by CIDEr:\n"));
+            for (cider, ScoredImage { id, caption, references }) in self.extremes(scores, best) {
+                let reference = references.first().map_or("", String::as_str);
+                text.push_str(&format!("  {cider:.2}  {id}: {caption} | {reference}\n"));
+            }
+        }
+        text
+    }
+
+    fn extremes_json(&self, scores: &CorpusScores, best: bool) -> serde_json::Value {
+        let extremes = self.extremes(scores, best);
+        let each = extremes.iter().map(|(cider, ScoredImage { id, caption, references })| {
+            json!({ "path": id, "CIDEr": cider, "caption": caption, "references": references })
+        });
+        each.collect()
+    }
+}
+
+fn caption_split(
+    checkpoint: &Checkpoint,
+    device: &Resolved,
+    dataset: &Dataset,
+    arguments: &EvaluateArgs,
+    config: &CaptionConfig,
+    console: &Console,
+) -> Result<CaptionedSplit, CliError> {
+    let records = dataset.records_of(arguments.split).take(arguments.images.unwrap_or(usize::MAX));
+    let records: Vec<&ImageRecord> = records.collect();
+    let progress = Progress::new(console, "caption", Some(records.len() as u64), "images");
+    let limits = DecodeLimits::default();
+    let read = move |path: &PathBuf| decode_file(path, &limits).map_err(|error| error.to_string());
+    let mut captioned = CaptionedSplit { images: Vec::new(), failed: 0 };
+    let mut place = 0;
+    let emit = |result: Captioned| -> Result<(), CliError> {
+        let record = records[place];
+        place += 1;
+        match result.result {
+            Ok(captions) => captioned.images.push(ScoredImage {
+                id: record.path.display().to_string(),
+                caption: captions.into_iter().next().map(|one| one.caption).unwrap_or_default(),
+                references: record.captions.clone(),
+            }),
+            Err(reason) => {
+                captioned.failed += 1;
+                progress.suspend(|| console.warn(format_args!("no caption: {reason}")));
+            }
+        }
+        progress.advance(1);
+        Ok(())
+    };
+    let paths: Vec<PathBuf> = records.iter().map(|record| record.path.clone()).collect();
+    caption_all(checkpoint, &device.device, paths.into_iter(), &read, config, emit)?;
+    progress.finish();
+    Ok(captioned)
+}
+
+fn write_captions(file: &Path, images: &[ScoredImage]) -> std::io::Result<()> {
+    let mut writer = BufWriter::new(File::create(file)?);
+    for ScoredImage { id, caption, .. } in images {
+        writeln!(writer, "{}", json!({ "path": id, "caption": caption }))?;
+    }
+    writer.flush()
 }
 
 /// What was measured; shared with `patchword demo`.

@@ -190,7 +190,8 @@ fn interval_json(interval: Option<Interval>) -> Value {
     interval.map_or(Value::Null, |interval| json!([interval.low, interval.high]))
 }
 
-fn to_json(scores: &CorpusScores, intervals: &[Option<Interval>; NUM_SCORES]) -> Value {
+/// Scores with their intervals; shared with `patchword evaluate`.
+pub(super) fn to_json(scores: &CorpusScores, intervals: &[Option<Interval>; NUM_SCORES]) -> Value {
     let mut value = scores_json(scores.corpus());
     let cider = value.get("CIDEr").cloned().unwrap_or_default();
     value.insert("CIDEr_D".to_owned(), cider);
@@ -236,7 +237,8 @@ fn comparison_json(other: &CorpusScores, comparison: &[Comparison; NUM_SCORES]) 
     Value::Object(value)
 }
 
-fn to_text(
+/// The same as a table.
+pub(super) fn to_text(
     scores: &CorpusScores,
     intervals: &[Option<Interval>; NUM_SCORES],
     compared: Option<&(CorpusScores, [Comparison; NUM_SCORES])>,

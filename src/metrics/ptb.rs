@@ -2,7 +2,7 @@
 //! punctuation.
 //!
 //! The tokenizer is a lexer: at each place the rule that matches most text wins, and of rules that
-//! match equally much the first. [`rules`] holds the rules, found by running the original on single
+//! match equally much the first. `rules` holds the rules, found by running the original on single
 //! characters, on hand-made strings and on millions of random ones; this file applies them.
 
 use std::cell::RefCell;

@@ -71,7 +71,7 @@ pub struct DataConfig {
     /// computed once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_features: Option<PathBuf>,
-    /// How many views of each image are kept: the image as it is, and variations as [augment] has
+    /// How many views of each image are kept: the image as it is, and variations as `augment` has
     /// them.
     pub cache_views: u32,
     /// Captions of an image that share one pass of the encoder.
