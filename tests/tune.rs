@@ -327,3 +327,41 @@ fn features_of_what_is_trained_cannot_be_kept() {
     assert!(ended.stderr.contains("encoder.backbone"), "{}", ended.stderr);
     assert!(!output.path().join("run").exists());
 }
+
+#[test]
+fn a_run_that_selects_by_cider_scores_captions_and_stops_when_nothing_becomes_better() {
+    let output = tempfile::tempdir().unwrap();
+    let run = output.path().join("run");
+    let mut config = tuning(&run, 40);
+    // Nothing is learned, so that the first validation stays the best.
+    set(&mut config, "schedule.learning_rate", 1e-12);
+    set(&mut config, "optimizer.weight_decay", 0.0);
+    set(&mut config, "train.validate_every", 2);
+    set(&mut config, "train.select_by", "cider");
+    set(&mut config, "train.patience", 2);
+    let ended = train(&config, &[]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stderr.contains("stopped early, at step 6"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("best CIDEr"), "{}", ended.stderr);
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let ciders: Vec<f64> = lines.filter_map(|line| line["cider"].as_f64()).collect();
+    assert_eq!(ciders.len(), 3);
+
+    // The same number as `evaluate` finds, which captions on its own.
+    let (folder, _) = trained();
+    let data = folder.path().join("plain");
+    copy_folder(&folder.path().join("shapes"), &data);
+    for split in ["train", "validation", "test"] {
+        let file = data.join(split).join("metadata.jsonl");
+        let text = fs::read_to_string(&file).unwrap().replace("\"scene\"", "\"other\"");
+        fs::write(&file, text).unwrap();
+    }
+    let mut command = patchword();
+    command.args(["evaluate", "--json", "--split", "val", "--images", "2", "--model"]);
+    let ended = common::run(command.arg(&run).arg("--data").arg(&data));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let evaluation: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    let found = evaluation["scores"]["CIDEr"].as_f64().unwrap();
+    assert!((found - ciders[0]).abs() < 1e-9, "{found} is not {ciders:?}");
+}

@@ -107,10 +107,23 @@ pub(super) fn run_training(
     }
     let outcome = outcome?;
     if let Some((loss, step)) = outcome.best {
+        let folder = config.output.join("best");
+        match outcome.best_cider {
+            Some(cider) => console.note(format_args!(
+                "best CIDEr {cider:.4} (validation loss {loss:.4}) at step {step}: {}",
+                folder.display()
+            )),
+            None => console.note(format_args!(
+                "best validation loss {loss:.4} (perplexity {:.2}) at step {step}: {}",
+                loss.exp(),
+                folder.display()
+            )),
+        }
+    }
+    if outcome.stopped_early {
         console.note(format_args!(
-            "best validation loss {loss:.4} (perplexity {:.2}) at step {step}: {}",
-            loss.exp(),
-            config.output.join("best").display()
+            "stopped early, at step {}: nothing better in {} validations (train.patience)",
+            outcome.step, config.train.patience
         ));
     }
     console.note(format_args!(
@@ -248,11 +261,12 @@ impl Observer for Reporter<'_> {
                     progress.advance(*images as u64);
                 }
             }
-            Event::Validated { step, validation, best, samples } => {
+            Event::Validated { step, validation, cider, best, samples } => {
                 self.say(format!(
-                    "step {step}: validation loss {:.4}, perplexity {:.2}{}",
+                    "step {step}: validation loss {:.4}, perplexity {:.2}{}{}",
                     validation.loss,
                     validation.perplexity(),
+                    cider.map_or_else(String::new, |cider| format!(", CIDEr {cider:.4}")),
                     if *best { " (best)" } else { "" }
                 ));
                 for sample in *samples {

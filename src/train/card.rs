@@ -9,8 +9,9 @@ pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> 
     let (encoder, decoder) = (&config.model.encoder, &config.model.decoder);
     let best = match (state.best_loss, state.best_step) {
         (Some(loss), Some(step)) => format!(
-            "{loss:.4} nats a token (perplexity {:.2}) at step {step}, on {} images",
+            "{loss:.4} nats a token (perplexity {:.2}){} at step {step}, on {} images",
             loss.exp(),
+            state.best_cider.map_or_else(String::new, |cider| format!(", CIDEr {cider:.4}")),
             plan.val.len()
         ),
         _ => "not validated yet".into(),
@@ -22,7 +23,7 @@ pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> 
          decoder ({dl} layers, width {dd}, {vocab} tokens), {params:.2} M parameters.\n\
          - Data: `{data}`, {train} training images.\n\
          - Trained for {step} of {steps} steps ({epoch:.1} epochs) of {batch} images.\n\
-         - Best validation loss: {best}.\n\n\
+         - Best checkpoint: validation loss {best}.\n\n\
          Use it: `patchword caption PHOTO --model THIS_FOLDER`. It knows only what its training data shows; \
          look at what it says before you rely on it.\n",
         version = env!("CARGO_PKG_VERSION"),

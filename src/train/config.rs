@@ -125,6 +125,18 @@ impl Default for TokenizerSection {
     }
 }
 
+/// What the best checkpoint is chosen by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SelectBy {
+    /// Validation loss, the lower the better.
+    #[default]
+    Loss,
+    /// CIDEr (coco-caption's, which is CIDEr-D) of captions of the validation images, the higher the
+    /// better.
+    Cider,
+}
+
 /// The loop.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -152,6 +164,10 @@ pub struct LoopConfig {
     pub validate_every: u64,
     /// Most images validated on; 0 = all.
     pub validation_images: usize,
+    /// What the best checkpoint is chosen by: `loss`, or `cider` of captions decoded as `generate` says.
+    pub select_by: SelectBy,
+    /// Stop after so many validations without a better one; 0 = never.
+    pub patience: u64,
     /// Steps between checkpoints besides those after a validation.
     pub checkpoint_every: u64,
     /// Steps between lines of metrics.jsonl.
@@ -173,6 +189,8 @@ impl Default for LoopConfig {
             freeze: Vec::new(),
             validate_every: 500,
             validation_images: 500,
+            select_by: SelectBy::Loss,
+            patience: 0,
             checkpoint_every: 250,
             log_every: 10,
             samples: 4,

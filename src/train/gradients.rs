@@ -51,7 +51,7 @@ pub fn forward_loss(
 ///
 /// # Shapes
 /// Result `[images, patches, memory_width]`.
-fn memory(
+pub(super) fn memory(
     model: &Captioner,
     batch: &mut Batch,
     loader: &LoaderConfig,

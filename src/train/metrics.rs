@@ -24,7 +24,14 @@ pub(super) enum Metric {
         data_wait_share: f64,
     },
     /// A validation.
-    Validation { step: u64, epoch: f64, loss: f64, perplexity: f64 },
+    Validation {
+        step: u64,
+        epoch: f64,
+        loss: f64,
+        perplexity: f64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cider: Option<f64>,
+    },
 }
 
 impl Metric {

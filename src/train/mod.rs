@@ -12,13 +12,16 @@ mod optimizer;
 mod plan;
 mod run;
 mod schedule;
+mod score;
 mod state;
 mod trained;
 mod validate;
 
 use std::path::PathBuf;
 
-pub use config::{DataConfig, LoopConfig, TokenizerSection, TrainConfig, TrainConfigError};
+pub use config::{
+    DataConfig, LoopConfig, SelectBy, TokenizerSection, TrainConfig, TrainConfigError,
+};
 pub use gradients::{Gradients, forward_loss};
 pub use init::{InitConfig, Start};
 pub use loss::cross_entropy;
@@ -103,6 +106,9 @@ pub enum TrainError {
     /// Features could not be kept.
     #[error(transparent)]
     Features(#[from] crate::data::FeatureError),
+    /// Captions could not be scored.
+    #[error(transparent)]
+    Score(#[from] crate::metrics::meteor::MeteorDataError),
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),

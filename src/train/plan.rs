@@ -1,5 +1,6 @@
 //! Everything known before the first step: data, tokenizer, model size, number of steps.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use burn::module::Module;
@@ -35,6 +36,8 @@ pub struct Plan {
     pub prompt: Vec<u32>,
     /// How to decode samples, and the model's default afterwards.
     pub generate: GenerateConfig,
+    /// The captions of each of `val`, as they were written.
+    pub val_references: Vec<Vec<String>>,
     /// Steps of the whole run.
     pub steps: u64,
     /// Steps of one epoch.
@@ -108,6 +111,18 @@ impl Plan {
             }
         }
         let fingerprint = fingerprint(&train);
+        let mut written: HashMap<&Path, &Vec<String>> = dataset
+            .records_of(Split::Val)
+            .map(|record| (record.path.as_path(), &record.captions))
+            .collect();
+        let val_references = val
+            .iter()
+            .take(match config.train.validation_images {
+                0 => usize::MAX,
+                most => most,
+            })
+            .map(|example| written.remove(example.path.as_path()).cloned().unwrap_or_default())
+            .collect();
         if config.train.validation_images > 0 {
             val.truncate(config.train.validation_images);
         }
@@ -151,6 +166,7 @@ impl Plan {
             tokenizer,
             train,
             val,
+            val_references,
             steps,
             steps_per_epoch,
             parameters,

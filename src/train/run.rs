@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::card::card;
-use super::config::TrainConfig;
+use super::config::{SelectBy, TrainConfig};
 use super::curve::{CurvePoint, loss_curve_svg};
 use super::features;
 use super::gradients::Gradients;
@@ -16,6 +16,7 @@ use super::init::Start;
 use super::metrics::{Metric, Metrics};
 use super::optimizer::AdamW;
 use super::plan::{Plan, last_folder};
+use super::score;
 use super::state::{self, RunState};
 use super::validate::{read_scalar, validate};
 use super::{TrainError, Validation};
@@ -65,6 +66,8 @@ pub enum Event<'a> {
         step: u64,
         /// Its result.
         validation: &'a Validation,
+        /// CIDEr of captions, where the best checkpoint is chosen by it.
+        cider: Option<f64>,
         /// Whether it is the best so far.
         best: bool,
         /// Captions of some validation images.
@@ -107,8 +110,12 @@ pub struct Outcome {
     pub step: u64,
     /// Whether it was stopped before its end.
     pub interrupted: bool,
-    /// Lowest validation loss and its step.
+    /// Validation loss of the best checkpoint, and its step.
     pub best: Option<(f64, u64)>,
+    /// Its CIDEr, where it was chosen by that.
+    pub best_cider: Option<f64>,
+    /// Whether it ended before its last step because nothing became better.
+    pub stopped_early: bool,
     /// Share of the time that the device waited for data.
     pub data_wait_share: f64,
     /// Images left out because they could not be read.
@@ -153,6 +160,7 @@ pub fn train(
         step: 0,
         best_loss: None,
         best_step: None,
+        best_cider: None,
         data: format!("{:016x}", plan.fingerprint),
         config: plan.config.clone(),
     };
@@ -225,7 +233,7 @@ impl Run<'_> {
         let settings = &self.plan.config.train;
         let mut interrupted = false;
         let mut saved = self.state.step;
-        while self.state.step < self.plan.steps {
+        while self.state.step < self.plan.steps && !self.is_out_of_patience() {
             model = self.step(model)?;
             let step = self.state.step;
             let last = step == self.plan.steps;
@@ -254,9 +262,18 @@ impl Run<'_> {
             step: self.state.step,
             interrupted,
             best: self.state.best_loss.zip(self.state.best_step),
+            best_cider: self.state.best_cider,
+            stopped_early: !interrupted && self.state.step < self.plan.steps,
             data_wait_share: self.waited / self.started.elapsed().as_secs_f64().max(1e-9),
             skipped: self.skipped.len(),
         })
+    }
+
+    /// Whether the last validations were no better than one before them.
+    fn is_out_of_patience(&self) -> bool {
+        let settings = &self.plan.config.train;
+        let since = self.state.best_step.map_or(0, |best| self.state.step.saturating_sub(best));
+        settings.patience > 0 && since >= settings.patience * settings.validate_every
     }
 
     fn learning_rate(&self) -> f64 {
@@ -377,21 +394,37 @@ impl Run<'_> {
         }
         self.samples = self.sample(&averaged)?;
         let step = self.state.step;
-        let best = self.state.best_loss.is_none_or(|best| validation.loss < best);
+        let cider = match self.plan.config.train.select_by {
+            SelectBy::Loss => None,
+            SelectBy::Cider => Some(score::cider(
+                &averaged,
+                self.plan,
+                &self.loader_config,
+                &self.device,
+                self.bucket,
+            )?),
+        };
+        let best = match cider {
+            None => self.state.best_loss.is_none_or(|best| validation.loss < best),
+            Some(cider) => self.state.best_cider.is_none_or(|best| cider > best),
+        };
         self.metrics.push(Metric::Validation {
             step,
             epoch: self.epoch(),
             loss: validation.loss,
             perplexity: validation.perplexity(),
+            cider,
         })?;
         if best {
             self.state.best_loss = Some(validation.loss);
             self.state.best_step = Some(step);
+            self.state.best_cider = cider;
             let card = card(self.plan, &self.state, &self.samples);
             state::save_best(self.plan, model, &self.optimizer, &card)?;
         }
         let samples = &self.samples;
-        self.observer.event(&Event::Validated { step, validation: &validation, best, samples });
+        let validation = &validation;
+        self.observer.event(&Event::Validated { step, validation, cider, best, samples });
         self.draw_curve()
     }
 

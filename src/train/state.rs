@@ -29,8 +29,11 @@ use crate::text::Tokenizer;
 pub(super) struct RunState {
     /// Steps taken.
     pub step: u64,
-    /// Lowest validation loss so far, in nats a token.
+    /// Validation loss of the best checkpoint so far, in nats a token.
     pub best_loss: Option<f64>,
+    /// The CIDEr of that checkpoint, where it was chosen by that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_cider: Option<f64>,
     /// Its step.
     pub best_step: Option<u64>,
     /// [`Plan::fingerprint`], in hexadecimal.
