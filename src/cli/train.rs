@@ -243,15 +243,16 @@ impl Observer for Reporter<'_> {
                          the same config and --set"
                     ));
                 }
-                let images = plan.steps
-                    * (plan.config.train.batch_size * plan.config.train.accumulation) as u64;
+                let images = plan.images_before(plan.steps);
                 let progress = Progress::new(self.console, "train", Some(images), "images");
-                progress.start_at(images / plan.steps * step);
+                progress.start_at(plan.images_before(*step));
                 self.progress = Some(progress);
             }
-            Event::Step { step, epoch, loss, learning_rate, images } => {
-                if let Some(loss) = loss {
-                    self.message = format!("loss {loss:.3}");
+            Event::Step { step, epoch, loss, reward, learning_rate, images } => {
+                match (loss, reward) {
+                    (_, Some(reward)) => self.message = format!("reward {reward:.3}"),
+                    (Some(loss), None) => self.message = format!("loss {loss:.3}"),
+                    (None, None) => {}
                 }
                 if let Some(progress) = &self.progress {
                     progress.set_message(format!(

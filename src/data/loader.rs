@@ -127,6 +127,10 @@ pub struct Batch {
     pub positions: Vec<i32>,
     /// The next token at each of `positions`.
     pub targets: Vec<i32>,
+    /// What each target's loss is weighted by; empty = all the same.
+    pub weights: Vec<f32>,
+    /// The example that each image is, by its place in the list given.
+    pub examples: Vec<usize>,
     /// How many of `positions` are real; the rest is padding.
     pub tokens: usize,
     /// Images left out.
@@ -325,6 +329,7 @@ impl Source {
             }
         }
         batch.images = chosen.len();
+        batch.examples = chosen.iter().map(|unit| unit.example).collect();
         self.fill_text(&mut batch, &chosen);
         batch
     }

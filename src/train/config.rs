@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::init::{InitConfig, refuse_what_comes_with_the_model};
 use super::optimizer::AdamWConfig;
 use super::schedule::ScheduleConfig;
+use super::scst::{Baseline, ScstConfig};
 use super::trained::LoraConfig;
 use crate::data::DatasetFormat;
 use crate::generate::GenerateConfig;
@@ -198,6 +199,22 @@ impl Default for LoopConfig {
     }
 }
 
+/// What follows on the loop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct PhaseConfig {
+    /// Training on the score.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scst: Option<ScstConfig>,
+}
+
+impl PhaseConfig {
+    /// Whether nothing follows.
+    pub fn is_empty(&self) -> bool {
+        self.scst.is_none()
+    }
+}
+
 /// A training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -229,6 +246,9 @@ pub struct TrainConfig {
     pub schedule: ScheduleConfig,
     /// The loop.
     pub train: LoopConfig,
+    /// What follows on the loop.
+    #[serde(skip_serializing_if = "PhaseConfig::is_empty")]
+    pub phase: PhaseConfig,
     /// How to decode samples, and the model's default afterwards; if absent, as the model that
     /// training starts from, else [`GenerateConfig::default`].
     pub generate: Option<GenerateConfig>,
@@ -364,6 +384,22 @@ impl TrainConfig {
         }
         if let Err(error) = self.augment.validate() {
             return bad("augment", error.to_string());
+        }
+        if let Some(scst) = &self.phase.scst {
+            positive("phase.scst.epochs", scst.epochs)?;
+            positive("phase.scst.learning_rate", scst.learning_rate)?;
+            if scst.batch_size == 0 {
+                return bad("phase.scst.batch_size", "0; expected at least 1".into());
+            }
+            if scst.max_steps == Some(0) {
+                return bad("phase.scst.max_steps", "0; expected at least 1".into());
+            }
+            let least = if scst.baseline == Baseline::Mean { 2 } else { 1 };
+            if scst.samples < least {
+                let problem =
+                    format!("{}; expected at least {least} with this baseline", scst.samples);
+                return bad("phase.scst.samples", problem);
+            }
         }
         if let Some(lora) = &self.lora {
             if self.init.model.is_none() {

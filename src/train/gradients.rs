@@ -13,7 +13,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::TrainError;
 use super::config::LoopConfig;
-use super::loss::cross_entropy;
+use super::loss::{cross_entropy, policy_gradient};
 use super::trained::FrozenPart;
 use super::validate::pixels;
 use crate::data::{Batch, FeatureStage, LoaderConfig, mix};
@@ -39,6 +39,11 @@ pub fn forward_loss(
     let padded = batch.positions.len();
     let positions = Tensor::from_data(TensorData::new(batch.positions, [padded]), device);
     let targets = Tensor::from_data(TensorData::new(batch.targets, [padded]), device);
+    if !batch.weights.is_empty() {
+        let advantages = Tensor::from_data(TensorData::new(batch.weights, [padded]), device);
+        let logits = model.decode_at(ids, memory, positions);
+        return policy_gradient(logits, targets, advantages, batch.tokens);
+    }
     let weights = (batch.tokens < padded).then(|| {
         let weights: Vec<f32> = (0..padded).map(|i| f32::from(i < batch.tokens)).collect();
         Tensor::from_data(TensorData::new(weights, [padded]), device)
@@ -188,6 +193,8 @@ fn split(batch: Batch, count: usize) -> Vec<Batch> {
                 inputs: batch.inputs[first * row..last * row].to_vec(),
                 positions: batch.positions[start..end].iter().map(|&at| at - from).collect(),
                 targets: batch.targets[start..end].to_vec(),
+                weights: batch.weights.get(start..end).unwrap_or_default().to_vec(),
+                examples: batch.examples.get(first..last).unwrap_or_default().to_vec(),
                 tokens: end - start,
                 skipped: Vec::new(),
             })
@@ -251,6 +258,8 @@ mod tests {
             targets: positions.iter().map(|at| at * 3 % 20).collect(),
             tokens: positions.len(),
             positions,
+            weights: Vec::new(),
+            examples: Vec::new(),
             skipped: Vec::new(),
         }
     }

@@ -27,3 +27,20 @@ pub fn cross_entropy(
         None => loss.mean(),
     }
 }
+
+/// The loss whose gradient is REINFORCE's (Williams 1992): the mean over `tokens` tokens of
+/// `−advantage · log p`.
+///
+/// # Shapes
+/// `logits`: `[n, vocab]`; `targets`, `advantages`: `[n]`; result: `[1]`.
+pub fn policy_gradient(
+    logits: Tensor<2>,
+    targets: Tensor<1, Int>,
+    advantages: Tensor<1>,
+    tokens: usize,
+) -> Tensor<1> {
+    let [rows, _] = logits.dims();
+    let log_probabilities = activation::log_softmax(logits, 1);
+    let picked = log_probabilities.gather(1, targets.reshape([rows, 1])).reshape([rows]);
+    (picked * advantages).sum().neg().div_scalar(tokens.max(1) as f64)
+}

@@ -22,6 +22,10 @@ pub(super) enum Metric {
         gradient_norm: Option<f64>,
         images_per_second: f64,
         data_wait_share: f64,
+        /// CIDEr-D of sampled captions, where that is what is trained on: `loss` is then not one of
+        /// captions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reward: Option<f64>,
     },
     /// A validation.
     Validation {
@@ -86,6 +90,7 @@ impl Metrics {
         let mut validation = Vec::new();
         for line in &self.lines {
             match *line {
+                Metric::Train { reward: Some(_), .. } => {}
                 Metric::Train { step, loss, .. } => train.push(CurvePoint { step, loss }),
                 Metric::Validation { step, loss, .. } => {
                     validation.push(CurvePoint { step, loss });

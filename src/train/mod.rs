@@ -13,6 +13,7 @@ mod plan;
 mod run;
 mod schedule;
 mod score;
+mod scst;
 mod state;
 mod trained;
 mod validate;
@@ -29,6 +30,7 @@ pub use optimizer::{AdamW, AdamWConfig};
 pub use plan::{MemoryEstimate, Plan};
 pub use run::{Event, Observer, Outcome, Sample, train};
 pub use schedule::ScheduleConfig;
+pub use scst::{Baseline, ScstConfig};
 pub use trained::{FrozenPart, LoraConfig};
 pub use validate::{Validation, validate};
 

@@ -38,8 +38,12 @@ pub struct Plan {
     pub generate: GenerateConfig,
     /// The captions of each of `val`, as they were written.
     pub val_references: Vec<Vec<String>>,
+    /// The captions of each of `train`, as they were written.
+    pub(super) train_references: Vec<Vec<String>>,
     /// Steps of the whole run.
     pub steps: u64,
+    /// Steps on captions; those after them are on the score.
+    pub caption_steps: u64,
     /// Steps of one epoch.
     pub steps_per_epoch: f64,
     /// Parameters of the model.
@@ -129,13 +133,26 @@ impl Plan {
         let units = units_per_epoch(&train, config.data.captions_per_image) as f64;
         let per_step = (config.train.batch_size * config.train.accumulation) as f64;
         let steps_per_epoch = units / per_step;
-        let steps = match config.train.max_steps {
+        let mut steps = match config.train.max_steps {
             Some(steps) => steps,
             None => (config.train.epochs * steps_per_epoch).ceil().max(1.0) as u64,
         };
         // Nothing is allocated before a weight is asked for.
         let model = Captioner::new(&config.model, &Device::flex())?;
         let parameters = model.num_params();
+        let caption_steps = steps;
+        let mut train_references = Vec::new();
+        if let Some(scst) = &config.phase.scst {
+            let epoch = train.len() as f64 / scst.batch_size as f64;
+            let more = (scst.epochs * epoch).ceil().max(1.0) as u64;
+            steps += scst.max_steps.unwrap_or(more);
+            let mut written: HashMap<&Path, &Vec<String>> = dataset
+                .records_of(Split::Train)
+                .map(|record| (record.path.as_path(), &record.captions))
+                .collect();
+            let of = |example: &Example| written.remove(example.path.as_path()).cloned();
+            train_references = train.iter().map(of).map(Option::unwrap_or_default).collect();
+        }
         let trained = Trained::new(&config, &model).map_err(|error| TrainConfigError::Value {
             file: file.into(),
             key: error.key.into(),
@@ -167,6 +184,8 @@ impl Plan {
             train,
             val,
             val_references,
+            train_references,
+            caption_steps,
             steps,
             steps_per_epoch,
             parameters,
@@ -192,6 +211,31 @@ impl Plan {
             ));
         }
         warnings
+    }
+
+    /// Images that were trained on before `step`, as often as they were.
+    pub fn images_before(&self, step: u64) -> u64 {
+        let settings = &self.config.train;
+        let of_captions = (settings.batch_size * settings.accumulation) as u64;
+        let of_score = self.config.phase.scst.as_ref().map_or(0, |scst| scst.batch_size as u64);
+        let later = step.saturating_sub(self.caption_steps);
+        step.min(self.caption_steps) * of_captions + later * of_score
+    }
+
+    /// Epochs that have passed before `step`: those on captions, then those on the score.
+    pub fn epoch(&self, step: u64) -> f64 {
+        let scst = self.config.phase.scst.as_ref();
+        let of_score = scst.map_or(1.0, |scst| self.train.len() as f64 / scst.batch_size as f64);
+        let later = step.saturating_sub(self.caption_steps) as f64;
+        step.min(self.caption_steps) as f64 / self.steps_per_epoch + later / of_score
+    }
+
+    /// The learning rate of `step`.
+    pub fn learning_rate(&self, step: u64) -> f64 {
+        match &self.config.phase.scst {
+            Some(scst) if step >= self.caption_steps => scst.learning_rate,
+            _ => self.config.schedule.rate(step, self.caption_steps),
+        }
     }
 
     /// How training batches are made. `bucket` rounds lengths up (GPUs).

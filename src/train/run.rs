@@ -17,6 +17,7 @@ use super::metrics::{Metric, Metrics};
 use super::optimizer::AdamW;
 use super::plan::{Plan, last_folder};
 use super::score;
+use super::scst::{ScstConfig, SelfCritical};
 use super::state::{self, RunState};
 use super::validate::{read_scalar, validate};
 use super::{TrainError, Validation};
@@ -55,6 +56,8 @@ pub enum Event<'a> {
         epoch: f64,
         /// Mean training loss since the last line of metrics, in nats a token.
         loss: Option<f64>,
+        /// Mean CIDEr-D of sampled captions since then, where that is what is trained on.
+        reward: Option<f64>,
         /// Learning rate of the step.
         learning_rate: f64,
         /// Images since the last event.
@@ -185,6 +188,7 @@ pub fn train(
         gradients: Gradients::new(&plan.config.train, plan.trained.frozen_part, &loader, &device)?,
         loader_config: loader.clone(),
         loader: TrainLoader::new(plan.train.clone(), loader, state.step * accumulation),
+        critic: None,
         plan: &plan,
         optimizer,
         state,
@@ -209,6 +213,8 @@ struct Run<'a> {
     loader: TrainLoader,
     loader_config: LoaderConfig,
     gradients: Gradients,
+    /// There in the phase on the score.
+    critic: Option<SelfCritical>,
     device: Device,
     bucket: usize,
     observer: &'a mut dyn Observer,
@@ -223,6 +229,7 @@ struct Run<'a> {
 #[derive(Default)]
 struct Pending {
     losses: Vec<Tensor<1>>,
+    rewards: Vec<f64>,
     images: usize,
     since: Option<Instant>,
     norm: Option<f64>,
@@ -277,29 +284,21 @@ impl Run<'_> {
     }
 
     fn learning_rate(&self) -> f64 {
-        self.plan.config.schedule.rate(self.state.step, self.plan.steps)
+        self.plan.learning_rate(self.state.step)
     }
 
     fn epoch(&self) -> f64 {
-        self.state.step as f64 / self.plan.steps_per_epoch
+        self.plan.epoch(self.state.step)
     }
 
     fn step(&mut self, model: Captioner) -> Result<Captioner, TrainError> {
-        let settings = &self.plan.config.train;
         self.pending.since.get_or_insert_with(Instant::now);
-        let mut images = 0;
-        for micro in 0..settings.accumulation as u64 {
-            let batch = self.loader.next_batch().ok_or(TrainError::LoaderDied)?;
-            self.note_skipped(&batch)?;
-            if batch.tokens == 0 {
-                continue;
+        let images = match &self.plan.config.phase.scst {
+            Some(scst) if self.state.step >= self.plan.caption_steps => {
+                self.learn_from_score(&model, scst)?
             }
-            images += batch.images;
-            // Noise is seeded by the step: it needs no saved state.
-            let number = self.state.step * settings.accumulation as u64 + micro;
-            let seed = mix(self.plan.config.seed ^ 0xd0_0d, number);
-            self.pending.losses.push(self.gradients.add(&model, batch, seed));
-        }
+            _ => self.learn_from_captions(&model)?,
+        };
         let grads = self.gradients.take();
         let rate = self.learning_rate();
         let encoder_rate = rate * self.plan.config.schedule.encoder_factor;
@@ -312,10 +311,67 @@ impl Run<'_> {
             step: self.state.step,
             epoch: self.epoch(),
             loss: None,
+            reward: None,
             learning_rate: rate,
             images,
         });
         Ok(model)
+    }
+
+    /// The gradients of one step of the phase on the score; how many images.
+    fn learn_from_score(
+        &mut self,
+        model: &Captioner,
+        config: &ScstConfig,
+    ) -> Result<usize, TrainError> {
+        let plan = self.plan;
+        let step = self.state.step;
+        if self.critic.is_none() {
+            // Every image by itself, whatever captions it has: they are its references.
+            let most = plan.train.iter().map(|example| example.captions.len()).max().unwrap_or(1);
+            let loader = LoaderConfig {
+                batch_size: config.batch_size,
+                captions_per_image: most,
+                group_by_length: false,
+                ..self.loader_config.clone()
+            };
+            let first = step - plan.caption_steps;
+            self.loader = TrainLoader::new(plan.train.clone(), loader, first);
+            self.critic = Some(SelfCritical::new(plan, config));
+        }
+        let batch = self.loader.next_batch().ok_or(TrainError::LoaderDied)?;
+        self.note_skipped(&batch)?;
+        let images = batch.images;
+        let Some(critic) = &self.critic else { return Ok(0) };
+        if images == 0 {
+            return Ok(0);
+        }
+        let seed = mix(plan.config.seed ^ 0x5c57, step);
+        let loader = &self.loader_config;
+        let (batch, reward) = critic.sample(model, batch, plan, loader, &self.device, seed)?;
+        self.pending.rewards.push(reward);
+        let seed = mix(plan.config.seed ^ 0xd0_0d, step);
+        self.pending.losses.push(self.gradients.add(model, batch, seed));
+        Ok(images)
+    }
+
+    /// The gradients of one step of the phase on captions; how many images.
+    fn learn_from_captions(&mut self, model: &Captioner) -> Result<usize, TrainError> {
+        let settings = &self.plan.config.train;
+        let mut images = 0;
+        for micro in 0..settings.accumulation as u64 {
+            let batch = self.loader.next_batch().ok_or(TrainError::LoaderDied)?;
+            self.note_skipped(&batch)?;
+            if batch.tokens == 0 {
+                continue;
+            }
+            images += batch.images;
+            // Noise is seeded by the step: it needs no saved state.
+            let number = self.state.step * settings.accumulation as u64 + micro;
+            let seed = mix(self.plan.config.seed ^ 0xd0_0d, number);
+            self.pending.losses.push(self.gradients.add(model, batch, seed));
+        }
+        Ok(images)
     }
 
     /// Names each unreadable image once; too many end the run.
@@ -350,11 +406,14 @@ impl Run<'_> {
         let seconds = pending.since.map_or(0.0, |since| since.elapsed().as_secs_f64()).max(1e-9);
         let waited = self.loader.take_waited().as_secs_f64();
         self.waited += waited;
-        let rate = self.plan.config.schedule.rate(step - 1, self.plan.steps);
+        let rate = self.plan.learning_rate(step - 1);
+        let rewards = pending.rewards.len();
+        let reward = (rewards > 0).then(|| pending.rewards.iter().sum::<f64>() / rewards as f64);
         self.observer.event(&Event::Step {
             step,
             epoch: self.epoch(),
             loss: Some(loss),
+            reward,
             learning_rate: rate,
             images: 0,
         });
@@ -366,6 +425,7 @@ impl Run<'_> {
             gradient_norm: pending.norm,
             images_per_second: pending.images as f64 / seconds,
             data_wait_share: waited / seconds,
+            reward,
         })?;
         Ok(())
     }
