@@ -12,7 +12,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::*;
-use patchword::train::{Event, Observer, TrainConfig, train};
+use patchword::train::TrainConfig;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -191,34 +191,13 @@ fn ctrl_c_saves_and_the_run_can_go_on() {
     signal_saves_and_resumes("INT", 17);
 }
 
-/// Asks for a stop at one step.
-struct StopAt {
-    step: u64,
-    now: u64,
-}
-
-impl Observer for StopAt {
-    fn event(&mut self, event: &Event) {
-        if let Event::Step { step, .. } = event {
-            self.now = *step;
-        }
-    }
-
-    fn stop_requested(&self) -> bool {
-        self.now == self.step
-    }
-}
-
 #[test]
 fn a_stop_at_a_step_that_validates_does_not_lose_the_validation() {
     let (folder, _) = undisturbed();
     let run = Run::new(folder.path(), "stopped");
-    let device = burn::tensor::Device::flex();
     let config = TrainConfig::read(&run.config, &[]).unwrap();
     for step in [10, 20, 23] {
-        let mut observer = StopAt { step, now: 0 };
-        let outcome = train(&config, &run.config, &device, 1, true, &mut observer).unwrap();
-        assert_eq!((outcome.step, outcome.interrupted), (step, true));
+        train_until(&config, step);
     }
     run.finish();
     assert_same_as_undisturbed(&run);

@@ -53,32 +53,13 @@ fn sampled_captions_score_higher_and_higher() {
 
 #[test]
 fn a_run_stopped_in_either_phase_resumes_to_the_same_bytes() {
-    use patchword::train::{Event, Observer, TrainConfig};
-
-    struct StopAt(u64, u64);
-    impl Observer for StopAt {
-        fn event(&mut self, event: &Event) {
-            if let Event::Step { step, .. } = event {
-                self.1 = *step;
-            }
-        }
-        fn stop_requested(&self) -> bool {
-            self.1 >= self.0
-        }
-    }
     let folder = tempfile::tempdir().unwrap();
     draw_shapes(&folder.path().join("shapes"), 40);
     let ended = train(folder.path(), &config(folder.path(), "whole", 8, 8), &[]);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let stopped = config(folder.path(), "stopped", 8, 8);
-    let text = toml::to_string(&stopped).unwrap();
-    let parsed = TrainConfig::parse(&text, Path::new("run.toml"), &[]).unwrap();
-    let device = burn::tensor::Device::flex();
     for step in [5, 8, 11] {
-        let mut stop = StopAt(step, 0);
-        let file = Path::new("run.toml");
-        let outcome = patchword::train::train(&parsed, file, &device, 1, true, &mut stop).unwrap();
-        assert_eq!(outcome.step, step);
+        train_until(&parsed(&stopped), step);
     }
     let ended = train(folder.path(), &stopped, &["--resume"]);
     assert_eq!(ended.code, 0, "{}", ended.stderr);

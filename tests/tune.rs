@@ -177,7 +177,7 @@ fn a_tuning_run_resumes_to_the_same_bytes_without_the_model_it_began_with() {
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let stopped = config("stopped", 10);
     let folder = output.path().join("stopped");
-    interrupt_after(&stopped, 4);
+    train_until(&parsed(&stopped), 4);
     fs::remove_dir_all(&begun).unwrap();
     let ended = train(&stopped, &["--resume"]);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
@@ -185,34 +185,6 @@ fn a_tuning_run_resumes_to_the_same_bytes_without_the_model_it_began_with() {
         let read = |folder: &Path| fs::read(folder.join(file)).unwrap();
         assert!(read(&folder) == read(&output.path().join("whole")), "{file} differs");
     }
-}
-
-/// Runs a config in this process until it has taken `step` steps.
-fn interrupt_after(config: &toml::Table, step: u64) {
-    use patchword::train::{Event, Observer, TrainConfig};
-
-    struct StopAt {
-        step: u64,
-        now: u64,
-    }
-    impl Observer for StopAt {
-        fn event(&mut self, event: &Event) {
-            if let Event::Step { step, .. } = event {
-                self.now = *step;
-            }
-        }
-        fn stop_requested(&self) -> bool {
-            self.now >= self.step
-        }
-    }
-    let text = toml::to_string(config).unwrap();
-    let config = TrainConfig::parse(&text, Path::new("run.toml"), &[]).unwrap();
-    let device = burn::tensor::Device::flex();
-    let mut stop = StopAt { step, now: 0 };
-    let file = Path::new("run.toml");
-    let outcome = patchword::train::train(&config, file, &device, 1, false, &mut stop).unwrap();
-    assert!(outcome.interrupted);
-    assert_eq!(outcome.step, step);
 }
 
 #[test]

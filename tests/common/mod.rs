@@ -10,6 +10,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use patchword::train::{Event, Observer, TrainConfig, train};
+
 /// The program on the CPU, in an environment where nothing of the machine's own settings counts.
 pub fn patchword() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_patchword"));
@@ -154,4 +156,37 @@ pub fn copy_folder(from: &Path, to: &Path) {
         fs::create_dir_all(target.parent().expect("has a parent")).expect("folder made");
         fs::write(target, bytes).expect("file written");
     }
+}
+
+/// Asks for a stop at one step.
+struct StopAt {
+    step: u64,
+    now: u64,
+}
+
+impl Observer for StopAt {
+    fn event(&mut self, event: &Event) {
+        if let Event::Step { step, .. } = event {
+            self.now = *step;
+        }
+    }
+
+    fn stop_requested(&self) -> bool {
+        self.now == self.step
+    }
+}
+
+/// Trains in this process, going on where the run was, until `step` steps are taken and saved.
+pub fn train_until(config: &TrainConfig, step: u64) {
+    let device = burn::tensor::Device::flex();
+    let mut observer = StopAt { step, now: 0 };
+    let file = Path::new("run.toml");
+    let outcome = train(config, file, &device, 1, true, &mut observer).expect("trains");
+    assert_eq!((outcome.step, outcome.interrupted), (step, true));
+}
+
+/// A config as the library has it.
+pub fn parsed(config: &toml::Table) -> TrainConfig {
+    let text = toml::to_string(config).expect("a config is TOML");
+    TrainConfig::parse(&text, Path::new("run.toml"), &[]).expect("a good config")
 }
