@@ -509,7 +509,10 @@ fn public_models_agree() {
         };
         let (expected, said) = compute(&devices.flex, 1);
         let (found, heard) = compute(&devices.wgpu, BUCKET);
-        assert_close(case, &found, &expected, 1e-4);
+        // Random weights spread rounding over the logits: single ones are no measure.
+        let apart = distance(&found, &expected);
+        eprintln!("{case}: logits differ by {apart:.1e}");
+        assert!(apart <= 1e-4, "{case}: logits differ by {apart:.1e}");
         assert_eq!(heard, said, "{case}");
     }
 }
