@@ -183,10 +183,22 @@ fn decoding(config: &GenerateConfig) -> String {
 /// All values of a config with their names, on one line.
 fn settings(config: &impl Serialize) -> String {
     let Ok(Value::Object(fields)) = serde_json::to_value(config) else { return String::new() };
-    let plain = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
     let each = fields.iter().filter(|(_, value)| !value.is_null());
     each.map(|(key, value)| format!("{key} {}", plain(value))).collect::<Vec<_>>().join(", ")
+}
+
+/// A value as people write it. Settings are single-precision numbers, which JSON would show with the
+/// digits of double ones.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) if number.is_f64() => {
+            number.as_f64().map_or_else(String::new, |number| (number as f32).to_string())
+        }
+        Value::Array(values) => {
+            let values: Vec<String> = values.iter().map(plain).collect();
+            format!("[{}]", values.join(", "))
+        }
+        other => other.to_string(),
+    }
 }
