@@ -2,6 +2,7 @@
 
 use super::plan::Plan;
 use super::state::RunState;
+use crate::model::Backbone;
 
 /// Markdown: what the model is, what it learned from, how it was made.
 pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> String {
@@ -19,14 +20,26 @@ pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> 
     let toml = toml::to_string_pretty(config).unwrap_or_default();
     let mut card = format!(
         "# An image captioner made by patchword {version}\n\n\
-         - Model: ViT encoder ({el} layers, width {ed}, patches of {patch}×{patch} on {w}×{h} pixels) and text \
+         - Model: {kind} ({el} layers, width {ed}, patches of {patch}×{patch} on {w}×{h} pixels) and text \
          decoder ({dl} layers, width {dd}, {vocab} tokens), {params:.2} M parameters.\n\
          - Data: `{data}`, {train} training images.\n\
-         - Trained for {step} of {steps} steps ({epoch:.1} epochs) of {batch} images.\n\
+         {origin}- Trained for {step} of {steps} steps ({epoch:.1} epochs) of {batch} images.\n\
          - Best checkpoint: validation loss {best}.\n\n\
          Use it: `patchword caption PHOTO --model THIS_FOLDER`. It knows only what its training data shows; \
          look at what it says before you rely on it.\n",
         version = env!("CARGO_PKG_VERSION"),
+        origin = match (&config.init.model, &config.init.encoder) {
+            (Some(path), _) =>
+                format!("- Started from `{}`, whose licence holds.\n", path.display()),
+            (_, Some(path)) => {
+                format!("- Its encoder started from `{}`, whose licence holds.\n", path.display())
+            }
+            _ => String::new(),
+        },
+        kind = match encoder.backbone {
+            Some(Backbone::MobileNetV2) => "MobileNetV2 and a transformer encoder on its features",
+            None => "ViT encoder",
+        },
         el = encoder.num_layers,
         ed = encoder.d_model,
         patch = encoder.patch_size,
@@ -40,7 +53,7 @@ pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> 
         train = plan.train.len(),
         step = state.step,
         steps = plan.steps,
-        epoch = state.step as f64 / plan.steps_per_epoch,
+        epoch = plan.epoch(state.step),
         batch = config.train.batch_size * config.train.accumulation,
     );
     if !samples.is_empty() {
