@@ -133,6 +133,7 @@ fn train_hint(error: &TrainError) -> Option<String> {
         TrainError::Config(error) => return config_hint(error),
         TrainError::Checkpoint(error) => return checkpoint_hint(error),
         TrainError::RunExists { .. } => "--resume goes on with it; --output names another folder",
+        TrainError::StoppedEarly { .. } => "go on with the same command",
         TrainError::CannotResume { .. } => "train into another folder with --output",
         TrainError::NotFinite { .. } => {
             "lower schedule.learning_rate or raise schedule.warmup_steps, and --resume"

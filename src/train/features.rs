@@ -21,13 +21,13 @@ use crate::model::Captioner;
 const BATCH: usize = 16;
 
 /// Computes what is not in the file yet, for every image of the run; `progress` hears how many images
-/// were added, are done, and there are. Images that cannot be read have no features.
+/// were added, are done, and there are, and says whether to go on. Images that cannot be read have no features.
 pub(super) fn compute(
     plan: &Plan,
     model: &Captioner,
     folder: &Path,
     device: &Device,
-    progress: &mut dyn FnMut(usize, usize, usize),
+    progress: &mut dyn FnMut(usize, usize, usize) -> bool,
 ) -> Result<Arc<Features>, TrainError> {
     let config = &plan.config;
     let encoder = &config.model.encoder;
@@ -90,7 +90,10 @@ pub(super) fn compute(
                 writer.append(*id, *view, values)?;
             }
         }
-        progress(batch.len(), index * BATCH + batch.len(), examples.len());
+        let done = index * BATCH + batch.len();
+        if !progress(batch.len(), done, examples.len()) && done < examples.len() {
+            return Err(TrainError::StoppedEarly { done, total: examples.len() });
+        }
     }
     Ok(Arc::new(writer.finish(stage, identities, views)?))
 }

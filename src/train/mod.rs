@@ -105,6 +105,14 @@ pub enum TrainError {
         /// The first of them with its reason.
         first: String,
     },
+    /// A stop was asked for before the first step.
+    #[error("interrupted before the first step: the features of {done} of {total} images are kept")]
+    StoppedEarly {
+        /// Images whose features are kept.
+        done: usize,
+        /// Images in all.
+        total: usize,
+    },
     /// Features could not be kept.
     #[error(transparent)]
     Features(#[from] crate::data::FeatureError),

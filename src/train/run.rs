@@ -174,15 +174,16 @@ pub fn train(
         model = state::restore(&folder, model, &mut optimizer, old.step, &device)?;
         state = RunState { config: plan.config.clone(), ..old };
     }
-    let metrics = Metrics::open(&plan.config.output, state.step)?;
-    observer.event(&Event::Started { plan: &plan, step: state.step, changed: &changed });
     let mut loader = plan.loader(bucket);
     if let Some(folder) = &plan.config.data.cache_features {
         let mut progress = |new, done, total| {
             observer.event(&Event::Features { new, done, total });
+            !observer.stop_requested()
         };
         loader.features = Some(features::compute(&plan, &model, folder, &device, &mut progress)?);
     }
+    let metrics = Metrics::open(&plan.config.output, state.step)?;
+    observer.event(&Event::Started { plan: &plan, step: state.step, changed: &changed });
     let accumulation = plan.config.train.accumulation as u64;
     let mut run = Run {
         gradients: Gradients::new(&plan.config.train, plan.trained.frozen_part, &loader, &device)?,
