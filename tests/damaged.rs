@@ -28,13 +28,8 @@ fn world() -> &'static World {
     WORLD.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let (data, config, output) = (at("shapes"), at("config.toml"), at("run"));
-        draw_shapes(&data, 24);
-        let mut table = tiny_config(&data, &output);
-        set(&mut table, "train.max_steps", 2);
-        write_config(&config, &table);
-        let ended = run(patchword().arg("train").arg(&config));
-        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let (config, output) = train_tiny(folder.path(), 24, 2);
+        let data = at("shapes");
         let good = [at("good-1.png"), at("good-2.jpg")];
         for path in &good {
             photo().save(path).unwrap();

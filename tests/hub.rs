@@ -178,13 +178,7 @@ fn trained() -> &'static Trained {
     TRAINED.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let (data, config, output) = (at("shapes"), at("config.toml"), at("run"));
-        draw_shapes(&data, 24);
-        let mut table = tiny_config(&data, &output);
-        set(&mut table, "train.max_steps", 2);
-        write_config(&config, &table);
-        let ended = run(patchword().arg("train").arg(&config));
-        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let (_, output) = train_tiny(folder.path(), 24, 2);
         let photo = at("photo.png");
         RgbImage::from_fn(40, 30, |x, y| Rgb([(x * 6) as u8, (y * 8) as u8, 90]))
             .save(&photo)

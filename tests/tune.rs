@@ -15,14 +15,7 @@ fn trained() -> &'static (tempfile::TempDir, PathBuf) {
     static MODEL: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     MODEL.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
-        draw_shapes(&folder.path().join("shapes"), 40);
-        let output = folder.path().join("first");
-        let mut config = tiny_config(&folder.path().join("shapes"), &output);
-        set(&mut config, "train.max_steps", 12);
-        let file = folder.path().join("first.toml");
-        write_config(&file, &config);
-        let ended = run(patchword().arg("train").arg(&file));
-        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let (_, output) = train_tiny(folder.path(), 40, 12);
         (folder, output.join("best"))
     })
 }

@@ -27,7 +27,7 @@ use crate::device::Resolved;
 use crate::evaluate::scenes::{SceneReport, judge, scene_of};
 use crate::image::{DecodeLimits, decode_file};
 use crate::metrics::bootstrap::BootstrapConfig;
-use crate::metrics::{CorpusScores, SCORE_NAMES, ScoreConfig, ScoredImage, score};
+use crate::metrics::{CIDER, CorpusScores, ScoreConfig, ScoredImage, score};
 use crate::train::{Validation, validate};
 
 /// Measure a captioner on a split of a data set
@@ -118,29 +118,28 @@ pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome,
             training: (arguments.split != Split::Train).then_some(training.as_slice()),
         };
         let scores = score(&captioned.images, settings)?;
-        scored = Some((scores, captioned));
+        let intervals = scores.intervals(BootstrapConfig::default());
+        scored = Some((scores, intervals, captioned));
     }
     let mut stdout = console.stdout();
     if arguments.json {
         let mut value = evaluation.to_json();
-        if let Some((scores, captioned)) = &scored {
-            let intervals = scores.intervals(BootstrapConfig::default());
-            value["scores"] = scores_as_json(scores, &intervals);
+        if let Some((scores, intervals, captioned)) = &scored {
+            value["scores"] = scores_as_json(scores, intervals);
             value["best"] = captioned.extremes_json(scores, true);
             value["worst"] = captioned.extremes_json(scores, false);
         }
         writeln!(stdout, "{value:#}")?;
     } else {
         let mut text = evaluation.to_text();
-        if let Some((scores, captioned)) = &scored {
-            let intervals = scores.intervals(BootstrapConfig::default());
-            text.push_str(&scores_as_text(scores, &intervals, None));
+        if let Some((scores, intervals, captioned)) = &scored {
+            text.push_str(&scores_as_text(scores, intervals, None));
             text.push_str(&captioned.extremes_text(scores));
         }
         stdout.write_all(text.as_bytes())?;
     }
     Ok(match scored {
-        Some((_, captioned)) if captioned.failed > 0 => Outcome::SomeInputsFailed,
+        Some((_, _, captioned)) if captioned.failed > 0 => Outcome::SomeInputsFailed,
         _ => Outcome::Complete,
     })
 }
@@ -158,8 +157,7 @@ const EXTREMES: usize = 5;
 impl CaptionedSplit {
     /// Images with their CIDEr, the best or the worst first.
     fn extremes(&self, scores: &CorpusScores, best: bool) -> Vec<(f64, &ScoredImage)> {
-        let place = SCORE_NAMES.iter().position(|name| *name == "CIDEr").unwrap_or(0);
-        let ciders = scores.per_image().map(|scores| scores[place]);
+        let ciders = scores.per_image().map(|scores| scores[CIDER]);
         let mut images: Vec<(f64, &ScoredImage)> = ciders.zip(&self.images).collect();
         images.sort_by(|a, b| if best { b.0.total_cmp(&a.0) } else { a.0.total_cmp(&b.0) });
         images.truncate(EXTREMES);

@@ -311,6 +311,35 @@ pub fn for_each_batch<E>(
     })
 }
 
+impl LoaderConfig {
+    /// Pixels or features of an image, varied, if it is to be, as its place in the run says.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub fn image(&self, example: &Example, place: u64) -> Result<Vec<f32>, String> {
+        let seed = mix(self.seed ^ 0x5eed, place);
+        if let Some(features) = &self.features {
+            let varied = self.augment.is_some();
+            let view = if varied { seed % u64::from(features.views()) } else { 0 };
+            let read = features.read(&example.path, view as u32);
+            // Of an image that cannot be read there are none: say why.
+            return read.map_err(|reason| {
+                let decoded = decode_file(&example.path, &self.limits);
+                decoded.err().map_or(reason, |error| error.to_string())
+            });
+        }
+        let image = decode_file(&example.path, &self.limits).map_err(|error| error.to_string())?;
+        let image = match &self.augment {
+            Some(augmentation) => {
+                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                augment(&image, augmentation, &mut rng, !example.has_direction)
+            }
+            None => image,
+        };
+        Ok(self.preprocess.apply(&image))
+    }
+}
+
 impl Source {
     fn batch(&self, units: &[(u64, Unit)]) -> Batch {
         let config = &self.config;
@@ -318,7 +347,7 @@ impl Source {
         let mut chosen = Vec::with_capacity(units.len());
         for &(place, unit) in units {
             let example = &self.examples[unit.example];
-            match self.image(example, place) {
+            match config.image(example, place) {
                 Ok(values) => {
                     batch.pixels.extend(values);
                     chosen.push(unit);
@@ -332,32 +361,6 @@ impl Source {
         batch.examples = chosen.iter().map(|unit| unit.example).collect();
         self.fill_text(&mut batch, &chosen);
         batch
-    }
-
-    /// Pixels or features of an image, varied as its place in the run says.
-    fn image(&self, example: &Example, place: u64) -> Result<Vec<f32>, String> {
-        let config = &self.config;
-        let seed = mix(config.seed ^ 0x5eed, place);
-        if let Some(features) = &config.features {
-            let varied = config.augment.is_some();
-            let view = if varied { seed % u64::from(features.views()) } else { 0 };
-            let read = features.read(&example.path, view as u32);
-            // Of an image that cannot be read there are none: say why.
-            return read.map_err(|reason| {
-                let decoded = decode_file(&example.path, &config.limits);
-                decoded.err().map_or(reason, |error| error.to_string())
-            });
-        }
-        let image =
-            decode_file(&example.path, &config.limits).map_err(|error| error.to_string())?;
-        let image = match &config.augment {
-            Some(augmentation) => {
-                let mut rng = ChaCha8Rng::seed_from_u64(seed);
-                augment(&image, augmentation, &mut rng, !example.has_direction)
-            }
-            None => image,
-        };
-        Ok(config.preprocess.apply(&image))
     }
 
     fn fill_text(&self, batch: &mut Batch, units: &[Unit]) {

@@ -21,6 +21,10 @@ pub const NUM_SCORES: usize = 8;
 pub const SCORE_NAMES: [&str; NUM_SCORES] =
     ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr", "CIDEr_plain"];
 
+/// The place of `CIDEr` among the scores.
+pub const CIDER: usize = 6;
+const _: () = assert!(matches!(SCORE_NAMES[CIDER].as_bytes(), b"CIDEr"));
+
 /// One image to be scored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScoredImage {

@@ -22,7 +22,7 @@ mod rouge;
 
 pub use cider::{CiderD, CiderDOfWords, CiderVector};
 pub use corpus::{
-    Comparison, CorpusScores, NUM_SCORES, SCORE_NAMES, ScoreConfig, ScoredImage, score,
+    CIDER, Comparison, CorpusScores, NUM_SCORES, SCORE_NAMES, ScoreConfig, ScoredImage, score,
 };
 pub use ngrams::{MAX_ORDER, Vocabulary};
 pub use rouge::rouge_l;

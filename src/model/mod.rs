@@ -43,4 +43,4 @@ pub use noise::seed_noise;
 pub use trace::AttentionTrace;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -465,7 +465,16 @@ fn reordering_a_cache_moves_its_rows() {
 
 // --- Gradients ---
 
-/// The gradient of every parameter, by name.
+/// The gradient of every parameter that has one, by name.
+pub(crate) fn gradients_by_name<M: Module>(
+    module: &M,
+    grads: GradientsParams,
+) -> BTreeMap<String, Vec<f32>> {
+    let mut collected = Collected { path: Vec::new(), grads, found: BTreeMap::new() };
+    module.visit(&mut collected);
+    collected.found
+}
+
 struct Collected {
     path: Vec<String>,
     grads: GradientsParams,
@@ -513,9 +522,7 @@ fn gradients_equal_finite_differences_for_every_kind_of_parameter() {
     for (config, least) in [(tiny(), 80), (other(), 80), (tied, 80)] {
         let model = shaken_by(0.4, &config, 8, &trained);
         let grads = GradientsParams::from_grads(loss(&model, &trained).backward(), &model);
-        let mut collected = Collected { path: Vec::new(), grads, found: BTreeMap::new() };
-        model.visit(&mut collected);
-        let gradients = collected.found;
+        let gradients = gradients_by_name(&model, grads);
         let weights = parameters(&model);
         assert!(weights.len() >= least, "{} parameters", weights.len());
         let missing: Vec<&String> =
@@ -595,10 +602,9 @@ fn a_frozen_encoder_gets_no_gradient_and_gives_the_same_memory() {
     assert_close(&values(frozen.clone().inner()), &values(model.encode(pixels).inner()), 1e-5);
     let logits = model.decode(ids(&[&[1, 2, 3], &[1, 4, 5]], &device), frozen);
     let grads = GradientsParams::from_grads(logits.square().mean().backward(), &model);
-    let mut collected = Collected { path: Vec::new(), grads, found: BTreeMap::new() };
-    model.visit(&mut collected);
-    assert!(collected.found.keys().all(|name| !name.starts_with("encoder.")));
-    assert!(collected.found.contains_key("memory_projection.weight"));
+    let gradients = gradients_by_name(&model, grads);
+    assert!(gradients.keys().all(|name| !name.starts_with("encoder.")));
+    assert!(gradients.contains_key("memory_projection.weight"));
 }
 
 // --- Every shape of model ---

@@ -116,9 +116,6 @@ pub enum TrainError {
     /// Features could not be kept.
     #[error(transparent)]
     Features(#[from] crate::data::FeatureError),
-    /// Captions could not be scored.
-    #[error(transparent)]
-    Score(#[from] crate::metrics::meteor::MeteorDataError),
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),

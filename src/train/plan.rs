@@ -115,21 +115,10 @@ impl Plan {
             }
         }
         let fingerprint = fingerprint(&train);
-        let mut written: HashMap<&Path, &Vec<String>> = dataset
-            .records_of(Split::Val)
-            .map(|record| (record.path.as_path(), &record.captions))
-            .collect();
-        let val_references = val
-            .iter()
-            .take(match config.train.validation_images {
-                0 => usize::MAX,
-                most => most,
-            })
-            .map(|example| written.remove(example.path.as_path()).cloned().unwrap_or_default())
-            .collect();
         if config.train.validation_images > 0 {
             val.truncate(config.train.validation_images);
         }
+        let val_references = references(&dataset, Split::Val, &val);
         let units = units_per_epoch(&train, config.data.captions_per_image) as f64;
         let per_step = (config.train.batch_size * config.train.accumulation) as f64;
         let steps_per_epoch = units / per_step;
@@ -146,12 +135,7 @@ impl Plan {
             let epoch = train.len() as f64 / scst.batch_size as f64;
             let more = (scst.epochs * epoch).ceil().max(1.0) as u64;
             steps += scst.max_steps.unwrap_or(more);
-            let mut written: HashMap<&Path, &Vec<String>> = dataset
-                .records_of(Split::Train)
-                .map(|record| (record.path.as_path(), &record.captions))
-                .collect();
-            let of = |example: &Example| written.remove(example.path.as_path()).cloned();
-            train_references = train.iter().map(of).map(Option::unwrap_or_default).collect();
+            train_references = references(&dataset, Split::Train, &train);
         }
         let trained = Trained::new(&config, &model).map_err(|error| TrainConfigError::Value {
             file: file.into(),
@@ -211,6 +195,17 @@ impl Plan {
             ));
         }
         warnings
+    }
+
+    /// What every caption begins with: the begin token and the prompt.
+    pub(super) fn begin(&self) -> Vec<u32> {
+        [&[self.tokenizer.special_tokens().bos], self.prompt.as_slice()].concat()
+    }
+
+    /// Most tokens to decode after [`Self::begin`].
+    pub(super) fn max_new_tokens(&self) -> usize {
+        let room = self.config.model.decoder.max_positions - self.begin().len();
+        self.generate.max_new_tokens.min(room)
     }
 
     /// Images that were trained on before `step`, as often as they were.
@@ -273,6 +268,14 @@ fn make_tokenizer(config: &TrainConfig, dataset: &data::Dataset) -> Result<Token
         min_frequency: section.min_frequency,
     };
     Ok(Tokenizer::train(captions, &wanted)?)
+}
+
+/// The captions of `examples`, which are of `split`, as they were written.
+fn references(dataset: &data::Dataset, split: Split, examples: &[Example]) -> Vec<Vec<String>> {
+    let written: HashMap<&Path, &Vec<String>> =
+        dataset.records_of(split).map(|record| (record.path.as_path(), &record.captions)).collect();
+    let of = |example: &Example| written.get(example.path.as_path()).copied().cloned();
+    examples.iter().map(|example| of(example).unwrap_or_default()).collect()
 }
 
 /// FNV-1a over image names and token ids.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 
 use super::card::card;
 use super::config::{SelectBy, TrainConfig};
@@ -22,9 +22,8 @@ use super::state::{self, RunState};
 use super::validate::{read_scalar, validate};
 use super::{TrainError, Validation};
 use crate::checkpoint::atomic;
-use crate::data::{Batch, LoaderConfig, SkippedImage, TrainLoader, mix};
-use crate::generate::{GenerateConfig, generate_from_memory};
-use crate::image::{DecodeLimits, decode_file};
+use crate::data::{Batch, Example, LoaderConfig, SkippedImage, TrainLoader, mix};
+use crate::generate::GenerateConfig;
 use crate::model::Captioner;
 
 /// What happens in a run.
@@ -195,7 +194,6 @@ pub fn train(
         state,
         metrics,
         device,
-        bucket,
         observer,
         samples: Vec::new(),
         skipped: Vec::new(),
@@ -217,7 +215,6 @@ struct Run<'a> {
     /// There in the phase on the score.
     critic: Option<SelfCritical>,
     device: Device,
-    bucket: usize,
     observer: &'a mut dyn Observer,
     samples: Vec<Sample>,
     skipped: Vec<SkippedImage>,
@@ -457,13 +454,9 @@ impl Run<'_> {
         let step = self.state.step;
         let cider = match self.plan.config.train.select_by {
             SelectBy::Loss => None,
-            SelectBy::Cider => Some(score::cider(
-                &averaged,
-                self.plan,
-                &self.loader_config,
-                &self.device,
-                self.bucket,
-            )?),
+            SelectBy::Cider => {
+                Some(score::cider(&averaged, self.plan, &self.loader_config, &self.device)?)
+            }
         };
         let best = match cider {
             None => self.state.best_loss.is_none_or(|best| validation.loss < best),
@@ -489,38 +482,19 @@ impl Run<'_> {
         self.draw_curve()
     }
 
-    /// Captions a few validation images, spread over the set.
+    /// Captions a few validation images, spread over the set, from their own pixels.
     fn sample(&self, model: &Captioner) -> Result<Vec<Sample>, TrainError> {
-        let config = &self.plan.config;
-        let wanted = config.train.samples.min(self.plan.val.len());
-        let limits = DecodeLimits { max_pixels: config.data.max_pixels };
-        let mut paths = Vec::new();
-        let mut values = Vec::new();
-        for index in 0..wanted {
-            let example = &self.plan.val[index * self.plan.val.len() / wanted];
-            if let Ok(image) = decode_file(&example.path, &limits) {
-                values.extend(config.image.apply(&image));
-                paths.push(example.path.clone());
-            }
-        }
-        if paths.is_empty() {
-            return Ok(Vec::new());
-        }
-        let shape = [paths.len(), 3, config.image.height, config.image.width];
-        let device = self.device.clone().inner();
-        let memory = model.encode(Tensor::from_data(TensorData::new(values, shape), &device));
-        let special = self.plan.tokenizer.special_tokens();
-        let prompt = [&[special.bos], self.plan.prompt.as_slice()].concat();
-        let room = config.model.decoder.max_positions - prompt.len();
-        let decode = GenerateConfig::greedy(self.plan.generate.max_new_tokens.min(room));
-        let generated =
-            generate_from_memory(model, &memory, &prompt, special.eos, &decode, self.bucket)?;
-        Ok(paths
-            .into_iter()
-            .zip(generated)
-            .map(|(path, out)| {
-                let caption = self.plan.tokenizer.decode(&out.ids[prompt.len()..]);
-                Sample { path, caption: caption.trim_start().to_owned() }
+        let plan = self.plan;
+        let wanted = plan.config.train.samples.min(plan.val.len());
+        let examples: Vec<&Example> =
+            (0..wanted).map(|index| &plan.val[index * plan.val.len() / wanted]).collect();
+        let decode = GenerateConfig::greedy(plan.max_new_tokens());
+        let loader = LoaderConfig { features: None, ..self.loader_config.clone() };
+        let said = score::captions(model, plan, &loader, &examples, &decode, &self.device)?;
+        let samples = examples.into_iter().zip(said);
+        Ok(samples
+            .filter_map(|(example, said)| {
+                said.map(|caption| Sample { path: example.path.clone(), caption })
             })
             .collect())
     }

@@ -1,4 +1,4 @@
-//! How good captions of the validation images are: CIDEr as coco-caption computes it.
+//! What the model says of validation images, and how good that is: CIDEr as coco-caption computes it.
 
 use burn::tensor::Device;
 use rayon::prelude::*;
@@ -7,11 +7,45 @@ use super::TrainError;
 use super::gradients::memory;
 use super::plan::Plan;
 use super::trained::FrozenPart;
-use crate::data::{Batch, LoaderConfig};
-use crate::generate::generate_from_memory;
-use crate::image::{DecodeLimits, decode_file};
-use crate::metrics::{SCORE_NAMES, ScoreConfig, ScoredImage, score};
+use crate::data::{Batch, Example, LoaderConfig};
+use crate::generate::{GenerateConfig, generate_from_memory};
+use crate::metrics::CiderDOfWords;
+use crate::metrics::ptb::tokenize;
 use crate::model::Captioner;
+
+/// Captions of `examples`; `None` where an image cannot be read. `model` is on a device without
+/// autodiff.
+pub(super) fn captions(
+    model: &Captioner,
+    plan: &Plan,
+    loader: &LoaderConfig,
+    examples: &[&Example],
+    decode: &GenerateConfig,
+    device: &Device,
+) -> Result<Vec<Option<String>>, TrainError> {
+    let loader = LoaderConfig { augment: None, ..loader.clone() };
+    let device = device.clone().inner();
+    let end = plan.tokenizer.special_tokens().eos;
+    let begin = plan.begin();
+    let mut captions = Vec::with_capacity(examples.len());
+    for examples in examples.chunks(loader.batch_size) {
+        let read: Vec<Option<Vec<f32>>> =
+            examples.par_iter().map(|example| loader.image(example, 0).ok()).collect();
+        let images = read.iter().flatten().count();
+        if images == 0 {
+            captions.extend(read.iter().map(|_| None));
+            continue;
+        }
+        let pixels = read.iter().flatten().flatten().copied().collect();
+        let mut batch = Batch { images, pixels, ..Batch::default() };
+        let memory = memory(model, &mut batch, &loader, FrozenPart::Nothing, &device);
+        let said = generate_from_memory(model, &memory, &begin, end, decode, loader.bucket)?;
+        let text = |ids: &[u32]| plan.tokenizer.decode(&ids[begin.len()..]).trim_start().to_owned();
+        let mut said = said.into_iter().map(|said| text(&said.ids));
+        captions.extend(read.iter().map(|image| image.as_ref().and_then(|_| said.next())));
+    }
+    Ok(captions)
+}
 
 /// CIDEr of what `model`, on a device without autodiff, says of the validation images, decoding as
 /// the plan has it. Document frequencies are those of the images' references. Images that cannot be
@@ -21,48 +55,20 @@ pub(super) fn cider(
     plan: &Plan,
     loader: &LoaderConfig,
     device: &Device,
-    bucket: usize,
 ) -> Result<f64, TrainError> {
-    let limits = DecodeLimits { max_pixels: plan.config.data.max_pixels };
-    let device = device.clone().inner();
-    let special = plan.tokenizer.special_tokens();
-    let prompt = [&[special.bos], plan.prompt.as_slice()].concat();
-    let mut decode = plan.generate.clone();
-    let room = plan.config.model.decoder.max_positions - prompt.len();
-    decode.max_new_tokens = decode.max_new_tokens.min(room);
-    decode.num_captions = 1;
-    let mut scored = Vec::with_capacity(plan.val.len());
-    let examples: Vec<_> = plan.val.iter().zip(&plan.val_references).collect();
-    for examples in examples.chunks(loader.batch_size) {
-        let read: Vec<Option<Vec<f32>>> = examples
-            .par_iter()
-            .map(|(example, _)| match &loader.features {
-                Some(features) => features.read(&example.path, 0).ok(),
-                None => {
-                    let image = decode_file(&example.path, &limits).ok()?;
-                    Some(plan.config.image.apply(&image))
-                }
-            })
-            .collect();
-        let there = examples.iter().zip(&read).filter(|(_, values)| values.is_some());
-        let images = there.clone().count();
-        if images == 0 {
-            continue;
-        }
-        let pixels = read.iter().flatten().flatten().copied().collect();
-        let mut batch = Batch { images, pixels, ..Batch::default() };
-        let memory = memory(model, &mut batch, loader, FrozenPart::Nothing, &device);
-        let said = generate_from_memory(model, &memory, &prompt, special.eos, &decode, bucket)?;
-        for (((example, references), _), said) in there.zip(said) {
-            scored.push(ScoredImage {
-                id: example.path.display().to_string(),
-                caption: plan.tokenizer.decode(&said.ids[prompt.len()..]),
-                references: (*references).clone(),
-            });
-        }
-    }
-    let settings = ScoreConfig { tokenized: false, meteor_data: None, training: None };
-    let scores = score(&scored, settings)?;
-    let place = SCORE_NAMES.iter().position(|name| *name == "CIDEr");
-    Ok(place.map_or(0.0, |place| scores.corpus()[place]))
+    let max_new_tokens = plan.max_new_tokens();
+    let decode = GenerateConfig { max_new_tokens, num_captions: 1, ..plan.generate.clone() };
+    let examples: Vec<&Example> = plan.val.iter().collect();
+    let said = captions(model, plan, loader, &examples, &decode, device)?;
+    let (said, references): (Vec<String>, Vec<Vec<String>>) = said
+        .par_iter()
+        .zip(&plan.val_references)
+        .filter_map(|(said, references)| {
+            let references = references.iter().map(|reference| tokenize(reference)).collect();
+            said.as_ref().map(|said| (tokenize(said), references))
+        })
+        .unzip();
+    let cider = CiderDOfWords::from_references(&references);
+    let scores = said.iter().zip(&references).map(|(said, of_it)| cider.score(said, of_it));
+    Ok(scores.sum::<f64>() / said.len().max(1) as f64)
 }

@@ -101,9 +101,7 @@ impl SelfCritical {
         let device = device.clone().inner();
         let model = model.valid();
         let special = plan.tokenizer.special_tokens();
-        let prompt = [&[special.bos], plan.prompt.as_slice()].concat();
-        let room = plan.config.model.decoder.max_positions - prompt.len();
-        let most = plan.generate.max_new_tokens.min(room);
+        let (prompt, most) = (plan.begin(), plan.max_new_tokens());
         let mut pixels =
             Batch { images: batch.images, pixels: batch.pixels.clone(), ..Batch::default() };
         let memory = memory(&model, &mut pixels, loader, FrozenPart::Nothing, &device);

@@ -7,7 +7,7 @@ pub mod server;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use patchword::train::{Event, Observer, TrainConfig, train};
@@ -189,4 +189,18 @@ pub fn train_until(config: &TrainConfig, step: u64) {
 pub fn parsed(config: &toml::Table) -> TrainConfig {
     let text = toml::to_string(config).expect("a config is TOML");
     TrainConfig::parse(&text, Path::new("run.toml"), &[]).expect("a good config")
+}
+
+/// Draws `shapes` of so many images into `folder`, and trains on them for so many steps: the config's
+/// file and the run's folder.
+pub fn train_tiny(folder: &Path, images: usize, steps: i64) -> (PathBuf, PathBuf) {
+    let (data, file, output) =
+        (folder.join("shapes"), folder.join("config.toml"), folder.join("run"));
+    draw_shapes(&data, images);
+    let mut config = tiny_config(&data, &output);
+    set(&mut config, "train.max_steps", steps);
+    write_config(&file, &config);
+    let ended = run(patchword().arg("train").arg(&file));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    (file, output)
 }

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use burn::module::{ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use serde::Deserialize;
@@ -12,6 +11,7 @@ use serde::Deserialize;
 use super::super::tensors::{self, HostTensor};
 use super::super::weight_file::WeightFile;
 use super::*;
+use crate::model::tests::gradients_by_name;
 use crate::model::{Backbone, CaptionerConfig, DecoderConfig, MobileNetV2Shape, initialize};
 use crate::shared::shared;
 
@@ -195,30 +195,6 @@ fn mobilenet_features_are_those_of_torchvision() {
     }
 }
 
-/// The gradients of parameters, by name.
-struct Collected {
-    path: Vec<String>,
-    grads: GradientsParams,
-    found: BTreeMap<String, Vec<f32>>,
-}
-
-impl ModuleVisitor for Collected {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(grad) = self.grads.remove::<D>(param.id) {
-            let values = grad.try_into_vec_as::<f32>().unwrap();
-            self.found.insert(self.path.join("."), values);
-        }
-    }
-}
-
 #[test]
 fn mobilenet_gradients_are_those_of_torchvision() {
     let case = recorded().cases.swap_remove(0);
@@ -238,16 +214,15 @@ fn mobilenet_gradients_are_those_of_torchvision() {
     let drawn: Tensor<3> = Tensor::from_data(drawn, &device);
     let loss = (features.swap_dims(1, 2) * drawn).sum();
     let grads = GradientsParams::from_grads(loss.backward(), &encoder);
-    let mut collected = Collected { path: Vec::new(), grads, found: BTreeMap::new() };
-    encoder.visit(&mut collected);
+    let gradients = gradients_by_name(&encoder, grads);
     // 52 convolutions: the first, three a block but for one, the last.
-    assert_eq!(collected.found.len(), 2 * 52);
+    assert_eq!(gradients.len(), 2 * 52);
     assert_eq!(case.gradients.len(), 13);
     for (layer, expected) in &case.gradients {
         for (part, expected, about) in
             [("weight", &expected.weight, 40), ("bias", &expected.bias, 20)]
         {
-            let found = &collected.found[&format!("backbone.{layer}.{part}")];
+            let found = &gradients[&format!("backbone.{layer}.{part}")];
             let every = (found.len() / about).max(1);
             let scale = expected.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
             assert_eq!(found.len().div_ceil(every), expected.len());

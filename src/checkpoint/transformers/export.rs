@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::super::tensors::{self, HostTensor, HostTensors};
 use super::super::{Architecture, Checkpoint, CheckpointError, write_json};
 use super::config::{DecoderFamily, Description, EncoderFamily};
+use super::recipe::transposed;
 use super::weights::{KeyMap, map_all};
 use crate::generate::EarlyStopping;
 use crate::image::{PreprocessConfig, ResizeFilter, ResizeMode};
@@ -357,9 +358,7 @@ impl Export {
         let HostTensor { shape, values } = self.take(ours);
         let (input, out) =
             (shape.first().copied().unwrap_or(0), shape.last().copied().unwrap_or(0));
-        let column = |index: usize| values.iter().skip(index).step_by(out.max(1)).copied();
-        let turned = (0..out).flat_map(column).collect();
-        (out, input, turned)
+        (out, input, transposed(input, out, &values))
     }
 }
 

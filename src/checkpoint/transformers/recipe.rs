@@ -122,7 +122,7 @@ const SIDE: usize = 32;
 
 /// `[rows, columns]` to `[columns, rows]`. On one thread: that takes a fifth of a second for all of
 /// BLIP-base, less than other threads may keep it waiting on a busy machine.
-fn transposed(rows: usize, columns: usize, values: &[f32]) -> Vec<f32> {
+pub(super) fn transposed(rows: usize, columns: usize, values: &[f32]) -> Vec<f32> {
     let mut turned = vec![0.0; values.len()];
     for (band, turned) in turned.chunks_mut((rows * SIDE).max(1)).enumerate() {
         for first in (0..rows).step_by(SIDE) {
