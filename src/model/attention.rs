@@ -11,6 +11,8 @@ use burn::tensor::module::attention as fused_attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Device, Tensor, TensorData, activation};
 
+use super::few_rows::{self, linear};
+
 /// Shape of an [`Attention`] module.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttentionConfig {
@@ -98,7 +100,7 @@ impl Attention {
     /// `memory`: `[batch, length, d_memory]`; result: `[batch, heads, length, head_dim]` each.
     pub fn key_value(&self, memory: Tensor<3>) -> KeyValue {
         let [batch, length, _] = memory.dims();
-        let joint = self.key_value.forward(memory);
+        let joint = linear(&self.key_value, memory);
         let [_, _, double] = joint.dims();
         let head_dim = double / 2 / self.num_heads;
         let joint = joint.reshape([batch, length, 2 * self.num_heads, head_dim]).swap_dims(1, 2);
@@ -118,6 +120,9 @@ impl Attention {
             return self.attend_with_weights(x, memory, mask).0;
         }
         let query = self.query(x);
+        if matches!(mask, AttentionMask::None) {
+            return self.merge(few_rows::attention(query, memory));
+        }
         let options = AttentionModuleOptions {
             is_causal: matches!(mask, AttentionMask::Causal),
             ..Default::default()
@@ -169,8 +174,7 @@ impl Attention {
     /// `[batch, seq, d_model]` to queries `[batch, heads, seq, head_dim]`.
     fn query(&self, x: Tensor<3>) -> Tensor<4> {
         let [batch, seq, d_model] = x.dims();
-        self.query
-            .forward(x)
+        linear(&self.query, x)
             .reshape([batch, seq, self.num_heads, d_model / self.num_heads])
             .swap_dims(1, 2)
     }
@@ -178,6 +182,6 @@ impl Attention {
     /// `[batch, heads, seq, head_dim]` back to `[batch, seq, d_model]`, through the output map.
     fn merge(&self, context: Tensor<4>) -> Tensor<3> {
         let [batch, heads, seq, head_dim] = context.dims();
-        self.output.forward(context.swap_dims(1, 2).reshape([batch, seq, heads * head_dim]))
+        linear(&self.output, context.swap_dims(1, 2).reshape([batch, seq, heads * head_dim]))
     }
 }

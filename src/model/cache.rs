@@ -41,6 +41,7 @@ impl DecoderCache {
                 let device = cross.key.device();
                 let rows = images * rows_per_image;
                 let empty = Tensor::zeros([rows, heads, capacity, head_dim], &device);
+                let cross = KeyValue { key: packed(cross.key), value: packed(cross.value) };
                 LayerCache { own: KeyValue { key: empty.clone(), value: empty }, cross }
             })
             .collect();
@@ -97,6 +98,13 @@ impl DecoderCache {
             layer.own.value.inplace(|value| value.select(0, index));
         }
     }
+}
+
+/// The same tensor with its elements in order and side by side: every step reads them.
+fn packed(tensor: Tensor<4>) -> Tensor<4> {
+    let shape = tensor.dims();
+    let all = shape.map(|size| 0..size);
+    Tensor::empty(shape, &tensor.device()).slice_assign(all, tensor)
 }
 
 fn row_index(rows: &[usize], device: &Device) -> Tensor<1, Int> {

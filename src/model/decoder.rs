@@ -10,6 +10,7 @@ use super::cache::DecoderCache;
 use super::config::{DecoderConfig, HeadKind, NormPlacement};
 use super::encoder::table;
 use super::feed_forward::{FeedForward, activate};
+use super::few_rows::{linear, product};
 use super::noise::dropout;
 use super::trace::AttentionTrace;
 
@@ -324,16 +325,16 @@ impl Head {
     fn forward(&self, x: Tensor<3>, token_embedding: &Param<Tensor<2>>) -> Tensor<3> {
         let x = match (&self.transform, &self.transform_norm) {
             (Some(dense), Some(norm)) => {
-                norm.forward(activate(dense.forward(x), self.config.activation))
+                norm.forward(activate(linear(dense, x), self.config.activation))
             }
             _ => x,
         };
         let logits = match &self.output {
-            Some(output) => output.forward(x),
+            Some(output) => linear(output, x),
             None => {
                 let [batch, seq, d_model] = x.dims();
                 let flat = x.reshape([batch * seq, d_model]);
-                let logits = flat.matmul(token_embedding.val().transpose());
+                let logits = product(flat, token_embedding.val().transpose(), None);
                 let [_, vocab] = logits.dims();
                 logits.reshape([batch, seq, vocab])
             }

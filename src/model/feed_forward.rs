@@ -5,6 +5,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, activation};
 
 use super::config::Activation;
+use super::few_rows::linear;
 
 /// `output(activation(hidden(x)))`.
 #[derive(Module, Debug)]
@@ -27,7 +28,7 @@ impl FeedForward {
     /// # Shapes
     /// `[batch, seq, d_model]` to `[batch, seq, d_model]`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.output.forward(activate(self.hidden.forward(x), self.activation))
+        linear(&self.output, activate(linear(&self.hidden, x), self.activation))
     }
 }
 

@@ -1,0 +1,199 @@
+//! Linear maps and attention of a few rows, as decoding needs them: on the CPU by kernels that read
+//! weights, keys and values in place; by Burn's operations everywhere else.
+
+use burn::backend::Flex;
+use burn::backend::tensor::FloatTensor;
+use burn::nn::Linear;
+use burn::tensor::module::attention as fused_attention;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use super::attention::KeyValue;
+use super::kernels::{self, Heads, Order};
+
+/// Rows above which a matrix product made for many rows is the faster one.
+const MOST_ROWS: usize = 16;
+
+/// `x · weight + bias` of a linear map.
+///
+/// # Shapes
+/// `x`: `[batch, seq, d_input]`; result: `[batch, seq, d_output]`.
+pub(super) fn linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
+    let [batch, seq, inputs] = x.dims();
+    if batch * seq > MOST_ROWS || !on_cpu(&x.device()) {
+        return layer.forward(x);
+    }
+    let bias = layer.bias.as_ref().map(|bias| bias.val());
+    let out = product(x.reshape([batch * seq, inputs]), layer.weight.val(), bias);
+    let [_, outputs] = out.dims();
+    out.reshape([batch, seq, outputs])
+}
+
+/// `x · weight + bias`; `weight` may be a transposed view.
+///
+/// # Shapes
+/// `x`: `[rows, inputs]`; `weight`: `[inputs, outputs]`; `bias`: `[outputs]`; result:
+/// `[rows, outputs]`.
+pub(super) fn product(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    if let Some(out) = product_on_cpu(&x, &weight, bias.as_ref()) {
+        return out;
+    }
+    let out = x.matmul(weight);
+    match bias {
+        Some(bias) => out + bias.unsqueeze::<2>(),
+        None => out,
+    }
+}
+
+/// Attention of queries that see every key, nobody looking.
+///
+/// # Shapes
+/// `query`: `[batch, heads, seq, head_dim]`; result the same.
+pub(super) fn attention(query: Tensor<4>, memory: KeyValue) -> Tensor<4> {
+    match attention_on_cpu(&query, &memory) {
+        Some(out) => out,
+        None => {
+            let options = AttentionModuleOptions::default();
+            fused_attention(query, memory.key, memory.value, None, None, options)
+        }
+    }
+}
+
+fn on_cpu(device: &Device) -> bool {
+    !device.is_autodiff() && *device == Device::flex()
+}
+
+/// The elements of a tensor on the CPU, if they are f32.
+fn primitive<const D: usize>(tensor: &Tensor<D>) -> Option<FloatTensor<Flex>> {
+    let primitive = tensor.clone().try_into_primitive::<Flex>().ok()?;
+    (primitive.dtype() == DType::F32).then_some(primitive)
+}
+
+fn product_on_cpu(
+    x: &Tensor<2>,
+    weight: &Tensor<2>,
+    bias: Option<&Tensor<1>>,
+) -> Option<Tensor<2>> {
+    let device = x.device();
+    let [rows, inputs] = x.dims();
+    let [_, outputs] = weight.dims();
+    if rows > MOST_ROWS || !on_cpu(&device) {
+        return None;
+    }
+    let x = primitive(x)?.to_contiguous();
+    let weight = primitive(weight)?;
+    let (weight, order) = match weight.is_contiguous() {
+        true => (weight, Order::ByInput),
+        false => (weight.transpose(0, 1), Order::ByOutput),
+    };
+    let bias = match bias {
+        Some(bias) => Some(primitive(bias)?.to_contiguous()),
+        None => None,
+    };
+    let bias = match &bias {
+        Some(bias) => Some(bias.as_slice()?),
+        None => None,
+    };
+    let out = kernels::product(x.as_slice()?, inputs, weight.as_slice()?, order, bias, outputs);
+    Some(Tensor::from_data(TensorData::new(out, [rows, outputs]), &device))
+}
+
+fn attention_on_cpu(query: &Tensor<4>, memory: &KeyValue) -> Option<Tensor<4>> {
+    let device = query.device();
+    let dims = query.dims();
+    let [_, _, seq, head_dim] = dims;
+    if seq > MOST_ROWS || memory.key.dims()[..2] != dims[..2] || !on_cpu(&device) {
+        return None;
+    }
+    let query = primitive(query)?;
+    let (key, value) = (primitive(&memory.key)?, primitive(&memory.value)?);
+    let scale = 1.0 / (head_dim as f32).sqrt();
+    let out = kernels::attention(
+        heads(&query, dims)?,
+        heads(&key, memory.key.dims())?,
+        heads(&value, memory.value.dims())?,
+        scale,
+    );
+    Some(Tensor::from_data(TensorData::new(out, dims), &device))
+}
+
+fn heads(tensor: &FloatTensor<Flex>, dims: [usize; 4]) -> Option<Heads<'_>> {
+    let layout = tensor.layout();
+    let &[batch, head, row, element] = layout.strides() else { return None };
+    if element != 1 && dims[3] > 1 {
+        return None;
+    }
+    let stride = |stride: isize| usize::try_from(stride).ok();
+    let strides = [stride(batch)?, stride(head)?, stride(row)?];
+    Some(Heads { data: tensor.storage(), offset: layout.start_offset(), strides, dims })
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution, Tensor};
+
+    use super::*;
+
+    fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+        Tensor::random(shape, Distribution::Uniform(-1.0, 1.0), &Device::flex())
+    }
+
+    fn assert_close<const D: usize>(ours: Tensor<D>, theirs: Tensor<D>, what: &str) {
+        assert_eq!(ours.dims(), theirs.dims(), "{what}");
+        let worst: f32 = (ours - theirs).abs().max().into_scalar();
+        assert!(worst < 2e-5, "{what}: off by {worst}");
+    }
+
+    #[test]
+    fn products_are_those_of_burn() {
+        for rows in [1, 2, 3, 7, 16] {
+            for (inputs, outputs) in [(1, 1), (5, 37), (64, 384), (67, 385), (768, 1000)] {
+                let what = format!("{rows} × {inputs} × {outputs}");
+                let (x, bias) = (random([rows, inputs]), random([outputs]));
+                for weight in [random([inputs, outputs]), random([outputs, inputs]).transpose()] {
+                    let scale = 1.0 / (inputs as f64).sqrt();
+                    let theirs = x.clone().matmul(weight.clone()).mul_scalar(scale);
+                    let ours = product_on_cpu(&x, &weight, None).expect("served").mul_scalar(scale);
+                    assert_close(ours, theirs.clone(), &what);
+                    let ours = product_on_cpu(&x, &weight, Some(&bias)).expect("served");
+                    let theirs = theirs + bias.clone().mul_scalar(scale).unsqueeze::<2>();
+                    assert_close(ours.mul_scalar(scale), theirs, &what);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn views_that_are_neither_row_by_row_nor_transposed_are_left_to_burn() {
+        let weight = random([8, 12]).narrow(1, 2, 6);
+        assert!(product_on_cpu(&random([1, 8]), &weight, None).is_none());
+        let theirs = random([1, 8]);
+        assert_close(
+            product(theirs.clone(), weight.clone(), None),
+            theirs.matmul(weight),
+            "narrowed",
+        );
+        assert!(product_on_cpu(&random([17, 8]), &random([8, 8]), None).is_none());
+    }
+
+    #[test]
+    fn attention_is_that_of_burn_where_keys_lie_apart() {
+        for (batch, heads, seq, length, head_dim) in
+            [(1, 1, 1, 1, 1), (2, 3, 1, 7, 5), (1, 12, 3, 577, 64), (3, 2, 16, 33, 24)]
+        {
+            let what = format!("{batch} × {heads} × {seq} × {length} × {head_dim}");
+            let query = random([batch, seq, heads, head_dim]).swap_dims(1, 2);
+            // As a cache that has room for more.
+            let kept = |tensor: Tensor<4>| tensor.narrow(2, 0, length);
+            let memory = KeyValue {
+                key: kept(random([batch, heads, length + 3, head_dim])),
+                value: kept(random([batch, heads, length + 3, head_dim])),
+            };
+            let ours = attention_on_cpu(&query, &memory).expect("served");
+            let scale = 1.0 / (head_dim as f64).sqrt();
+            let scores = query.matmul(memory.key.clone().transpose()).mul_scalar(scale);
+            let theirs = burn::tensor::activation::softmax(scores, 3).matmul(memory.value.clone());
+            assert_close(ours, theirs, &what);
+        }
+    }
+}

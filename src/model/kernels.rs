@@ -1,0 +1,273 @@
+//! Products and attention of a few rows on slices, in vector instructions and on threads.
+//!
+//! Decoding is bound by reading weights and memory once a token; a matrix product made for many rows
+//! reads them in an order, or after a copy, that halves that rate or worse. Knows no tensors.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+/// Columns of a product that one task sums, so that its sums stay in the first-level cache.
+const TILE: usize = 384;
+
+/// Multiplications below which threads cost more than they bring.
+const WORTH_THREADS: usize = 1 << 17;
+
+/// Rows of a matrix whose elements lie side by side; the rows need not.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heads<'a> {
+    /// What holds the elements.
+    pub data: &'a [f32],
+    /// Where the first element lies.
+    pub offset: usize,
+    /// Distances of `[batch, heads, length]`.
+    pub strides: [usize; 3],
+    /// `[batch, heads, length, head_dim]`.
+    pub dims: [usize; 4],
+}
+
+impl<'a> Heads<'a> {
+    fn row(&self, batch: usize, head: usize, index: usize) -> &'a [f32] {
+        let [by_batch, by_head, by_row] = self.strides;
+        let at = self.offset + batch * by_batch + head * by_head + index * by_row;
+        &self.data[at..at + self.dims[3]]
+    }
+}
+
+/// How a matrix of `inputs` × `outputs` lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// `[inputs, outputs]`, row by row.
+    ByInput,
+    /// `[outputs, inputs]`, row by row.
+    ByOutput,
+}
+
+/// `x · weight + bias`: `x` is `[rows, inputs]`, the result `[rows, outputs]`.
+pub(super) fn product(
+    x: &[f32],
+    inputs: usize,
+    weight: &[f32],
+    order: Order,
+    bias: Option<&[f32]>,
+    outputs: usize,
+) -> Vec<f32> {
+    let rows = if inputs == 0 { 0 } else { x.len() / inputs };
+    let mut out = match bias {
+        Some(bias) => bias.repeat(rows),
+        None => vec![0.0; rows * outputs],
+    };
+    if out.is_empty() {
+        return out;
+    }
+    // Of each tile, its part of every row.
+    let mut tiles: Vec<Vec<&mut [f32]>> = Vec::new();
+    tiles.resize_with(outputs.div_ceil(TILE), || Vec::with_capacity(rows));
+    for row in out.chunks_mut(outputs) {
+        for (tile, part) in tiles.iter_mut().zip(row.chunks_mut(TILE)) {
+            tile.push(part);
+        }
+    }
+    let arch = Arch::new();
+    let sum = |(tile, rows): (usize, Vec<&mut [f32]>)| {
+        let start = tile * TILE;
+        match order {
+            Order::ByInput => {
+                arch.dispatch(Columns { x, inputs, weight, outputs, start, rows });
+            }
+            Order::ByOutput => arch.dispatch(Dots { x, inputs, weight, start, rows }),
+        }
+    };
+    if rows * inputs * outputs < WORTH_THREADS {
+        tiles.into_iter().enumerate().for_each(sum);
+    } else {
+        tiles.into_par_iter().enumerate().for_each(sum);
+    }
+    out
+}
+
+/// `softmax(query · keyᵀ · scale) · value`, `[batch, heads, queries, head_dim]`; every query sees
+/// every key.
+pub(super) fn attention(query: Heads, key: Heads, value: Heads, scale: f32) -> Vec<f32> {
+    let [batch, heads, queries, head_dim] = query.dims;
+    let mut out = vec![0.0; batch * heads * queries * head_dim];
+    if out.is_empty() {
+        return out;
+    }
+    let arch = Arch::new();
+    let attend = |(index, out): (usize, &mut [f32])| {
+        let (batch, head) = (index / heads, index % heads);
+        arch.dispatch(OneHead { query, key, value, scale, batch, head, out });
+    };
+    let chunk = queries * head_dim;
+    if out.len() * key.dims[2] < WORTH_THREADS {
+        out.chunks_mut(chunk).enumerate().for_each(attend);
+    } else {
+        out.par_chunks_mut(chunk).enumerate().for_each(attend);
+    }
+    out
+}
+
+/// Adds to each row's columns from `start` on their products with a matrix that lies by input. A
+/// struct with a method, because that is what is compiled for each set of vector instructions.
+struct Columns<'a> {
+    x: &'a [f32],
+    inputs: usize,
+    weight: &'a [f32],
+    outputs: usize,
+    start: usize,
+    rows: Vec<&'a mut [f32]>,
+}
+
+impl WithSimd for Columns<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, inputs, weight, outputs, start, mut rows } = self;
+        let width = rows.first().map_or(0, |row| row.len());
+        let line = |input: usize| &weight[input * outputs + start..][..width];
+        let mut input = 0;
+        // Four at once, so that a sum is fetched and put back for every fourth product only.
+        while input + 4 <= inputs {
+            let lines = [line(input), line(input + 1), line(input + 2), line(input + 3)];
+            for (x, row) in x.chunks_exact(inputs).zip(&mut rows) {
+                add_four(simd, row, lines, &x[input..input + 4]);
+            }
+            input += 4;
+        }
+        for input in input..inputs {
+            for (x, row) in x.chunks_exact(inputs).zip(&mut rows) {
+                add_scaled(simd, row, line(input), x[input]);
+            }
+        }
+    }
+}
+
+/// `row += x₀·line₀ + x₁·line₁ + x₂·line₂ + x₃·line₃`.
+#[inline(always)]
+fn add_four<S: Simd>(simd: S, row: &mut [f32], lines: [&[f32]; 4], x: &[f32]) {
+    let [x0, x1, x2, x3] = [x[0], x[1], x[2], x[3]];
+    let (sums, rest) = S::as_mut_simd_f32s(row);
+    let [(a, a_rest), (b, b_rest), (c, c_rest), (d, d_rest)] = lines.map(S::as_simd_f32s);
+    let [y0, y1, y2, y3] = [x0, x1, x2, x3].map(|x| simd.splat_f32s(x));
+    for ((((sum, &a), &b), &c), &d) in sums.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+        let first = simd.mul_add_e_f32s(y0, a, simd.mul_add_e_f32s(y1, b, *sum));
+        *sum = simd.mul_add_e_f32s(y2, c, simd.mul_add_e_f32s(y3, d, first));
+    }
+    for ((((sum, a), b), c), d) in rest.iter_mut().zip(a_rest).zip(b_rest).zip(c_rest).zip(d_rest) {
+        *sum += x0 * a + x1 * b + x2 * c + x3 * d;
+    }
+}
+
+/// `row += x · line`.
+#[inline(always)]
+fn add_scaled<S: Simd>(simd: S, row: &mut [f32], line: &[f32], x: f32) {
+    let (sums, rest) = S::as_mut_simd_f32s(row);
+    let (line, line_rest) = S::as_simd_f32s(line);
+    let factor = simd.splat_f32s(x);
+    for (sum, &value) in sums.iter_mut().zip(line) {
+        *sum = simd.mul_add_e_f32s(factor, value, *sum);
+    }
+    for (sum, value) in rest.iter_mut().zip(line_rest) {
+        *sum += x * value;
+    }
+}
+
+/// Adds to each row's columns from `start` on their products with a matrix that lies by output.
+struct Dots<'a> {
+    x: &'a [f32],
+    inputs: usize,
+    weight: &'a [f32],
+    start: usize,
+    rows: Vec<&'a mut [f32]>,
+}
+
+impl WithSimd for Dots<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, inputs, weight, start, mut rows } = self;
+        let width = rows.first().map_or(0, |row| row.len());
+        for column in 0..width {
+            let line = &weight[(start + column) * inputs..][..inputs];
+            for (x, row) in x.chunks_exact(inputs).zip(&mut rows) {
+                row[column] += dot(simd, x, line);
+            }
+        }
+    }
+}
+
+/// The sum of products of two slices of one length.
+#[inline(always)]
+fn dot<S: Simd>(simd: S, left: &[f32], right: &[f32]) -> f32 {
+    let (left, left_rest) = S::as_simd_f32s(left);
+    let (right, right_rest) = S::as_simd_f32s(right);
+    let zero = simd.splat_f32s(0.0);
+    let (mut sum0, mut sum1, mut sum2, mut sum3) = (zero, zero, zero, zero);
+    let (left, left_last) = pulp::as_arrays::<4, _>(left);
+    let (right, right_last) = pulp::as_arrays::<4, _>(right);
+    for (left, right) in left.iter().zip(right) {
+        sum0 = simd.mul_add_e_f32s(left[0], right[0], sum0);
+        sum1 = simd.mul_add_e_f32s(left[1], right[1], sum1);
+        sum2 = simd.mul_add_e_f32s(left[2], right[2], sum2);
+        sum3 = simd.mul_add_e_f32s(left[3], right[3], sum3);
+    }
+    for (&left, &right) in left_last.iter().zip(right_last) {
+        sum0 = simd.mul_add_e_f32s(left, right, sum0);
+    }
+    let sum = simd.add_f32s(simd.add_f32s(sum0, sum1), simd.add_f32s(sum2, sum3));
+    let rest: f32 = left_rest.iter().zip(right_rest).map(|(left, right)| left * right).sum();
+    simd.reduce_sum_f32s(sum) + rest
+}
+
+/// The queries of one head of one image.
+struct OneHead<'a> {
+    query: Heads<'a>,
+    key: Heads<'a>,
+    value: Heads<'a>,
+    scale: f32,
+    batch: usize,
+    head: usize,
+    /// `[queries, head_dim]`, zeros.
+    out: &'a mut [f32],
+}
+
+impl WithSimd for OneHead<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { query, key, value, scale, batch, head, out } = self;
+        let [_, _, queries, head_dim] = query.dims;
+        let [_, _, length, _] = key.dims;
+        let mut weights = vec![0.0; queries * length];
+        for at in 0..length {
+            let key = key.row(batch, head, at);
+            for (index, weights) in weights.chunks_exact_mut(length).enumerate() {
+                weights[at] = scale * dot(simd, query.row(batch, head, index), key);
+            }
+        }
+        for weights in weights.chunks_exact_mut(length) {
+            softmax(weights);
+        }
+        for at in 0..length {
+            let value = value.row(batch, head, at);
+            for (weights, out) in weights.chunks_exact(length).zip(out.chunks_exact_mut(head_dim)) {
+                add_scaled(simd, out, value, weights[at]);
+            }
+        }
+    }
+}
+
+fn softmax(scores: &mut [f32]) {
+    let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for score in scores.iter_mut() {
+        *score = (*score - most).exp();
+        sum += *score;
+    }
+    for score in scores {
+        *score /= sum;
+    }
+}
