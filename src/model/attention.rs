@@ -11,7 +11,7 @@ use burn::tensor::module::attention as fused_attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Device, Tensor, TensorData, activation};
 
-use super::few_rows::{self, linear};
+use super::cpu::{self, linear};
 
 /// Shape of an [`Attention`] module.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,7 +121,7 @@ impl Attention {
         }
         let query = self.query(x);
         if matches!(mask, AttentionMask::None) {
-            return self.merge(few_rows::attention(query, memory));
+            return self.merge(cpu::attention(query, memory));
         }
         let options = AttentionModuleOptions {
             is_causal: matches!(mask, AttentionMask::Causal),

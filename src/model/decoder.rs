@@ -8,9 +8,9 @@ use burn::tensor::{Device, Int, Tensor};
 use super::attention::{Attention, AttentionConfig, AttentionMask, KeyValue};
 use super::cache::DecoderCache;
 use super::config::{DecoderConfig, HeadKind, NormPlacement};
+use super::cpu::{linear, product};
 use super::encoder::table;
 use super::feed_forward::{FeedForward, activate};
-use super::few_rows::{linear, product};
 use super::noise::dropout;
 use super::trace::AttentionTrace;
 

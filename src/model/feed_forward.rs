@@ -5,7 +5,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, activation};
 
 use super::config::Activation;
-use super::few_rows::linear;
+use super::cpu::{self, linear};
 
 /// `output(activation(hidden(x)))`.
 #[derive(Module, Debug)]
@@ -49,7 +49,10 @@ pub(super) fn activate(x: Tensor<3>, kind: Activation) -> Tensor<3> {
 /// 1e-3) everywhere but on flex.
 pub(super) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let device = x.device();
-    if !device.is_autodiff() || device.inner() == Device::flex() {
+    if !device.is_autodiff() {
+        return cpu::gelu(x);
+    }
+    if device.inner() == Device::flex() {
         return activation::gelu(x);
     }
     let gate = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf().add_scalar(1.0).mul_scalar(0.5);

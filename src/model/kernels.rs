@@ -1,7 +1,9 @@
-//! Products and attention of a few rows on slices, in vector instructions and on threads.
+//! Products and attention of a few rows, and GELU, on slices: in vector instructions and on threads.
 //!
 //! Decoding is bound by reading weights and memory once a token; a matrix product made for many rows
 //! reads them in an order, or after a copy, that halves that rate or worse. Knows no tensors.
+
+use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
@@ -9,8 +11,14 @@ use rayon::prelude::*;
 /// Columns of a product that one task sums, so that its sums stay in the first-level cache.
 const TILE: usize = 384;
 
+/// Parts that the sum over inputs is made of, however many threads there are.
+const PARTS: usize = 4;
+
 /// Multiplications below which threads cost more than they bring.
 const WORTH_THREADS: usize = 1 << 17;
+
+/// Elements that one task of GELU takes.
+const GELU_CHUNK: usize = 1 << 14;
 
 /// Rows of a matrix whose elements lie side by side; the rows need not.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +50,8 @@ pub(super) enum Order {
     ByOutput,
 }
 
-/// `x · weight + bias`: `x` is `[rows, inputs]`, the result `[rows, outputs]`.
+/// `x · weight + bias`: `x` is `[rows, inputs]`, the result `[rows, outputs]`, the same bits on any
+/// number of threads.
 pub(super) fn product(
     x: &[f32],
     inputs: usize,
@@ -59,30 +68,56 @@ pub(super) fn product(
     if out.is_empty() {
         return out;
     }
-    // Of each tile, its part of every row.
-    let mut tiles: Vec<Vec<&mut [f32]>> = Vec::new();
-    tiles.resize_with(outputs.div_ceil(TILE), || Vec::with_capacity(rows));
-    for row in out.chunks_mut(outputs) {
-        for (tile, part) in tiles.iter_mut().zip(row.chunks_mut(TILE)) {
-            tile.push(part);
-        }
-    }
+    let threads = rows * inputs * outputs >= WORTH_THREADS;
     let arch = Arch::new();
-    let sum = |(tile, rows): (usize, Vec<&mut [f32]>)| {
-        let start = tile * TILE;
-        match order {
-            Order::ByInput => {
-                arch.dispatch(Columns { x, inputs, weight, outputs, start, rows });
-            }
-            Order::ByOutput => arch.dispatch(Dots { x, inputs, weight, start, rows }),
+    match order {
+        Order::ByOutput => {
+            let tiles = tiles(&mut out, outputs, TILE);
+            each(threads, tiles, |(start, rows)| {
+                arch.dispatch(Dots { x, inputs, weight, start, rows });
+            });
         }
-    };
-    if rows * inputs * outputs < WORTH_THREADS {
-        tiles.into_iter().enumerate().for_each(sum);
-    } else {
-        tiles.into_par_iter().enumerate().for_each(sum);
+        Order::ByInput => {
+            // Each task reads lines side by side, which is what memory is fastest at.
+            let part = inputs.div_ceil(if threads { PARTS } else { 1 });
+            let width = if rows <= 4 { 4 * TILE } else { TILE };
+            let mut sums = vec![0.0; inputs.div_ceil(part) * out.len()];
+            let tasks = sums.chunks_mut(out.len()).enumerate().flat_map(|(index, sums)| {
+                let inputs = index * part..inputs.min((index + 1) * part);
+                tiles(sums, outputs, width).into_iter().map(move |tile| (inputs.clone(), tile))
+            });
+            each(threads, tasks.collect(), |(part, (start, rows))| {
+                arch.dispatch(Columns { x, inputs, part, weight, outputs, start, rows });
+            });
+            for sums in sums.chunks(out.len()) {
+                out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
+            }
+        }
     }
     out
+}
+
+/// Runs a task on each of `items`.
+fn each<T: Send>(threads: bool, items: Vec<T>, task: impl Fn(T) + Send + Sync) {
+    if threads {
+        items.into_par_iter().for_each(task);
+    } else {
+        items.into_iter().for_each(task);
+    }
+}
+
+/// Columns side by side of a matrix with lines of `outputs`: the first, and its part of every line.
+type Tile<'a> = (usize, Vec<&'a mut [f32]>);
+
+fn tiles(matrix: &mut [f32], outputs: usize, width: usize) -> Vec<Tile<'_>> {
+    let mut tiles: Vec<Tile> =
+        (0..outputs.div_ceil(width)).map(|tile| (tile * width, Vec::new())).collect();
+    for line in matrix.chunks_mut(outputs) {
+        for ((_, lines), part) in tiles.iter_mut().zip(line.chunks_mut(width)) {
+            lines.push(part);
+        }
+    }
+    tiles
 }
 
 /// `softmax(query · keyᵀ · scale) · value`, `[batch, heads, queries, head_dim]`; every query sees
@@ -107,11 +142,20 @@ pub(super) fn attention(query: Heads, key: Heads, value: Heads, scale: f32) -> V
     out
 }
 
+/// GELU with the error function (Hendrycks and Gimpel 2016, <https://arxiv.org/abs/1606.08415>), in
+/// place.
+pub(super) fn gelu(values: &mut [f32]) {
+    let arch = Arch::new();
+    values.par_chunks_mut(GELU_CHUNK).for_each(|values| arch.dispatch(Gelu { values }));
+}
+
 /// Adds to each row's columns from `start` on their products with a matrix that lies by input. A
 /// struct with a method, because that is what is compiled for each set of vector instructions.
 struct Columns<'a> {
     x: &'a [f32],
     inputs: usize,
+    /// The inputs to sum over.
+    part: Range<usize>,
     weight: &'a [f32],
     outputs: usize,
     start: usize,
@@ -123,19 +167,19 @@ impl WithSimd for Columns<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { x, inputs, weight, outputs, start, mut rows } = self;
+        let Self { x, inputs, part, weight, outputs, start, mut rows } = self;
         let width = rows.first().map_or(0, |row| row.len());
         let line = |input: usize| &weight[input * outputs + start..][..width];
-        let mut input = 0;
+        let mut input = part.start;
         // Four at once, so that a sum is fetched and put back for every fourth product only.
-        while input + 4 <= inputs {
+        while input + 4 <= part.end {
             let lines = [line(input), line(input + 1), line(input + 2), line(input + 3)];
             for (x, row) in x.chunks_exact(inputs).zip(&mut rows) {
                 add_four(simd, row, lines, &x[input..input + 4]);
             }
             input += 4;
         }
-        for input in input..inputs {
+        for input in input..part.end {
             for (x, row) in x.chunks_exact(inputs).zip(&mut rows) {
                 add_scaled(simd, row, line(input), x[input]);
             }
@@ -270,4 +314,59 @@ fn softmax(scores: &mut [f32]) {
     for score in scores {
         *score /= sum;
     }
+}
+
+struct Gelu<'a> {
+    values: &'a mut [f32],
+}
+
+impl WithSimd for Gelu<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (values, rest) = S::as_mut_simd_f32s(self.values);
+        for value in values {
+            *value = gelu_of(simd, *value);
+        }
+        let last = gelu_of(simd, simd.partial_load_f32s(rest));
+        simd.partial_store_f32s(rest, last);
+    }
+}
+
+/// `x · (1 + erf(x / √2)) / 2`.
+#[inline(always)]
+fn gelu_of<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let half = simd.mul_f32s(x, simd.splat_f32s(0.5));
+    let erf = erf(simd, simd.mul_f32s(x, simd.splat_f32s(std::f32::consts::FRAC_1_SQRT_2)));
+    simd.mul_add_e_f32s(half, erf, half)
+}
+
+/// Numerator of the error function over its argument, in even powers, the highest first: the rational
+/// function of Eigen (`generic_fast_erf`, <https://gitlab.com/libeigen/eigen>), right to a few units
+/// in the last place.
+const ERF_NUMERATOR: [f32; 7] = [
+    -2.726_142_3e-10,
+    2.770_681_4e-8,
+    -2.101_024e-6,
+    -5.692_506_4e-5,
+    -7.349_906_3e-4,
+    -2.954_599_8e-3,
+    -1.609_603_3e-2,
+];
+const ERF_DENOMINATOR: [f32; 5] =
+    [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329_2e-3, -1.426_473_9e-2];
+
+#[inline(always)]
+fn erf<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    // Beyond 4 it is 1 in single precision.
+    let x = simd.min_f32s(simd.max_f32s(x, simd.splat_f32s(-4.0)), simd.splat_f32s(4.0));
+    let square = simd.mul_f32s(x, x);
+    let polynomial = |factors: &[f32]| {
+        factors.iter().fold(simd.splat_f32s(0.0), |sum, &factor| {
+            simd.mul_add_e_f32s(sum, square, simd.splat_f32s(factor))
+        })
+    };
+    let quotient = simd.div_f32s(polynomial(&ERF_NUMERATOR), polynomial(&ERF_DENOMINATOR));
+    simd.mul_f32s(x, quotient)
 }

@@ -1,12 +1,13 @@
-//! Linear maps and attention of a few rows, as decoding needs them: on the CPU by kernels that read
-//! weights, keys and values in place; by Burn's operations everywhere else.
+//! What the CPU does by kernels of ours, where nobody asks for gradients: linear maps and attention of
+//! a few rows, which read weights, keys and values in place, and GELU. Burn's operations serve
+//! everywhere else.
 
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::nn::Linear;
 use burn::tensor::module::attention as fused_attention;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData, activation};
 
 use super::attention::KeyValue;
 use super::kernels::{self, Heads, Order};
@@ -56,6 +57,24 @@ pub(super) fn attention(query: Tensor<4>, memory: KeyValue) -> Tensor<4> {
             let options = AttentionModuleOptions::default();
             fused_attention(query, memory.key, memory.value, None, None, options)
         }
+    }
+}
+
+/// GELU with the error function, without gradients.
+pub(super) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let device = x.device();
+    if !on_cpu(&device) || x.dtype() != DType::F32 {
+        return activation::gelu(x);
+    }
+    match x.try_into_primitive::<Flex>() {
+        Ok(mut primitive) => {
+            if !primitive.is_contiguous() {
+                primitive = primitive.to_contiguous();
+            }
+            kernels::gelu(primitive.storage_mut());
+            Tensor::from_primitive::<Flex>(primitive)
+        }
+        Err(error) => unreachable!("a tensor of flex is none of flex: {error}"),
     }
 }
 
@@ -174,6 +193,24 @@ mod tests {
             "narrowed",
         );
         assert!(product_on_cpu(&random([17, 8]), &random([8, 8]), None).is_none());
+    }
+
+    #[test]
+    fn gelu_is_that_of_burn_and_leaves_shared_tensors_alone() {
+        for length in [1, 15, 16, 17, 40_000] {
+            let x =
+                Tensor::<1>::random([length], Distribution::Uniform(-7.0, 7.0), &Device::flex());
+            let kept = x.clone();
+            assert_close(gelu(x.clone()), activation::gelu(x), "gelu");
+            assert_close(
+                gelu(kept.clone().narrow(0, length / 2, 1)),
+                gelu(kept).narrow(0, length / 2, 1),
+                "a view",
+            );
+        }
+        let wide = random([6, 10]);
+        let turned = wide.clone().transpose();
+        assert_close(gelu(turned.clone()), activation::gelu(turned), "a transposed view");
     }
 
     #[test]
