@@ -62,20 +62,15 @@ pub(super) fn attention(query: Tensor<4>, memory: KeyValue) -> Tensor<4> {
 
 /// GELU with the error function, without gradients.
 pub(super) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    let device = x.device();
-    if !on_cpu(&device) || x.dtype() != DType::F32 {
-        return activation::gelu(x);
+    let of_cpu = if on_cpu(&x.device()) { primitive(&x) } else { None };
+    let Some(mut values) = of_cpu else { return activation::gelu(x) };
+    // The only one who holds it may write in place.
+    drop(x);
+    if !values.is_contiguous() {
+        values = values.to_contiguous();
     }
-    match x.try_into_primitive::<Flex>() {
-        Ok(mut primitive) => {
-            if !primitive.is_contiguous() {
-                primitive = primitive.to_contiguous();
-            }
-            kernels::gelu(primitive.storage_mut());
-            Tensor::from_primitive::<Flex>(primitive)
-        }
-        Err(error) => unreachable!("a tensor of flex is none of flex: {error}"),
-    }
+    kernels::gelu(values.storage_mut());
+    Tensor::from_primitive::<Flex>(values)
 }
 
 fn on_cpu(device: &Device) -> bool {
