@@ -70,6 +70,30 @@ fn a_run_stopped_in_either_phase_resumes_to_the_same_bytes() {
 }
 
 #[test]
+fn a_finished_captioner_goes_on_with_the_score_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    draw_shapes(&folder.path().join("shapes"), 40);
+    let ended = train(folder.path(), &config(folder.path(), "captions", 8, 1), &[]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stderr.contains("select_by"), "{}", ended.stderr);
+    let mut second = config(folder.path(), "score", 0, 3);
+    for section in ["image", "tokenizer", "model"] {
+        second.remove(section);
+    }
+    set(&mut second, "init.model", folder.path().join("captions/last").to_str().unwrap());
+    set(&mut second, "train.select_by", "cider");
+    let ended = train(folder.path(), &second, &[]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(!ended.stderr.contains("select_by"), "{}", ended.stderr);
+    assert_eq!(rewards(&folder.path().join("score")).len(), 3);
+    // Without such a phase there would be nothing to do.
+    second.remove("phase");
+    let ended = train(folder.path(), &second, &["--output", "elsewhere"]);
+    assert_eq!(ended.code, 1);
+    assert!(ended.stderr.contains("train.max_steps"), "{}", ended.stderr);
+}
+
+#[test]
 fn settings_that_make_no_sense_are_named() {
     let folder = tempfile::tempdir().unwrap();
     draw_shapes(&folder.path().join("shapes"), 40);

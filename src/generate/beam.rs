@@ -9,7 +9,8 @@ use std::ops::Range;
 use super::constraints::{self, constrain};
 use super::sample::{Draws, warp};
 use super::{
-    EarlyStopping, GenerateConfig, GenerateError, Generated, StepModel, log_softmax, score,
+    EarlyStopping, GenerateConfig, GenerateError, Generated, StepModel, drop_done, log_softmax,
+    score,
 };
 
 /// A hypothesis that goes on.
@@ -44,15 +45,16 @@ pub(super) fn beam_search(
     let changed = config.do_sample || constraints::are_set(config);
     let mut searches: Vec<Search> =
         images.map(|image| Search::new(image, prompt, ends, config)).collect();
-    let rows = searches.len() * beams;
-    let mut logits = model.step(&prompt.repeat(rows), prompt.len())?;
+    let mut left: Vec<usize> = (0..searches.len()).collect();
+    let mut logits = model.step(&prompt.repeat(left.len() * beams), prompt.len())?;
     for length in 1..=config.max_new_tokens {
-        let mut parents: Vec<usize> = (0..rows).collect();
-        for (image, search) in searches.iter_mut().enumerate() {
+        let mut parents: Vec<usize> = (0..left.len() * beams).collect();
+        for (place, &image) in left.iter().enumerate() {
+            let search = &mut searches[image];
             if search.done {
                 continue;
             }
-            let rows = &mut logits[image * beams * vocab..(image + 1) * beams * vocab];
+            let rows = &mut logits[place * beams * vocab..(place + 1) * beams * vocab];
             for (row, beam) in rows.chunks_mut(vocab).zip(&search.running) {
                 if beam.sum.is_finite() {
                     log_softmax(row, length - 1)?;
@@ -70,16 +72,17 @@ pub(super) fn beam_search(
             }
             let chosen = search.advance(&scores, rows, vocab, length);
             for (beam, parent) in chosen.into_iter().enumerate() {
-                parents[image * beams + beam] = image * beams + parent;
+                parents[place * beams + beam] = place * beams + parent;
             }
         }
         if length == config.max_new_tokens || searches.iter().all(|search| search.done) {
             break;
         }
         model.reorder(&parents);
-        let next: Vec<u32> = searches
+        drop_done(model, &mut left, |image| searches[image].done);
+        let next: Vec<u32> = left
             .iter()
-            .flat_map(|search| &search.running)
+            .flat_map(|&image| &searches[image].running)
             .map(|beam| beam.ids.last().copied().unwrap_or(ends[0]))
             .collect();
         logits = model.step(&next, 1)?;

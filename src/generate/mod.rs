@@ -28,6 +28,12 @@ pub trait StepModel {
 
     /// Makes row `i` continue from what row `rows[i]` was fed; both read the same image.
     fn reorder(&mut self, rows: &[usize]);
+
+    /// Drops all rows but those of `images`, given by their places among the images that are left.
+    /// Returns whether it did: where another number of rows is dear, none is dropped.
+    fn keep_images(&mut self, _images: &[usize]) -> bool {
+        false
+    }
 }
 
 /// Why decoding failed.
@@ -87,6 +93,14 @@ pub fn generate(
         rows::decode_rows(model, images, prompt, &ends, config)
     } else {
         beam::beam_search(model, images, prompt, &ends, config)
+    }
+}
+
+/// Drops the images that are done, of those `left` in the model, once they are a quarter.
+fn drop_done(model: &mut dyn StepModel, left: &mut Vec<usize>, is_done: impl Fn(usize) -> bool) {
+    let kept: Vec<usize> = (0..left.len()).filter(|&place| !is_done(left[place])).collect();
+    if 4 * kept.len() <= 3 * left.len() && model.keep_images(&kept) {
+        *left = kept.into_iter().map(|place| left[place]).collect();
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::constraints::{self, constrain};
 use super::sample::{Draws, warp};
-use super::{GenerateConfig, GenerateError, Generated, StepModel, log_softmax, score};
+use super::{GenerateConfig, GenerateError, Generated, StepModel, drop_done, log_softmax, score};
 
 struct Row {
     ids: Vec<u32>,
@@ -24,6 +24,8 @@ pub(super) fn decode_rows(
     config: &GenerateConfig,
 ) -> Result<Vec<Generated>, GenerateError> {
     let vocab = model.vocab_size();
+    let of_image = config.num_captions;
+    let mut left: Vec<usize> = (0..images.clone().count()).collect();
     let row = |image: u64, sample: usize| Row {
         ids: prompt.to_vec(),
         log_probabilities: Vec::new(),
@@ -32,16 +34,16 @@ pub(super) fn decode_rows(
         draws: config.do_sample.then(|| Draws::new(config.seed, image, sample as u64)),
     };
     let mut rows: Vec<Row> = images
-        .flat_map(|image| (0..config.num_captions).map(move |sample| (image, sample)))
+        .flat_map(|image| (0..of_image).map(move |sample| (image, sample)))
         .map(|(image, sample)| row(image, sample))
         .collect();
     let changed = config.do_sample || constraints::are_set(config);
     let mut scratch = Vec::new();
     let mut logits = model.step(&prompt.repeat(rows.len()), prompt.len())?;
     for position in 0..config.max_new_tokens {
-        // A finished row is fed an end token and ignored: the batch keeps its shape.
-        let mut next = vec![ends[0]; rows.len()];
-        for ((row, logits), next) in rows.iter_mut().zip(logits.chunks_mut(vocab)).zip(&mut next) {
+        let places = left.iter().flat_map(|image| image * of_image..(image + 1) * of_image);
+        for (row, logits) in places.zip(logits.chunks_mut(vocab)) {
+            let row = &mut rows[row];
             if row.finished {
                 continue;
             }
@@ -58,7 +60,6 @@ pub(super) fn decode_rows(
                 likeliest(logits)
             };
             log_softmax(logits, position)?;
-            *next = id as u32;
             row.sum += logits[id];
             row.ids.push(id as u32);
             row.log_probabilities.push(logits[id]);
@@ -67,6 +68,13 @@ pub(super) fn decode_rows(
         if rows.iter().all(|row| row.finished) || position + 1 == config.max_new_tokens {
             break;
         }
+        drop_done(model, &mut left, |image| {
+            rows[image * of_image..(image + 1) * of_image].iter().all(|row| row.finished)
+        });
+        // A finished row is fed its end token and ignored.
+        let places = left.iter().flat_map(|image| image * of_image..(image + 1) * of_image);
+        let next: Vec<u32> =
+            places.map(|row| rows[row].ids.last().copied().unwrap_or(ends[0])).collect();
         logits = model.step(&next, 1)?;
     }
     let generated = |row: Row| {

@@ -12,6 +12,7 @@ pub struct Session<'a> {
     model: &'a Captioner,
     cache: DecoderCache,
     rows: usize,
+    bucket: usize,
     device: Device,
 }
 
@@ -33,6 +34,7 @@ impl<'a> Session<'a> {
             model,
             cache: model.start(memory, rows_per_image, capacity, bucket),
             rows: images * rows_per_image,
+            bucket,
             device: memory.device(),
         }
     }
@@ -62,6 +64,15 @@ impl StepModel for Session<'_> {
 
     fn reorder(&mut self, rows: &[usize]) {
         self.cache.reorder(rows);
+    }
+
+    fn keep_images(&mut self, images: &[usize]) -> bool {
+        // A device that wants lengths in steps wants few numbers of rows too.
+        if self.bucket > 1 {
+            return false;
+        }
+        self.rows = self.cache.keep_images(images);
+        true
     }
 }
 

@@ -12,12 +12,16 @@ pub(super) struct Mock {
     vocab: usize,
     fed: Vec<Vec<u32>>,
     steps: usize,
+    /// Rows an image; 0: all are kept.
+    of_image: usize,
+    /// Rows that were fed, one by one.
+    rows: usize,
 }
 
 impl Mock {
     pub fn new(vocab: usize, rows: usize, table: &[(&[u32], &[f32])]) -> Self {
         let table = table.iter().map(|(key, row)| (key.to_vec(), row.to_vec())).collect();
-        Self { table, vocab, fed: vec![Vec::new(); rows], steps: 0 }
+        Self { table, vocab, fed: vec![Vec::new(); rows], steps: 0, of_image: 0, rows: 0 }
     }
 }
 
@@ -28,6 +32,8 @@ impl StepModel for Mock {
 
     fn step(&mut self, ids: &[u32], seq: usize) -> Result<Vec<f32>, GenerateError> {
         self.steps += 1;
+        self.rows += self.fed.len();
+        assert_eq!(ids.len(), self.fed.len() * seq);
         let mut logits = Vec::new();
         for (row, new) in self.fed.iter_mut().zip(ids.chunks(seq)) {
             row.extend(new);
@@ -41,6 +47,15 @@ impl StepModel for Mock {
 
     fn reorder(&mut self, rows: &[usize]) {
         self.fed = rows.iter().map(|&row| self.fed[row].clone()).collect();
+    }
+
+    fn keep_images(&mut self, images: &[usize]) -> bool {
+        let rows = images.iter().flat_map(|i| i * self.of_image..(i + 1) * self.of_image);
+        let rows: Vec<usize> = rows.collect();
+        if self.of_image > 0 {
+            self.reorder(&rows);
+        }
+        self.of_image > 0
     }
 }
 
@@ -64,6 +79,24 @@ fn greedy_follows_the_best_token_and_stops_at_the_end() {
     close(out[0].score, (0.6f32.ln() + 0.5f32.ln() + 0.9f32.ln()) / 3.0);
     close(out[0].log_probabilities[1], 0.5f32.ln());
     assert_eq!(model.steps, 3, "nothing is decoded after the end");
+}
+
+#[test]
+fn images_that_are_done_are_dropped_and_nothing_else_changes() {
+    for (beams, captions) in [(1, 1), (1, 3), (3, 2)] {
+        let sampling = GenerateConfig::sampling(captions, 12, 5);
+        let config = GenerateConfig { num_beams: beams, ..sampling };
+        let of_image = config.rows_per_image();
+        let decode = |dropping: bool| {
+            let mut model = Mock::new(6, 10 * of_image, &[]);
+            model.of_image = if dropping { of_image } else { 0 };
+            let out = generate(&mut model, 0..10, &[3], END, &config).unwrap();
+            (out, model.rows)
+        };
+        let ((kept, all_rows), (dropped, fewer_rows)) = (decode(false), decode(true));
+        assert_eq!(kept, dropped);
+        assert!(4 * fewer_rows < 3 * all_rows, "{fewer_rows} of {all_rows} rows were fed");
+    }
 }
 
 #[test]

@@ -87,6 +87,23 @@ impl DecoderCache {
         self.length += added;
     }
 
+    /// Drops all rows but those of `images`, given by their places; returns how many rows are left.
+    pub fn keep_images(&mut self, images: &[usize]) -> usize {
+        let mut left = 0;
+        for LayerCache { own, cross } in &mut self.layers {
+            let of_image = own.key.dims()[0] / cross.key.dims()[0].max(1);
+            let rows: Vec<usize> =
+                images.iter().flat_map(|image| image * of_image..(image + 1) * of_image).collect();
+            left = rows.len();
+            for (kept, places) in [(own, rows.as_slice()), (cross, images)] {
+                let index = row_index(places, &kept.key.device());
+                kept.key.inplace(|key| key.select(0, index.clone()));
+                kept.value.inplace(|value| value.select(0, index));
+            }
+        }
+        left
+    }
+
     /// Makes row `i` continue from what row `rows[i]` decoded; both must read the same image.
     pub fn reorder(&mut self, rows: &[usize]) {
         if rows.iter().enumerate().all(|(to, &from)| to == from) {

@@ -418,6 +418,31 @@ fn greedy_decoding_with_a_cache_chooses_what_recomputation_chooses() {
 }
 
 #[test]
+fn images_that_are_left_go_on_as_if_the_others_were_there() {
+    let device = Device::flex();
+    let config = tiny();
+    let model = shaken(&config, 5, &device);
+    let memory = model.encode(images(3, &config, &device));
+    let step = |rows: &[u32], cache: &mut DecoderCache| {
+        let columns: Vec<&[u32]> = rows.iter().map(std::slice::from_ref).collect();
+        values(model.step(ids(&columns, &device), cache))
+    };
+    let mut all = model.start(&memory, 2, 4, 1);
+    let mut fewer = model.start(&memory, 2, 4, 1);
+    for cache in [&mut all, &mut fewer] {
+        step(&[1, 2, 3, 4, 5, 6], cache);
+    }
+    assert_eq!(fewer.keep_images(&[0, 2]), 4);
+    let expected = step(&[6, 5, 4, 3, 2, 1], &mut all);
+    let found = step(&[6, 5, 2, 1], &mut fewer);
+    assert_close(&found[..2 * VOCAB], &expected[..2 * VOCAB], 1e-6);
+    assert_close(&found[2 * VOCAB..], &expected[4 * VOCAB..], 1e-6);
+    assert_eq!(fewer.keep_images(&[1]), 2);
+    let expected = step(&[2; 6], &mut all);
+    assert_close(&step(&[2; 2], &mut fewer), &expected[4 * VOCAB..], 1e-6);
+}
+
+#[test]
 fn samples_carry_the_models_own_log_probabilities() {
     let device = Device::flex();
     let config = tiny();

@@ -144,7 +144,7 @@ pub enum SelectBy {
 pub struct LoopConfig {
     /// Passes over all captions; may be fractional.
     pub epochs: f64,
-    /// Stop after this many steps instead.
+    /// Stop after this many steps instead; 0 = begin with the phase that follows.
     pub max_steps: Option<u64>,
     /// Images a (micro-)batch.
     pub batch_size: usize,
@@ -167,7 +167,8 @@ pub struct LoopConfig {
     pub validation_images: usize,
     /// What the best checkpoint is chosen by: `loss`, or `cider` of captions decoded as `generate` says.
     pub select_by: SelectBy,
-    /// Stop after so many validations without a better one; 0 = never.
+    /// Stop after so many validations without a better one; 0 = never. With a phase to follow, only
+    /// the validations in that count.
     pub patience: u64,
     /// Steps between checkpoints besides those after a validation.
     pub checkpoint_every: u64,
@@ -344,11 +345,13 @@ impl TrainConfig {
             ("train.validate_every", self.train.validate_every as usize),
             ("train.checkpoint_every", self.train.checkpoint_every as usize),
             ("train.log_every", self.train.log_every as usize),
-            ("train.max_steps", self.train.max_steps.unwrap_or(1) as usize),
         ] {
             if value == 0 {
                 return bad(key, "0; expected at least 1".into());
             }
+        }
+        if self.train.max_steps == Some(0) && self.phase.is_empty() {
+            return bad("train.max_steps", "0; expected at least 1, or a phase to follow".into());
         }
         share("train.label_smoothing", self.train.label_smoothing)?;
         positive("schedule.learning_rate", self.schedule.learning_rate)?;

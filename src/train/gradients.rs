@@ -1,23 +1,17 @@
 //! The loss of a batch and its gradients; on a CPU the batch is cut into shares of images that are
 //! computed side by side.
-//!
-//! Burn's CPU backend multiplies matrices on all cores and does nearly everything else on one. With
-//! shares each core keeps to its own images for the whole step, and no operation waits for threads.
-
-use std::thread;
 
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::TrainError;
 use super::config::LoopConfig;
 use super::loss::{cross_entropy, policy_gradient};
+use super::shares::{Shares, ranges};
 use super::trained::FrozenPart;
 use super::validate::pixels;
 use crate::data::{Batch, FeatureStage, LoaderConfig, mix};
-use crate::device::num_cpu_threads;
 use crate::model::{Captioner, seed_noise};
 
 /// The loss of one batch.
@@ -87,8 +81,7 @@ pub struct Gradients {
     frozen: FrozenPart,
     loader: LoaderConfig,
     device: Device,
-    /// Threads for each share of a batch; none on a GPU.
-    pools: Vec<ThreadPool>,
+    pub(super) shares: Shares,
     accumulator: GradientsAccumulator<Captioner>,
 }
 
@@ -103,57 +96,44 @@ impl Gradients {
         loader: &LoaderConfig,
         device: &Device,
     ) -> Result<Self, TrainError> {
-        let shares = settings.data_parallel.min(settings.batch_size);
-        let shares = if device.clone().inner() == Device::flex() { shares } else { 1 };
-        let threads = num_cpu_threads().div_ceil(shares);
-        let pool = || ThreadPoolBuilder::new().num_threads(threads).build();
-        let pools = (0..shares).filter(|_| shares > 1).map(|_| pool()).collect::<Result<_, _>>();
         Ok(Self {
             settings: settings.clone(),
             frozen,
             loader: loader.clone(),
             device: device.clone(),
-            pools: pools.map_err(|error| TrainError::Threads(error.to_string()))?,
+            shares: Shares::new(settings.data_parallel.min(settings.batch_size), device)?,
             accumulator: GradientsAccumulator::new(),
         })
+    }
+
+    /// From now on every batch is a step.
+    pub(super) fn without_accumulation(&mut self) {
+        self.settings.accumulation = 1;
     }
 
     /// Adds the gradients of a (micro-)batch with at least one target and returns its loss, `[1]`,
     /// without a graph. Noise of training is a function of `seed`.
     pub fn add(&mut self, model: &Captioner, batch: Batch, seed: u64) -> Tensor<1> {
         let tokens = batch.tokens as f64;
-        let mut shares = split(batch, self.pools.len());
+        let shares = split(batch, self.shares.count());
         let (settings, loader, device) = (&self.settings, &self.loader, &self.device);
         let frozen = self.frozen;
-        let compute = |model: &Captioner, index: usize, share: Batch| {
+        // Leaves of its own, or the shares would be one graph behind one lock.
+        let own = |_: &Batch| match shares.len() {
+            1 => model.clone(),
+            _ => model.clone().fork(device),
+        };
+        let models: Vec<Captioner> = shares.iter().map(own).collect();
+        let items = models.into_iter().zip(shares).collect();
+        let results = self.shares.map(items, |index, (model, share): (Captioner, Batch)| {
             seed_noise(device, mix(seed, index as u64));
             let weight = share.tokens as f64 / tokens;
             let smoothing = settings.label_smoothing;
-            let loss = forward_loss(model, share, loader, smoothing, frozen, device);
+            let loss = forward_loss(&model, share, loader, smoothing, frozen, device);
             let scale = |loss: Tensor<1>, by: f64| if by == 1.0 { loss } else { loss * by };
             let value = scale(loss.clone().inner(), weight);
             let loss = scale(loss, weight / settings.accumulation as f64);
-            (value, GradientsParams::from_grads(loss.backward(), model))
-        };
-        if shares.len() == 1 {
-            let (loss, grads) = compute(model, 0, shares.remove(0));
-            self.accumulator.accumulate(model, grads);
-            return loss;
-        }
-        let results: Vec<_> = thread::scope(|scope| {
-            let started: Vec<_> = shares
-                .into_iter()
-                .zip(&self.pools)
-                .enumerate()
-                .map(|(index, (share, pool))| {
-                    // Leaves of its own, or the shares would be one graph behind one lock.
-                    let model = model.clone().fork(device);
-                    let compute = &compute;
-                    scope.spawn(move || pool.install(|| compute(&model, index, share)))
-                })
-                .collect();
-            let ended = started.into_iter().map(|share| share.join());
-            ended.map(|out| out.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+            (value, GradientsParams::from_grads(loss.backward(), &model))
         });
         // In the order of the shares, whichever came first: sums of floats depend on it.
         let mut losses = Vec::with_capacity(results.len());
@@ -172,16 +152,15 @@ impl Gradients {
 
 /// Cuts a batch into at most `count` shares of about as many images, in order, each with a target.
 fn split(batch: Batch, count: usize) -> Vec<Batch> {
-    let count = count.min(batch.images);
     // Padding lies at the end, where it would be the last share's alone.
-    if count <= 1 || batch.tokens < batch.positions.len() {
+    if count.min(batch.images) <= 1 || batch.tokens < batch.positions.len() {
         return vec![batch];
     }
     let pixels = batch.pixels.len() / batch.images;
     let row = batch.captions_per_image * batch.seq;
-    let bounds = (0..count).map(|i| (batch.images * i / count, batch.images * (i + 1) / count));
-    bounds
-        .filter_map(|(first, last)| {
+    ranges(batch.images, count)
+        .filter_map(|images| {
+            let (first, last) = (images.start, images.end);
             let (from, to) = ((first * row) as i32, (last * row) as i32);
             let start = batch.positions.partition_point(|&at| at < from);
             let end = batch.positions.partition_point(|&at| at < to);

@@ -14,6 +14,7 @@ mod run;
 mod schedule;
 mod score;
 mod scst;
+mod shares;
 mod state;
 mod trained;
 mod validate;

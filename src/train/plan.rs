@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 
 use super::TrainError;
-use super::config::{TrainConfig, TrainConfigError};
+use super::config::{SelectBy, TrainConfig, TrainConfigError};
 use super::init::Start;
 use super::trained::{FrozenPart, Trained};
 use crate::checkpoint::{self, Architecture};
@@ -185,14 +185,21 @@ impl Plan {
     pub fn warnings(&self) -> Vec<String> {
         let warmup = self.config.schedule.warmup_steps;
         let mut warnings = Vec::new();
-        if warmup >= self.steps {
+        if warmup >= self.caption_steps && self.caption_steps > 0 {
             warnings.push(format!(
                 "schedule.warmup_steps is {warmup}, but the run has {} steps: it ends before the \
                  learning rate reaches schedule.learning_rate; raise train.epochs, or set \
                  warmup_steps to about {}",
-                self.steps,
-                (self.steps / 10).max(1)
+                self.caption_steps,
+                (self.caption_steps / 10).max(1)
             ));
+        }
+        if self.config.phase.scst.is_some() && self.config.train.select_by == SelectBy::Loss {
+            warnings.push(
+                "phase.scst trains on the score, and the loss gets worse: best/ will be from before \
+                 it; set train.select_by = \"cider\""
+                    .into(),
+            );
         }
         warnings
     }

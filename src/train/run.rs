@@ -244,7 +244,9 @@ impl Run<'_> {
             let last = step == self.plan.steps;
             let validates = last || step.is_multiple_of(settings.validate_every);
             interrupted = !last && self.observer.stop_requested();
-            if step.is_multiple_of(settings.log_every) || validates || interrupted {
+            // A line is of one phase.
+            let turns = step == self.plan.caption_steps;
+            if step.is_multiple_of(settings.log_every) || turns || validates || interrupted {
                 self.log()?;
             }
             // Even if a stop was asked for: who resumes after this step does not come here again.
@@ -274,10 +276,15 @@ impl Run<'_> {
         })
     }
 
-    /// Whether the last validations were no better than one before them.
+    /// Whether the last validations, of the last phase, were no better than one before them.
     fn is_out_of_patience(&self) -> bool {
         let settings = &self.plan.config.train;
-        let since = self.state.best_step.map_or(0, |best| self.state.step.saturating_sub(best));
+        let first = match self.plan.config.phase.scst {
+            Some(_) => self.plan.caption_steps,
+            None => 0,
+        };
+        let since =
+            self.state.best_step.map_or(0, |best| self.state.step.saturating_sub(best.max(first)));
         settings.patience > 0 && since >= settings.patience * settings.validate_every
     }
 
@@ -336,6 +343,7 @@ impl Run<'_> {
             let first = step - plan.caption_steps;
             self.loader = TrainLoader::new(plan.train.clone(), loader, first);
             self.critic = Some(SelfCritical::new(plan, config));
+            self.gradients.without_accumulation();
         }
         let batch = self.loader.next_batch().ok_or(TrainError::LoaderDied)?;
         self.note_skipped(&batch)?;
@@ -346,7 +354,9 @@ impl Run<'_> {
         }
         let seed = mix(plan.config.seed ^ 0x5c57, step);
         let loader = &self.loader_config;
-        let (batch, reward) = critic.sample(model, batch, plan, loader, &self.device, seed)?;
+        let shares = &self.gradients.shares;
+        let (batch, reward) =
+            critic.sample(model, batch, plan, loader, shares, &self.device, seed)?;
         self.pending.rewards.push(reward);
         let seed = mix(plan.config.seed ^ 0xd0_0d, step);
         self.pending.losses.push(self.gradients.add(model, batch, seed));
@@ -455,7 +465,8 @@ impl Run<'_> {
         let cider = match self.plan.config.train.select_by {
             SelectBy::Loss => None,
             SelectBy::Cider => {
-                Some(score::cider(&averaged, self.plan, &self.loader_config, &self.device)?)
+                let (loader, shares) = (&self.loader_config, &self.gradients.shares);
+                Some(score::cider(&averaged, self.plan, loader, shares, &self.device)?)
             }
         };
         let best = match cider {
@@ -490,7 +501,8 @@ impl Run<'_> {
             (0..wanted).map(|index| &plan.val[index * plan.val.len() / wanted]).collect();
         let decode = GenerateConfig::greedy(plan.max_new_tokens());
         let loader = LoaderConfig { features: None, ..self.loader_config.clone() };
-        let said = score::captions(model, plan, &loader, &examples, &decode, &self.device)?;
+        let shares = &self.gradients.shares;
+        let said = score::captions(model, plan, &loader, &examples, &decode, shares, &self.device)?;
         let samples = examples.into_iter().zip(said);
         Ok(samples
             .filter_map(|(example, said)| {

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::TrainError;
 use super::gradients::memory;
 use super::plan::Plan;
+use super::shares::{Shares, ranges};
 use super::trained::FrozenPart;
 use crate::data::{Batch, Example, LoaderConfig};
 use crate::generate::{GenerateConfig, generate_from_memory};
@@ -16,6 +17,24 @@ use crate::model::Captioner;
 /// Captions of `examples`; `None` where an image cannot be read. `model` is on a device without
 /// autodiff.
 pub(super) fn captions(
+    model: &Captioner,
+    plan: &Plan,
+    loader: &LoaderConfig,
+    examples: &[&Example],
+    decode: &GenerateConfig,
+    shares: &Shares,
+    device: &Device,
+) -> Result<Vec<Option<String>>, TrainError> {
+    let parts = ranges(examples.len(), shares.count());
+    let parts = parts.map(|part| (model.clone(), &examples[part])).collect();
+    let said = shares.map(parts, |_, (model, examples): (Captioner, &[&Example])| {
+        captions_of_share(&model, plan, loader, examples, decode, device)
+    });
+    let said: Result<Vec<_>, _> = said.into_iter().collect();
+    Ok(said?.concat())
+}
+
+fn captions_of_share(
     model: &Captioner,
     plan: &Plan,
     loader: &LoaderConfig,
@@ -54,12 +73,13 @@ pub(super) fn cider(
     model: &Captioner,
     plan: &Plan,
     loader: &LoaderConfig,
+    shares: &Shares,
     device: &Device,
 ) -> Result<f64, TrainError> {
     let max_new_tokens = plan.max_new_tokens();
     let decode = GenerateConfig { max_new_tokens, num_captions: 1, ..plan.generate.clone() };
     let examples: Vec<&Example> = plan.val.iter().collect();
-    let said = captions(model, plan, loader, &examples, &decode, device)?;
+    let said = captions(model, plan, loader, &examples, &decode, shares, device)?;
     let (said, references): (Vec<String>, Vec<Vec<String>>) = said
         .par_iter()
         .zip(&plan.val_references)
