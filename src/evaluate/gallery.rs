@@ -151,7 +151,7 @@ fn facts(facts: &[(String, String)]) -> String {
 
 /// The columns as choices, with what every page counts itself.
 fn options(columns: &[Column]) -> String {
-    let own = [("words", "words"), ("same", "images with the same caption")];
+    let own = [("words", "words"), ("same", "same caption")];
     let all = columns.iter().map(|column| (column.key, column.name)).chain(own);
     all.map(|(key, name)| format!("<option value=\"{key}\">{}</option>", escaped(name))).collect()
 }
@@ -262,7 +262,14 @@ fn attribute(value: f64) -> String {
     if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.4}") }
 }
 
-/// A caption with the words underlined that no reference has. Of a text without blanks, whose words
+/// Words that say nothing of an image, which nobody wants to see marked.
+const SMALL_WORDS: [&str; 33] = [
+    "a", "an", "and", "are", "as", "at", "be", "being", "by", "for", "from", "has", "have", "her",
+    "his", "in", "into", "is", "it", "its", "of", "on", "or", "that", "the", "their", "there",
+    "this", "to", "was", "were", "while", "with",
+];
+
+/// A caption with the words underlined that no reference has, save small ones. Of a text without blanks, whose words
 /// cannot be told apart, none is.
 fn marked(caption: &str, references: &[String]) -> String {
     let bare =
@@ -277,7 +284,7 @@ fn marked(caption: &str, references: &[String]) -> String {
         let word = piece.trim_end();
         let (blank, key) = (&piece[word.len()..], bare(word));
         let word = escaped(word);
-        if key.is_empty() || known.contains(&key) {
+        if key.is_empty() || known.contains(&key) || SMALL_WORDS.contains(&key.as_str()) {
             text.push_str(&word);
         } else {
             let _ = write!(text, "<u>{word}</u>");
@@ -461,8 +468,8 @@ mod tests {
     fn words_that_no_reference_has_are_underlined() {
         let references = ["Two dogs, running".to_owned(), "a dog's ball".to_owned()];
         assert_eq!(
-            marked("two  dogs chase a 'ball' .", &references),
-            "two  dogs <u>chase</u> a &#39;ball&#39; ."
+            marked("two  dogs chase the 'ball' .", &references),
+            "two  dogs <u>chase</u> the &#39;ball&#39; ."
         );
         assert_eq!(marked("two cats", &[]), "two cats");
         assert_eq!(marked("二匹の犬", &["犬".to_owned()]), "二匹の犬");

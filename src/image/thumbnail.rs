@@ -6,7 +6,7 @@ use ::image::{ImageError, RgbImage};
 use super::resize::{ResizeFilter, ResizeMode, resize};
 
 /// JPEG's scale of 1 to 100; above this the files grow faster than the pictures get better.
-const QUALITY: u8 = 80;
+const QUALITY: u8 = 70;
 
 /// A JPEG file and its size in pixels.
 #[derive(Clone, Debug, PartialEq, Eq)]
