@@ -158,7 +158,10 @@ fn options(columns: &[Column]) -> String {
 
 /// One image; `same` is how many images have its caption.
 fn card(page: &Page, entry: &Entry<'_>, same: Option<usize>, picture: &Picture) -> String {
-    let words = entry.caption.map_or(0, |caption| caption.split_whitespace().count());
+    // A full stop between blanks is none.
+    let is_word = |piece: &&str| piece.contains(char::is_alphanumeric);
+    let words =
+        entry.caption.map_or(0, |caption| caption.split_whitespace().filter(is_word).count());
     let mut text = String::from("<li");
     // Writing to a string cannot fail.
     for (column, value) in page.columns.iter().zip(&entry.values) {
@@ -424,7 +427,7 @@ mod tests {
     #[test]
     fn what_is_sorted_by_stands_at_each_image_and_is_a_choice() {
         let references = ["a dog".to_owned()];
-        let mut entries: Vec<Entry> = ["a dog", "A red dog.", "a dog"]
+        let mut entries: Vec<Entry> = ["a dog", "A red dog .", "a dog"]
             .map(|caption| entry(Ok(caption), &references))
             .into_iter()
             .collect();
@@ -446,7 +449,7 @@ mod tests {
             assert_eq!(html.matches(&format!("<option value=\"{key}\">")).count(), count);
         }
         assert!(html.contains("<dd style=\"--share:25%\">0.50</dd>"));
-        assert!(html.contains("A <u>red</u> dog."));
+        assert!(html.contains("A <u>red</u> dog ."));
         assert!(html.contains("no caption: gone"));
         assert!(html.contains("src=\"3.jpg\""));
     }
