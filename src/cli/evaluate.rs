@@ -15,9 +15,10 @@ use super::error::{CliError, Context};
 use super::image_size::ImageSizeArgs;
 use super::model_args::ModelArgs;
 use super::progress::Progress;
+use super::report::{HtmlImages, Report, check_place};
 use super::score::{to_json as scores_as_json, to_text as scores_as_text};
 use super::train::shape_bucket;
-use crate::caption::{CaptionConfig, Captioned, Prompt, caption_all};
+use crate::caption::{Caption, CaptionConfig, Captioned, Prompt, caption_all};
 use crate::checkpoint::{self, Checkpoint};
 use crate::data::{
     Dataset, DatasetFormat, ImageRecord, LoadOptions, LoaderConfig, SpecialIds, Split, examples,
@@ -25,9 +26,10 @@ use crate::data::{
 };
 use crate::device::Resolved;
 use crate::evaluate::scenes::{SceneReport, judge, scene_of};
+use crate::generate::GenerateConfig;
 use crate::image::{DecodeLimits, decode_file};
-use crate::metrics::bootstrap::BootstrapConfig;
-use crate::metrics::{CIDER, CorpusScores, ScoreConfig, ScoredImage, score};
+use crate::metrics::bootstrap::{BootstrapConfig, Interval};
+use crate::metrics::{CIDER, CorpusScores, NUM_SCORES, ScoreConfig, ScoredImage, score};
 use crate::train::{Validation, validate};
 
 /// Measure a captioner on a split of a data set
@@ -35,13 +37,15 @@ use crate::train::{Validation, validate};
 #[command(after_help = "\
 Examples:
   patchword evaluate --model checkpoints/mine --data ~/my-photos
+  patchword evaluate --model checkpoints/mine --data ~/my-photos --html captions.html
   patchword evaluate --model checkpoints/shapes --data datasets/shapes --split test
 
 Prints loss and perplexity of the split's captions; then captions its images and scores that as
-`patchword score` does, with the best and the worst of them. On scenes of coloured shapes, whose truth is
-known, it is the share of captions in which every object, colour and relation is right instead, and how often
-a word's attention peaks inside its object's box (the decoder layer is chosen on the validation
-split).")]
+`patchword score` does, with the best and the worst of them and a table for the model card. --html writes
+a page of all images with captions, references and scores, to sort, search and filter. On scenes of
+coloured shapes, whose truth is known, it is the share of captions in which every object, colour and
+relation is right instead, and how often a word's attention peaks inside its object's box (the decoder
+layer is chosen on the validation split).")]
 pub(super) struct EvaluateArgs {
     #[command(flatten)]
     model: ModelArgs,
@@ -60,6 +64,12 @@ pub(super) struct EvaluateArgs {
     /// Write the captions, for `patchword score --predictions`, one JSON object a line
     #[arg(long, value_name = "FILE")]
     captions: Option<PathBuf>,
+    /// Write a page of all images with captions, references and scores: one file for any browser
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// In that page, small copies of the photos, or relative links to the photos themselves
+    #[arg(long, value_name = "HOW", value_enum, default_value_t, requires = "html")]
+    html_images: HtmlImages,
     /// METEOR 1.5's jar (paraphrase-en.gz beside it or in data/ there) or what it unpacks to
     #[arg(long, value_name = "PATH")]
     meteor_data: Option<PathBuf>,
@@ -78,6 +88,9 @@ pub(super) struct EvaluateArgs {
 const SCENES_TO_CHOOSE_ON: usize = 200;
 
 pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome, CliError> {
+    for file in arguments.captions.iter().chain(&arguments.html) {
+        check_place(file)?;
+    }
     let options = LoadOptions { format: arguments.dataset_format, ..LoadOptions::default() };
     let dataset = load(&arguments.data, &options)?;
     let folder = arguments.model.folder(console)?;
@@ -100,14 +113,11 @@ pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome,
         &config,
         console,
     )?;
+    let records = dataset.records_of(arguments.split).take(arguments.images.unwrap_or(usize::MAX));
+    let records: Vec<&ImageRecord> = records.collect();
     let mut scored = None;
     if evaluation.scenes.is_none() {
-        let captioned =
-            caption_split(&checkpoint, &device, &dataset, &arguments, &config, console)?;
-        if let Some(file) = &arguments.captions {
-            write_captions(file, &captioned.images)
-                .context(format_args!("cannot write {}", file.display()))?;
-        }
+        let captioned = caption_split(&checkpoint, &device, &records, &config, console)?;
         let training: Vec<String> = dataset
             .records_of(Split::Train)
             .flat_map(|record| record.captions.iter().cloned())
@@ -117,44 +127,105 @@ pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome,
             meteor_data: arguments.meteor_data.as_deref(),
             training: (arguments.split != Split::Train).then_some(training.as_slice()),
         };
+        // Hours of captioning outlive a METEOR that cannot be computed.
+        if let Some(file) = &arguments.captions {
+            write_captions(file, captioned.pairs())?;
+        }
         let scores = score(&captioned.images, settings)?;
         let intervals = scores.intervals(BootstrapConfig::default());
-        scored = Some((scores, intervals, captioned));
+        scored = Some(Scored { scores, intervals, captioned });
+    } else if let (Some(file), Some(scenes)) = (&arguments.captions, &evaluation.scenes) {
+        let judged = scenes.report.captions.iter();
+        write_captions(file, judged.map(|one| (one.path.display().to_string(), &one.caption)))?;
+    }
+    let report = Report {
+        data: &arguments.data,
+        root: &dataset.root,
+        split: arguments.split,
+        model: &checkpoint.folder,
+        decode: &config.generate,
+        records: &records,
+        evaluation: &evaluation,
+        scored: scored.as_ref(),
+    };
+    if let Some(file) = &arguments.html {
+        report.write_page(file, arguments.html_images, console)?;
     }
     let mut stdout = console.stdout();
     if arguments.json {
         let mut value = evaluation.to_json();
-        if let Some((scores, intervals, captioned)) = &scored {
+        if let Some(Scored { scores, intervals, captioned }) = &scored {
             value["scores"] = scores_as_json(scores, intervals);
             value["best"] = captioned.extremes_json(scores, true);
             value["worst"] = captioned.extremes_json(scores, false);
         }
+        value["model_card"] = json!(report.card());
         writeln!(stdout, "{value:#}")?;
     } else {
         let mut text = evaluation.to_text();
-        if let Some((scores, intervals, captioned)) = &scored {
+        if let Some(Scored { scores, intervals, captioned }) = &scored {
             text.push_str(&scores_as_text(scores, intervals, None));
             text.push_str(&captioned.extremes_text(scores));
         }
+        text.push_str(&format!("for the model card:\n{}", report.card()));
         stdout.write_all(text.as_bytes())?;
     }
     Ok(match scored {
-        Some((_, _, captioned)) if captioned.failed > 0 => Outcome::SomeInputsFailed,
+        Some(Scored { captioned, .. }) if captioned.failed() > 0 => Outcome::SomeInputsFailed,
         _ => Outcome::Complete,
     })
 }
 
+/// The captions of a split and what they are worth; shared with what reports them.
+pub(super) struct Scored {
+    pub(super) scores: CorpusScores,
+    pub(super) intervals: [Option<Interval>; NUM_SCORES],
+    pub(super) captioned: CaptionedSplit,
+}
+
 /// The captions of a split's images.
-struct CaptionedSplit {
-    images: Vec<ScoredImage>,
-    /// Images that could not be read.
-    failed: usize,
+pub(super) struct CaptionedSplit {
+    /// Those that have a caption.
+    pub(super) images: Vec<ScoredImage>,
+    /// Of every image, what else is known of its caption, or why it has none.
+    pub(super) answers: Vec<Result<Answer, String>>,
+}
+
+/// What the model thinks of its caption.
+pub(super) struct Answer {
+    /// Geometric mean of the words' probabilities, in `[0, 1]`; `None` without words.
+    pub(super) confidence: Option<f64>,
+    /// Whether it ended because it could not be longer.
+    pub(super) cut_off: bool,
+}
+
+impl Answer {
+    fn of(caption: &Caption, checkpoint: &Checkpoint, decode: &GenerateConfig) -> Self {
+        let logarithms = caption.words.iter().map(|word| f64::from(word.probability).ln());
+        let mean = logarithms.sum::<f64>() / caption.words.len() as f64;
+        let end = checkpoint.tokenizer.special_tokens().eos;
+        let ends = |id: &u32| *id == end || decode.eos_token_ids.contains(id);
+        Self {
+            confidence: Some(mean.exp()).filter(|confidence| confidence.is_finite()),
+            cut_off: !caption.token_ids.last().is_some_and(ends),
+        }
+    }
 }
 
 /// Images that the best and the worst are shown of.
 const EXTREMES: usize = 5;
 
 impl CaptionedSplit {
+    /// How many images could not be read.
+    pub(super) fn failed(&self) -> usize {
+        self.answers.iter().filter(|answer| answer.is_err()).count()
+    }
+
+    /// Names and captions.
+    fn pairs(&self) -> impl Iterator<Item = (String, &String)> {
+        self.images.iter().map(|image| (image.id.clone(), &image.caption))
+    }
+
     /// Images with their CIDEr, the best or the worst first.
     fn extremes(&self, scores: &CorpusScores, best: bool) -> Vec<(f64, &ScoredImage)> {
         let ciders = scores.per_image().map(|scores| scores[CIDER]);
@@ -188,32 +259,31 @@ impl CaptionedSplit {
 fn caption_split(
     checkpoint: &Checkpoint,
     device: &Resolved,
-    dataset: &Dataset,
-    arguments: &EvaluateArgs,
+    records: &[&ImageRecord],
     config: &CaptionConfig,
     console: &Console,
 ) -> Result<CaptionedSplit, CliError> {
-    let records = dataset.records_of(arguments.split).take(arguments.images.unwrap_or(usize::MAX));
-    let records: Vec<&ImageRecord> = records.collect();
     let progress = Progress::new(console, "caption", Some(records.len() as u64), "images");
     let limits = DecodeLimits::default();
     let read = move |path: &PathBuf| decode_file(path, &limits).map_err(|error| error.to_string());
-    let mut captioned = CaptionedSplit { images: Vec::new(), failed: 0 };
+    let mut captioned = CaptionedSplit { images: Vec::new(), answers: Vec::new() };
     let mut place = 0;
     let emit = |result: Captioned| -> Result<(), CliError> {
         let record = records[place];
         place += 1;
-        match result.result {
-            Ok(captions) => captioned.images.push(ScoredImage {
+        let answer = result.first().map(|caption| {
+            let answer = Answer::of(&caption, checkpoint, &config.generate);
+            captioned.images.push(ScoredImage {
                 id: record.path.display().to_string(),
-                caption: captions.into_iter().next().map(|one| one.caption).unwrap_or_default(),
+                caption: caption.caption,
                 references: record.captions.clone(),
-            }),
-            Err(reason) => {
-                captioned.failed += 1;
-                progress.suspend(|| console.warn(format_args!("no caption: {reason}")));
-            }
+            });
+            answer
+        });
+        if let Err(reason) = &answer {
+            progress.suspend(|| console.warn(format_args!("no caption: {reason}")));
         }
+        captioned.answers.push(answer);
         progress.advance(1);
         Ok(())
     };
@@ -223,19 +293,26 @@ fn caption_split(
     Ok(captioned)
 }
 
-fn write_captions(file: &Path, images: &[ScoredImage]) -> std::io::Result<()> {
-    let mut writer = BufWriter::new(File::create(file)?);
-    for ScoredImage { id, caption, .. } in images {
-        writeln!(writer, "{}", json!({ "path": id, "caption": caption }))?;
-    }
-    writer.flush()
+/// Writes names and captions as JSONL.
+fn write_captions<'a>(
+    file: &Path,
+    captions: impl Iterator<Item = (String, &'a String)>,
+) -> Result<(), CliError> {
+    let written = File::create(file).and_then(|created| {
+        let mut writer = BufWriter::new(created);
+        for (path, caption) in captions {
+            writeln!(writer, "{}", json!({ "path": path, "caption": caption }))?;
+        }
+        writer.flush()
+    });
+    written.context(format_args!("cannot write {}", file.display()))
 }
 
 /// What was measured; shared with `patchword demo`.
 pub(super) struct Evaluation {
     split: Split,
     images: usize,
-    validation: Validation,
+    pub(super) validation: Validation,
     pub(super) scenes: Option<Scenes>,
 }
 

@@ -33,6 +33,7 @@ mod model_info;
 mod model_pull;
 mod panic;
 pub mod progress;
+mod report;
 mod score;
 mod stop;
 mod train;

@@ -171,8 +171,8 @@ fn text(described: &Described) -> String {
     rows.iter().map(|(label, value)| format!("{label:<14} {value}\n")).collect()
 }
 
-/// How a model decodes: beams and tokens, and what else is not as usual.
-fn decoding(config: &GenerateConfig) -> String {
+/// How a model decodes: beams and tokens, and what else is not as usual; shared with `patchword evaluate`.
+pub(super) fn decoding(config: &GenerateConfig) -> String {
     let usual = serde_json::to_value(GenerateConfig::default()).unwrap_or_default();
     let Ok(Value::Object(mut fields)) = serde_json::to_value(config) else { return String::new() };
     let always = |key: &str| ["num_beams", "max_new_tokens"].contains(&key);

@@ -177,8 +177,8 @@ impl fmt::Display for Few<'_> {
     }
 }
 
-/// What METEOR was computed with.
-fn meteor_stages(scores: &CorpusScores) -> &'static str {
+/// What METEOR was computed with; shared with `patchword evaluate`.
+pub(super) fn meteor_stages(scores: &CorpusScores) -> &'static str {
     if scores.complete_meteor { "exact, stem, synonym, paraphrase" } else { "exact, stem" }
 }
 

@@ -1,5 +1,7 @@
-//! How good a captioner is on a split: loss, scene accuracy, attention pointing.
+//! How good a captioner is on a split: loss, scene accuracy, attention pointing; and a page that
+//! shows every image with its caption.
 
+pub mod gallery;
 pub mod scenes;
 
 use std::path::PathBuf;

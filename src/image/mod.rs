@@ -14,6 +14,7 @@ pub mod preprocess;
 mod resample;
 pub mod resize;
 mod signature;
+pub mod thumbnail;
 
 pub use augment::{AugmentConfig, augment};
 pub use decode::{DecodeLimits, EXTENSIONS, decode_bytes, decode_file, is_image_path};
@@ -21,3 +22,4 @@ pub use error::{ImageError, InvalidSetting};
 pub use placement::{Placement, Rectangle};
 pub use preprocess::PreprocessConfig;
 pub use resize::{ResizeFilter, ResizeMode};
+pub use thumbnail::{Thumbnail, thumbnail};
