@@ -6,6 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::cache::DecoderCache;
 use super::config::{CaptionerConfig, ConfigError};
+use super::cpu;
 use super::decoder::TextDecoder;
 use super::encoder::VisionEncoder;
 use super::trace::AttentionTrace;
@@ -64,7 +65,13 @@ impl Captioner {
     /// `pixels`: `[batch, 3, image_height, image_width]`, normalised; result:
     /// `[batch, patches, memory_width]`.
     pub fn encode(&self, pixels: Tensor<4>) -> Tensor<3> {
-        self.project(self.encoder.forward(pixels))
+        let at_once = cpu::images_at_once(&pixels.device(), self.config.encoder.num_patches());
+        let [batch, _, _, _] = pixels.dims();
+        if batch <= at_once {
+            return self.project(self.encoder.forward(pixels));
+        }
+        let parts = pixels.split(at_once, 0).into_iter();
+        Tensor::cat(parts.map(|part| self.project(self.encoder.forward(part))).collect(), 0)
     }
 
     /// The encoder's output, with no gradient: [`Self::encode_states`] does the rest. A frozen encoder

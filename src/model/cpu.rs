@@ -15,6 +15,15 @@ use super::kernels::{self, Heads, Order};
 /// Rows above which a matrix product made for many rows is the faster one.
 const MOST_ROWS: usize = 16;
 
+/// Rows that a matrix product needs to run at full speed.
+const FULL_SPEED_ROWS: usize = 512;
+
+/// Images of `patches` each that the encoder takes at once. On the CPU more than that is not faster,
+/// and what lies between its layers grows with each.
+pub(super) fn images_at_once(device: &Device, patches: usize) -> usize {
+    if on_cpu(device) { FULL_SPEED_ROWS.div_ceil(patches.max(1)) } else { usize::MAX }
+}
+
 /// `x · weight + bias` of a linear map.
 ///
 /// # Shapes
@@ -173,6 +182,21 @@ mod tests {
                     let theirs = theirs + bias.clone().mul_scalar(scale).unsqueeze::<2>();
                     assert_close(ours.mul_scalar(scale), theirs, &what);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        for weight in [random([768, 1000]), random([1000, 768]).transpose()] {
+            for rows in [1, 3, 7] {
+                let x = random([rows, 768]);
+                let on = |threads: usize| {
+                    let pool =
+                        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                    pool.install(|| product_on_cpu(&x, &weight, None).expect("served").into_data())
+                };
+                assert_eq!(on(1), on(3));
             }
         }
     }

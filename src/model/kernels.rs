@@ -60,7 +60,7 @@ pub(super) fn product(
     bias: Option<&[f32]>,
     outputs: usize,
 ) -> Vec<f32> {
-    let rows = if inputs == 0 { 0 } else { x.len() / inputs };
+    let rows = x.len().checked_div(inputs).unwrap_or(0);
     let mut out = match bias {
         Some(bias) => bias.repeat(rows),
         None => vec![0.0; rows * outputs],
@@ -351,7 +351,7 @@ const ERF_NUMERATOR: [f32; 7] = [
     -2.101_024e-6,
     -5.692_506_4e-5,
     -7.349_906_3e-4,
-    -2.954_599_8e-3,
+    -2.954_6e-3,
     -1.609_603_3e-2,
 ];
 const ERF_DENOMINATOR: [f32; 5] =
