@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::{copy_folder, patchword, run};
-use patchword::checkpoint::{self, LoadOptions};
+use patchword::checkpoint::{self, LoadOptions, Location};
 use patchword::image::{DecodeLimits, decode_file};
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -139,7 +139,8 @@ fn positions_are_resized_as_transformers_resizes_them() {
         let [_, _, height, width] = larger.dims();
         let options = LoadOptions { image_size: Some([height, width]) };
         let device = Device::flex();
-        let mut resized = checkpoint::load_with(&folder(case), &device, &options).unwrap();
+        let mut resized =
+            checkpoint::load_with(&Location::Path(folder(case)), &device, &options).unwrap();
         assert_eq!((resized.preprocess.height, resized.preprocess.width), (height, width));
         let encoder = &resized.model.config().encoder;
         assert_eq!((encoder.image_height, encoder.image_width), (height, width));

@@ -16,7 +16,9 @@ pub fn replace_folder<E: From<CheckpointError>>(
     fill: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
     recover(target);
-    let parent = target.parent().unwrap_or(Path::new("."));
+    let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
+    // Of a bare name the parent is an empty path, which nothing can open.
+    let parent = parent.unwrap_or(Path::new("."));
     let io = |path: &Path, source| E::from(CheckpointError::io(path, source));
     fs::create_dir_all(parent).map_err(|source| io(parent, source))?;
     let (fresh, old) = (sibling(target, "new"), sibling(target, "old"));

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::files::Files;
 use super::tensors::{SavedType, TableEntry, beyond_f16, write_each};
 use super::weight_file::{Dtype, PYTORCH_EXTENSIONS, WeightFile};
-use super::{CheckpointError, atomic, locate, read_json, write_json};
+use super::{CheckpointError, Location, atomic, write_json};
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +23,8 @@ pub struct Converted {
     pub bytes: u64,
 }
 
-/// Converts a folder with weights, all its other files copied, or a file of weights; floats become
-/// `saved`, or stay as they are. `output` must not exist.
+/// Converts a folder with weights, all its other files copied, the captioner that ships, or a file of
+/// weights; floats become `saved`, or stay as they are. `output` must not exist.
 ///
 /// # Errors
 /// The file that could not be read or written, or a tensor with values that f16 cannot hold.
@@ -50,14 +51,17 @@ pub fn convert(
         })?;
         return converted(output, num_tensors);
     }
-    let folder = locate(input)?;
-    if output.starts_with(&folder) {
-        return invalid(output, "lies within the folder that is to be converted");
-    }
-    let weights = WeightFile::find(&folder)?;
+    let files = Location::named(input).files()?;
+    let weights = match &files {
+        Files::Folder(folder) if output.starts_with(folder) => {
+            return invalid(output, "lies within the folder that is to be converted");
+        }
+        Files::Folder(folder) => WeightFile::find(folder)?,
+        Files::Embedded(_) => files.weights()?,
+    };
     let mut num_tensors = 0;
     atomic::replace_folder(output, |fresh| {
-        let format = copy_rest(&folder, fresh, saved)?;
+        let format = copy_rest(&files, fresh, saved)?;
         num_tensors = write(&weights, &fresh.join("model.safetensors"), saved, &format)?;
         Ok::<(), CheckpointError>(())
     })?;
@@ -95,24 +99,21 @@ fn write(
     Ok(table.len())
 }
 
-/// Copies the folder's files that hold no weights, and says whose format they are. What resuming a
+/// Copies the files that hold no weights, and says whose format they are. What resuming a
 /// training needs belongs to the weights as they were, and stays behind.
 fn copy_rest(
-    folder: &Path,
+    files: &Files,
     fresh: &Path,
     saved: Option<SavedType>,
 ) -> Result<String, CheckpointError> {
     let mut format = "pt".to_string();
-    let io = |path: &Path, source| CheckpointError::io(path, source);
-    for entry in fs::read_dir(folder).map_err(|source| io(folder, source))? {
-        let path = entry.map_err(|source| io(folder, source))?.path();
-        let Some(name) = path.file_name() else { continue };
-        if !path.is_file() || holds_weights(&path) {
+    for (name, _) in files.list()? {
+        if holds_weights(Path::new(&name)) {
             continue;
         }
-        let target = fresh.join(name);
+        let target = fresh.join(&name);
         if name == "config.json" {
-            let mut config: Map<String, Value> = read_json(&path)?;
+            let mut config: Map<String, Value> = files.read_json(&name)?;
             if let Some(Value::String(named)) = config.get("format") {
                 format = named.clone();
             }
@@ -121,7 +122,8 @@ fn copy_rest(
             }
             write_json(&target, &config)?;
         } else {
-            fs::copy(&path, &target).map_err(|source| io(&path, source))?;
+            let content = files.read(&name)?;
+            fs::write(&target, content).map_err(|source| CheckpointError::io(&target, source))?;
         }
     }
     Ok(format)

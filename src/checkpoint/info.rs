@@ -1,7 +1,6 @@
 //! What a model is, without reading its weights' data.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
@@ -9,8 +8,9 @@ use burn::tensor::{Device, Tensor};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::files::Files;
 use super::weight_file::WeightFile;
-use super::{CheckpointError, Parts, locate, own_parts, read_json, transformers};
+use super::{CheckpointError, Location, Parts, is_of_transformers, own_parts, transformers};
 use crate::generate::GenerateConfig;
 use crate::image::PreprocessConfig;
 use crate::model::{Captioner, CaptionerConfig};
@@ -19,8 +19,8 @@ use crate::text::Tokenizer;
 /// What a model is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModelInfo {
-    /// The folder that was looked at.
-    pub folder: PathBuf,
+    /// The folder that was looked at; none of the captioner that ships.
+    pub folder: Option<PathBuf>,
     /// Whose format it is: `patchword`, or the `model_type` of a Hugging Face config with those of its
     /// parts.
     pub family: String,
@@ -99,30 +99,38 @@ pub struct FileInfo {
     pub bytes: u64,
 }
 
-/// Looks at a checkpoint folder, ours or a Hugging Face one, or the file of an original BLIP captioner.
-/// The weights may be absent.
+/// Looks at a checkpoint folder, ours or a Hugging Face one, the file of an original BLIP captioner, or
+/// the captioner that ships. The weights may be absent.
 ///
 /// # Errors
 /// The file or key at fault, as [`load`](super::load) would say.
-pub fn info(path: &Path) -> Result<ModelInfo, CheckpointError> {
-    if path.is_file() {
+pub fn info(location: &Location) -> Result<ModelInfo, CheckpointError> {
+    if let Location::Path(path) = location
+        && path.is_file()
+    {
         let (parts, weights) = transformers::open_file(path)?;
         let folder = path.parent().unwrap_or(Path::new(".")).to_path_buf();
-        return gather(folder, "blip (original)".into(), parts, Some(weights));
+        return gather(&Files::Folder(folder), "blip (original)".into(), parts, Some(weights));
     }
-    let folder = locate(path)?;
-    let fields: Map<String, Value> = read_json(&folder.join("config.json"))?;
-    if !fields.contains_key("format") && fields.contains_key("model_type") {
-        let (parts, weights) = transformers::open(&folder, &fields)?;
-        return gather(folder, family(&fields), parts, weights);
+    let files = location.files()?;
+    let fields: Map<String, Value> = files.read_json("config.json")?;
+    match &files {
+        Files::Folder(folder) if is_of_transformers(&fields) => {
+            let (parts, weights) = transformers::open(folder, &fields)?;
+            gather(&files, family(&fields), parts, weights)
+        }
+        Files::Folder(folder) => {
+            let weights = WeightFile::find_if_there(folder)?;
+            gather(&files, "patchword".into(), own_parts(&files)?, weights)
+        }
+        Files::Embedded(_) => {
+            gather(&files, "patchword".into(), own_parts(&files)?, Some(files.weights()?))
+        }
     }
-    let parts = own_parts(&folder)?;
-    let weights = WeightFile::find_if_there(&folder)?;
-    gather(folder, "patchword".into(), parts, weights)
 }
 
 fn gather(
-    folder: PathBuf,
+    files: &Files,
     family: String,
     parts: Parts,
     weights: Option<WeightFile>,
@@ -131,17 +139,20 @@ fn gather(
     Ok(ModelInfo {
         family,
         parameters: count(&model).map_err(|error| CheckpointError::Invalid {
-            file: folder.join("config.json"),
+            file: files.path("config.json"),
             problem: error.to_string(),
         })?,
         weights: weights.as_ref().map(weights_info),
         tokens: tokens_info(&tokenizer),
-        license: license(&fs::read_to_string(folder.join("README.md")).unwrap_or_default()),
-        files: files(&folder)?,
+        license: license(&String::from_utf8_lossy(&files.read("README.md").unwrap_or_default())),
+        files: files.list()?.into_iter().map(|(name, bytes)| FileInfo { name, bytes }).collect(),
         model,
         preprocess,
         generate,
-        folder,
+        folder: match files {
+            Files::Folder(folder) => Some(folder.clone()),
+            Files::Embedded(_) => None,
+        },
     })
 }
 
@@ -223,23 +234,6 @@ fn tokens_info(tokenizer: &Tokenizer) -> TokensInfo {
     }
 }
 
-fn files(folder: &Path) -> Result<Vec<FileInfo>, CheckpointError> {
-    let io = |source| CheckpointError::io(folder, source);
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        // Links of a cache are as large as what they lead to; one that leads nowhere is no file.
-        if let Ok(metadata) = fs::metadata(entry.path())
-            && metadata.is_file()
-        {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            files.push(FileInfo { name, bytes: metadata.len() });
-        }
-    }
-    files.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(files)
-}
-
 /// The licence in the YAML head of a model card: `license: mit`, a list of them, or `license: other`
 /// with a `license_name`.
 fn license(card: &str) -> Option<String> {
@@ -280,6 +274,8 @@ fn license(card: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::shared::shared;
 
@@ -306,7 +302,7 @@ mod tests {
     fn parameters_are_those_that_are_loaded() {
         for name in ["blip", "vit-gpt2", "vit-bert"] {
             let Some(folder) = shared(&format!("parity/{name}")) else { continue };
-            let info = info(&folder).unwrap();
+            let info = info(&Location::Path(folder.clone())).unwrap();
             let model = super::super::load(&folder, &Device::flex()).unwrap().model;
             assert_eq!(info.parameters.total, model.num_params(), "{name}");
             let NumParameters { encoder, memory_projection, decoder, total } = info.parameters;
@@ -322,7 +318,7 @@ mod tests {
                     fs::copy(folder.join(&file.name), copy.path().join(&file.name)).unwrap();
                 }
             }
-            let without = super::info(copy.path()).unwrap();
+            let without = super::info(&Location::Path(copy.path().into())).unwrap();
             assert_eq!(without.weights, None, "{name}");
             assert_eq!(without.parameters, info.parameters, "{name}");
         }

@@ -16,7 +16,9 @@ pub mod adapter;
 pub mod atomic;
 pub mod convert;
 pub mod encoder;
+mod files;
 mod info;
+pub mod shipped;
 pub mod tensors;
 mod transformers;
 pub mod weight_file;
@@ -32,9 +34,10 @@ use crate::generate::GenerateConfig;
 use crate::image::PreprocessConfig;
 use crate::model::{Captioner, CaptionerConfig};
 use crate::text::{SpecialTokenNames, SpecialTokens, Tokenizer};
+use files::Files;
+pub use files::Location;
 pub use info::{FileInfo, ModelInfo, NumParameters, TokenInfo, TokensInfo, WeightsInfo, info};
 use tensors::HostTensors;
-use weight_file::WeightFile;
 
 /// Version of the folder's format.
 pub const FORMAT_VERSION: u32 = 1;
@@ -192,7 +195,7 @@ pub enum Architecture {
 /// Everything that captioning needs.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
-    /// The folder it was read from.
+    /// The folder it was read from; of the captioner that ships, its name.
     pub folder: PathBuf,
     /// The model, on the device asked for.
     pub model: Captioner,
@@ -243,30 +246,50 @@ pub fn locate(path: &Path) -> Result<PathBuf, CheckpointError> {
     Err(CheckpointError::NotFound { folder: path.into() })
 }
 
-/// Reads a checkpoint folder, or the file of an original BLIP captioner.
+/// Reads what `name` stands for ([`Location::named`]): a checkpoint folder, the file of an original BLIP
+/// captioner, or the captioner that ships.
 ///
 /// # Errors
 /// The file, key or tensor at fault.
-pub fn load(path: &Path, device: &Device) -> Result<Checkpoint, CheckpointError> {
-    if path.is_file() {
+pub fn load(name: &Path, device: &Device) -> Result<Checkpoint, CheckpointError> {
+    load_with(&Location::named(name), device, &LoadOptions::default())
+}
+
+fn load_as_it_is(location: &Location, device: &Device) -> Result<Checkpoint, CheckpointError> {
+    if let Location::Path(path) = location
+        && path.is_file()
+    {
         return transformers::load_file(path, device);
     }
-    let folder = locate(path)?;
-    let config_path = folder.join("config.json");
-    let fields: serde_json::Map<String, serde_json::Value> = read_json(&config_path)?;
-    if !fields.contains_key("format") && fields.contains_key("model_type") {
-        return transformers::load(folder, &fields, device);
+    let files = location.files()?;
+    let fields: serde_json::Map<String, serde_json::Value> = files.read_json("config.json")?;
+    if let Files::Folder(folder) = &files
+        && is_of_transformers(&fields)
+    {
+        return transformers::load(folder.clone(), &fields, device);
     }
-    let Parts { model, tokenizer, preprocess, generate, architecture } = own_parts(&folder)?;
-    let weights_path = folder.join("model.safetensors");
-    let weights = WeightFile::open(&weights_path)?;
+    let Parts { model, tokenizer, preprocess, generate, architecture } = own_parts(&files)?;
+    let weights = files.weights()?;
     let model = Captioner::new(&model, device).map_err(|error| CheckpointError::Invalid {
-        file: config_path,
+        file: files.path("config.json"),
         problem: format!("model.{error}"),
     })?;
-    let model = adapter::add(&folder, tensors::apply(model, weights, &weights_path)?)?;
+    let model = tensors::apply(model, weights, &files.path(WEIGHTS))?;
+    let model = match &files {
+        Files::Folder(folder) => adapter::add(folder, model)?,
+        Files::Embedded(_) => model,
+    };
+    let folder = files.folder().into();
     Ok(Checkpoint { folder, model, tokenizer, preprocess, generate, architecture })
 }
+
+/// Whether a `config.json` is one of transformers'.
+fn is_of_transformers(fields: &serde_json::Map<String, serde_json::Value>) -> bool {
+    !fields.contains_key("format") && fields.contains_key("model_type")
+}
+
+/// The file of weights in a folder of ours.
+const WEIGHTS: &str = "model.safetensors";
 
 /// A checkpoint without its weights.
 struct Parts {
@@ -277,10 +300,10 @@ struct Parts {
     architecture: Option<Architecture>,
 }
 
-/// Reads all but the weights of a folder of ours.
-fn own_parts(folder: &Path) -> Result<Parts, CheckpointError> {
-    let config_path = folder.join("config.json");
-    let config: ConfigFile = read_json(&config_path)?;
+/// Reads all but the weights of a checkpoint of ours.
+fn own_parts(files: &Files) -> Result<Parts, CheckpointError> {
+    let config_path = files.path("config.json");
+    let config: ConfigFile = files.read_json("config.json")?;
     let invalid = |problem: String| CheckpointError::Invalid { file: config_path.clone(), problem };
     if config.format != "patchword" {
         return Err(invalid(format!("`format` is \"{}\"; expected \"patchword\"", config.format)));
@@ -301,23 +324,23 @@ fn own_parts(folder: &Path) -> Result<Parts, CheckpointError> {
             config.generate.max_new_tokens, decoder.max_positions
         )));
     }
-    let preprocess: PreprocessConfig = read_json(&folder.join("preprocessor.json"))?;
-    check_preprocess(&folder.join("preprocessor.json"), &preprocess, &config.model)?;
-    let tokenizer = read_tokenizer(folder, &config)?;
+    let preprocess: PreprocessConfig = files.read_json("preprocessor.json")?;
+    check_preprocess(&files.path("preprocessor.json"), &preprocess, &config.model)?;
+    let tokenizer = own_tokenizer(files, &config)?;
     let ConfigFile { model, generate, architecture, .. } = config;
     Ok(Parts { model, tokenizer, preprocess, generate, architecture })
 }
 
-/// Reads a checkpoint folder, and changes it as `options` say.
+/// Reads a model, and changes it as `options` say.
 ///
 /// # Errors
 /// As [`load`], and [`CheckpointError::ImageSize`].
 pub fn load_with(
-    path: &Path,
+    location: &Location,
     device: &Device,
     options: &LoadOptions,
 ) -> Result<Checkpoint, CheckpointError> {
-    let checkpoint = load(path, device)?;
+    let checkpoint = load_as_it_is(location, device)?;
     match options.image_size {
         Some(size) => checkpoint.with_image_size(size),
         None => Ok(checkpoint),
@@ -348,15 +371,20 @@ pub fn export_to_transformers(
 /// # Errors
 /// A tokenizer that cannot be used or is another model's.
 pub fn read_tokenizer(folder: &Path, config: &ConfigFile) -> Result<Tokenizer, CheckpointError> {
-    let file = folder.join("tokenizer.json");
-    let tokenizer = Tokenizer::from_file(&file, &SpecialTokenNames::default())?;
+    own_tokenizer(&Files::Folder(folder.into()), config)
+}
+
+fn own_tokenizer(files: &Files, config: &ConfigFile) -> Result<Tokenizer, CheckpointError> {
+    let file = files.path("tokenizer.json");
+    let bytes = files.read("tokenizer.json")?;
+    let tokenizer = Tokenizer::from_bytes(&file, &bytes, &SpecialTokenNames::default())?;
     check_tokenizer(&file, &tokenizer, &config.model)?;
     let Some(special) = config.special_tokens else { return Ok(tokenizer) };
     let largest = special.bos.max(special.eos).max(special.pad) as usize;
     let known = config.model.decoder.vocab_size;
     if largest >= known {
         return Err(CheckpointError::Invalid {
-            file: folder.join("config.json"),
+            file: files.path("config.json"),
             problem: format!("`special_tokens`: {largest}; the model has {known} tokens"),
         });
     }
@@ -434,7 +462,7 @@ pub fn write_into(
     let card = folder.join("README.md");
     fs::write(&card, contents.card).map_err(|source| CheckpointError::io(&card, source))?;
     let metadata = BTreeMap::from([("format".to_string(), "patchword".to_string())]);
-    tensors::write(&folder.join("model.safetensors"), weights, metadata)
+    tensors::write(&folder.join(WEIGHTS), weights, metadata)
 }
 
 /// Reads a JSON file.
@@ -442,13 +470,20 @@ pub fn write_into(
 /// # Errors
 /// The file, with line and column where its content is at fault.
 pub fn read_json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T, CheckpointError> {
-    let text = fs::read_to_string(file).map_err(|source| CheckpointError::io(file, source))?;
+    parse_json(file, &fs::read(file).map_err(|source| CheckpointError::io(file, source))?)
+}
+
+/// As [`read_json`], of what was read; `file` names it in errors.
+fn parse_json<T: serde::de::DeserializeOwned>(
+    file: &Path,
+    bytes: &[u8],
+) -> Result<T, CheckpointError> {
     let json = |key: &str, source| CheckpointError::Json {
         file: file.into(),
         key: if key == "." { "this JSON".into() } else { format!("`{key}`") },
         source,
     };
-    let mut reader = serde_json::Deserializer::from_str(&text);
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader)
         .map_err(|error| json(&error.path().to_string(), error.into_inner()))?;
     reader.end().map_err(|source| json(".", source))?;

@@ -26,7 +26,7 @@ enum Format {
     /// The path, a tab and the caption; a line for each caption.
     Text,
     /// A JSON object for each caption: path, caption, token_ids, score, words with their
-    /// probabilities.
+    /// probabilities, model.
     Jsonl,
 }
 
@@ -34,6 +34,7 @@ enum Format {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  patchword caption photo.jpg
   patchword caption photo.jpg --model checkpoints/mine
   patchword caption ~/photos --model checkpoints/mine > captions.tsv
   patchword caption ~/photos --model checkpoints/mine --format jsonl --num-beams 5
@@ -80,14 +81,16 @@ struct Line<'a> {
     path: &'a str,
     #[serde(flatten)]
     caption: &'a Caption,
+    /// As it was named.
+    model: &'a str,
 }
 
 pub(super) fn run(arguments: CaptionArgs, console: &Console) -> Result<Outcome, CliError> {
     let inputs = expand(&arguments.paths, console)?;
-    let folder = arguments.model.folder(console)?;
+    let location = arguments.model.locate(console)?;
     let device = arguments.device.open(console)?;
     let options = arguments.image_size.load_options();
-    let checkpoint = checkpoint::load_with(&folder, &device.device, &options)?;
+    let checkpoint = checkpoint::load_with(&location, &device.device, &options)?;
     let prompt = Prompt {
         ids: match &arguments.prompt {
             Some(text) => checkpoint.tokenizer.encode(text)?,
@@ -106,12 +109,13 @@ pub(super) fn run(arguments: CaptionArgs, console: &Console) -> Result<Outcome, 
     let read = move |path: &PathBuf| decode_file(path, &limits).map_err(|error| error.to_string());
     let progress = Progress::new(console, "caption", Some(inputs.paths.len() as u64), "images");
     let mut failed = inputs.failed;
+    let model = arguments.model.name();
     let emit = |captioned: Captioned| -> Result<(), CliError> {
         match &captioned.result {
             Ok(captions) => {
                 let mut stdout = console.stdout();
                 for caption in captions {
-                    print(&mut stdout, &captioned.path, caption, arguments.format)?;
+                    print(&mut stdout, &captioned.path, caption, &model, arguments.format)?;
                 }
             }
             Err(reason) => {
@@ -136,6 +140,7 @@ fn print(
     out: &mut impl Write,
     path: &Path,
     caption: &Caption,
+    model: &str,
     format: Format,
 ) -> Result<(), CliError> {
     match format {
@@ -146,7 +151,7 @@ fn print(
         }
         Format::Jsonl => {
             let path = path.to_string_lossy();
-            serde_json::to_writer(&mut *out, &Line { path: &path, caption })?;
+            serde_json::to_writer(&mut *out, &Line { path: &path, caption, model })?;
             writeln!(out)?;
         }
     }

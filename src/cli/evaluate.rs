@@ -93,10 +93,10 @@ pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome,
     }
     let options = LoadOptions { format: arguments.dataset_format, ..LoadOptions::default() };
     let dataset = load(&arguments.data, &options)?;
-    let folder = arguments.model.folder(console)?;
+    let location = arguments.model.locate(console)?;
     let device = arguments.device.open(console)?;
     let options = arguments.image_size.load_options();
-    let checkpoint = checkpoint::load_with(&folder, &device.device, &options)?;
+    let checkpoint = checkpoint::load_with(&location, &device.device, &options)?;
     let config = CaptionConfig {
         batch_size: 32,
         generate: arguments.decode.over(&checkpoint, Some(1))?,

@@ -25,6 +25,7 @@ use crate::inspect::{Inspection, inspect};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  patchword inspect photo.jpg --out inspected
   patchword inspect photo.jpg --model checkpoints/mine --out inspected
   patchword inspect photo.jpg --model checkpoints/mine --out inspected --text 'a dog on a beach'
 
@@ -58,10 +59,10 @@ pub(super) struct InspectArgs {
 
 pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, CliError> {
     let photo = decode_file(&arguments.image, &DecodeLimits { max_pixels: arguments.max_pixels })?;
-    let folder = arguments.model.folder(console)?;
+    let location = arguments.model.locate(console)?;
     let device = arguments.device.open(console)?;
     let options = arguments.image_size.load_options();
-    let checkpoint = checkpoint::load_with(&folder, &device.device, &options)?;
+    let checkpoint = checkpoint::load_with(&location, &device.device, &options)?;
     let layers = checkpoint.model.config().decoder.num_layers;
     if let Some(layer) = arguments.layer
         && layer >= layers

@@ -7,24 +7,45 @@ use clap::Args;
 use super::console::Console;
 use super::error::{CliError, EXIT_USAGE};
 use super::progress::Progress;
+use crate::checkpoint::{Location, shipped};
 use crate::hub::{self, Event, HubError};
 
 /// Which model is used: flatten it into the arguments of a command.
 #[derive(Debug, Args)]
 pub(super) struct ModelArgs {
     /// The model: a checkpoint folder, the folder of a training run, a Hugging Face folder, or a
-    /// Hugging Face id (owner/name), which is downloaded once
+    /// Hugging Face id (owner/name), which is downloaded once [default: flickr8k, which is part of
+    /// this program]
     #[arg(long, short, value_name = "DIR|ID")]
-    model: PathBuf,
+    model: Option<PathBuf>,
     #[command(flatten)]
     source: SourceArgs,
 }
 
 impl ModelArgs {
-    /// The model's folder, downloaded if need be.
-    pub(super) fn folder(&self, console: &Console) -> Result<PathBuf, CliError> {
-        self.source.locate(&self.model, console)
+    /// The model, downloaded if need be. The captioner that ships introduces itself where it was not
+    /// asked for.
+    pub(super) fn locate(&self, console: &Console) -> Result<Location, CliError> {
+        match &self.model {
+            Some(model) => Ok(Location::named(&self.source.locate(model, console)?)),
+            None => shipped_by_default(console),
+        }
     }
+
+    /// The model as it was named.
+    pub(super) fn name(&self) -> String {
+        self.model.as_ref().map_or(shipped::NAME.into(), |model| model.display().to_string())
+    }
+}
+
+/// The captioner that ships, which introduces itself.
+pub(super) fn shipped_by_default(console: &Console) -> Result<Location, CliError> {
+    if !shipped::is_here() {
+        return Err(CliError::usage("no model: this patchword was built without a captioner")
+            .hint("name a checkpoint folder or a Hugging Face id (owner/name)"));
+    }
+    console.note(format_args!("model: {}, {}", shipped::NAME, shipped::ABOUT));
+    Ok(Location::Shipped)
 }
 
 /// Where a model with an id is taken from.

@@ -1,7 +1,7 @@
 //! `patchword model info`: what a model is.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::Outcome;
 use super::console::Console;
 use super::error::CliError;
-use super::model_args::{Download, SourceArgs, as_cli_error, megabytes};
-use crate::checkpoint::{self, ModelInfo, TokenInfo};
+use super::model_args::{Download, SourceArgs, as_cli_error, megabytes, shipped_by_default};
+use crate::checkpoint::{self, Location, ModelInfo, TokenInfo, shipped};
 use crate::generate::GenerateConfig;
 use crate::hub::{Hub, HubSettings, MAIN, Reference, RemoteFile};
 
@@ -19,6 +19,7 @@ use crate::hub::{Hub, HubSettings, MAIN, Reference, RemoteFile};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  patchword model info
   patchword model info checkpoints/mine
   patchword model info Salesforce/blip-image-captioning-base
   patchword model info ~/models/blip --json
@@ -26,9 +27,9 @@ Examples:
 Reads a folder of ours or a Hugging Face one, without its weights' data. Of an id that is not in the
 cache only the small files are downloaded.")]
 pub(super) struct InfoArgs {
-    /// The model: a folder, or a Hugging Face id (owner/name)
+    /// The model: a folder, or a Hugging Face id (owner/name) [default: the captioner that ships]
     #[arg(value_name = "DIR|ID")]
-    model: PathBuf,
+    model: Option<PathBuf>,
     #[command(flatten)]
     source: SourceArgs,
     /// Print JSON
@@ -48,8 +49,10 @@ struct Described {
 }
 
 pub(super) fn run(arguments: &InfoArgs, console: &Console) -> Result<Outcome, CliError> {
-    let (folder, not_downloaded) = match Reference::parse(&arguments.model) {
-        Reference::Id(id) => {
+    let model = arguments.model.as_deref();
+    let (location, not_downloaded) = match model.map(Reference::parse) {
+        None => (shipped_by_default(console)?, Vec::new()),
+        Some(Reference::Id(id)) => {
             let mut settings = HubSettings::from_environment()?;
             settings.offline |= arguments.source.offline;
             let mut download = Download::new(console);
@@ -57,12 +60,14 @@ pub(super) fn run(arguments: &InfoArgs, console: &Console) -> Result<Outcome, Cl
             let pulled = Hub::new(settings)?
                 .describe(&id, revision, &mut |event| download.show(event))
                 .map_err(as_cli_error)?;
-            (pulled.folder, pulled.left_out)
+            (Location::Path(pulled.folder), pulled.left_out)
         }
-        Reference::Folder(folder) => (arguments.source.locate(&folder, console)?, Vec::new()),
+        Some(Reference::Folder(folder)) => {
+            (Location::named(&arguments.source.locate(&folder, console)?), Vec::new())
+        }
     };
-    let name = arguments.model.display().to_string();
-    let described = Described { name, info: checkpoint::info(&folder)?, not_downloaded };
+    let name = model.unwrap_or(Path::new(shipped::NAME)).display().to_string();
+    let described = Described { name, info: checkpoint::info(&location)?, not_downloaded };
     let mut stdout = console.stdout();
     if arguments.json {
         serde_json::to_writer_pretty(&mut stdout, &described)?;
@@ -85,9 +90,13 @@ fn text(described: &Described) -> String {
         0 => String::new(),
         number => format!(", {} between them", count(number)),
     };
+    let folder = match &info.folder {
+        Some(folder) => folder.display().to_string(),
+        None => "part of this program".into(),
+    };
     let mut rows = vec![
         ("model", name.clone()),
-        ("folder", info.folder.display().to_string()),
+        ("folder", folder),
         ("family", info.family.clone()),
         (
             "encoder",

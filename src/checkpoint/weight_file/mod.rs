@@ -12,7 +12,7 @@ mod zip;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -35,9 +35,17 @@ pub struct WeightFile {
 #[derive(Debug)]
 struct Part {
     path: PathBuf,
-    file: File,
+    content: Content,
     /// In bytes.
     length: u64,
+}
+
+/// Where the bytes of a file are.
+#[derive(Debug)]
+enum Content {
+    Disk(File),
+    /// Within this program.
+    Program(&'static [u8]),
 }
 
 /// Where a tensor's elements lie. They were found to be within the file.
@@ -108,20 +116,24 @@ impl WeightFile {
         let mut weights = Self { origin: path.into(), parts: Vec::new(), tensors: BTreeMap::new() };
         let is_index = path.to_string_lossy().ends_with(".index.json");
         for part in if is_index { shards(path)? } else { vec![path.to_path_buf()] } {
-            weights.add(&part)?;
+            weights.add(Part::open(&part)?)?;
         }
         Ok(weights)
     }
 
-    fn add(&mut self, path: &Path) -> Result<(), CheckpointError> {
-        let io = |source| CheckpointError::io(path, source);
-        let file = File::open(path).map_err(io)?;
-        let information = file.metadata().map_err(io)?;
-        if !information.is_file() {
-            let problem = "expected a file of weights".into();
-            return Err(CheckpointError::Invalid { file: path.into(), problem });
-        }
-        let part = Part { path: path.into(), file, length: information.len() };
+    /// Weights that are part of this program; `path` only names them in errors.
+    ///
+    /// # Errors
+    /// They are damaged.
+    pub fn embedded(path: &Path, bytes: &'static [u8]) -> Result<Self, CheckpointError> {
+        let mut weights = Self { origin: path.into(), parts: Vec::new(), tensors: BTreeMap::new() };
+        let content = Content::Program(bytes);
+        weights.add(Part { path: path.into(), content, length: bytes.len() as u64 })?;
+        Ok(weights)
+    }
+
+    fn add(&mut self, part: Part) -> Result<(), CheckpointError> {
+        let path = part.path.as_path();
         let is = |wanted: &str| path.extension().is_some_and(|extension| extension == wanted);
         let listed = match pytorch::Format::of(&part)? {
             Some(format) => pytorch::list(&part, format)?,
@@ -368,11 +380,30 @@ fn widen(dtype: Dtype, bytes: &[u8], values: &mut Vec<f32>) {
 }
 
 impl Part {
+    fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let io = |source| CheckpointError::io(path, source);
+        let file = File::open(path).map_err(io)?;
+        let information = file.metadata().map_err(io)?;
+        if !information.is_file() {
+            let problem = "expected a file of weights".into();
+            return Err(CheckpointError::Invalid { file: path.into(), problem });
+        }
+        Ok(Self { path: path.into(), content: Content::Disk(file), length: information.len() })
+    }
+
     fn fill(&self, start: u64, bytes: &mut [u8]) -> Result<(), CheckpointError> {
-        let mut file = &self.file;
-        file.seek(SeekFrom::Start(start))
-            .and_then(|_| file.read_exact(bytes))
-            .map_err(|source| CheckpointError::io(&self.path, source))
+        let filled = match &self.content {
+            Content::Disk(file) => {
+                let mut file = file;
+                file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(bytes))
+            }
+            Content::Program(content) => {
+                let mut cursor = Cursor::new(content);
+                cursor.set_position(start);
+                cursor.read_exact(bytes)
+            }
+        };
+        filled.map_err(|source| CheckpointError::io(&self.path, source))
     }
 
     /// `length` bytes from `start`, if the file has them.
