@@ -170,6 +170,10 @@ pub struct LoopConfig {
     /// Stop after so many validations without a better one; 0 = never. With a phase to follow, only
     /// the validations in that count.
     pub patience: u64,
+    /// At the end, try the mean of the weights after the last so many validations, and keep it as the
+    /// best checkpoint if it is; 0 = don't. With `optimizer.ema_decay` it is their moving averages
+    /// whose mean is taken.
+    pub average_last: usize,
     /// Steps between checkpoints besides those after a validation.
     pub checkpoint_every: u64,
     /// Steps between lines of metrics.jsonl.
@@ -193,6 +197,7 @@ impl Default for LoopConfig {
             validation_images: 500,
             select_by: SelectBy::Loss,
             patience: 0,
+            average_last: 0,
             checkpoint_every: 250,
             log_every: 10,
             samples: 4,
@@ -352,6 +357,13 @@ impl TrainConfig {
         }
         if self.train.max_steps == Some(0) && self.phase.is_empty() {
             return bad("train.max_steps", "0; expected at least 1, or a phase to follow".into());
+        }
+        if self.train.average_last == 1 {
+            return bad("train.average_last", "1; expected 0 or at least 2".into());
+        }
+        if self.train.average_last > 0 && self.lora.as_ref().is_some_and(|lora| !lora.merge) {
+            let problem = "needs whole weights: set lora.merge = true, or this to 0";
+            return bad("train.average_last", problem.into());
         }
         share("train.label_smoothing", self.train.label_smoothing)?;
         positive("schedule.learning_rate", self.schedule.learning_rate)?;
