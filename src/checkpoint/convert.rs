@@ -68,7 +68,7 @@ pub fn convert(
     converted(&output.join("model.safetensors"), num_tensors)
 }
 
-fn converted(file: &Path, num_tensors: usize) -> Result<Converted, CheckpointError> {
+pub(super) fn converted(file: &Path, num_tensors: usize) -> Result<Converted, CheckpointError> {
     let information = fs::metadata(file).map_err(|source| CheckpointError::io(file, source))?;
     Ok(Converted { file: file.into(), num_tensors, bytes: information.len() })
 }
@@ -101,7 +101,7 @@ fn write(
 
 /// Copies the files that hold no weights, and says whose format they are. What resuming a
 /// training needs belongs to the weights as they were, and stays behind.
-fn copy_rest(
+pub(super) fn copy_rest(
     files: &Files,
     fresh: &Path,
     saved: Option<SavedType>,

@@ -14,6 +14,7 @@
 
 pub mod adapter;
 pub mod atomic;
+pub mod average;
 pub mod convert;
 pub mod encoder;
 mod files;

@@ -103,7 +103,7 @@ fn run_check(arguments: &CheckArgs, console: &Console) -> Result<Outcome, CliErr
     };
     let dataset = load(&arguments.path, &options)?;
     let limits = DecodeLimits { max_pixels: arguments.max_pixels };
-    let progress = Progress::new(console, "check", Some(dataset.records.len() as u64), "images");
+    let progress = Progress::new(console, "check", Some(dataset.num_images() as u64), "images");
     let probe = |path: &std::path::Path| {
         decode_file(path, &limits)
             .map(|image| image.dimensions())

@@ -27,6 +27,7 @@ mod image_size;
 mod inspect;
 mod model;
 mod model_args;
+mod model_average;
 mod model_convert;
 mod model_export;
 mod model_info;

@@ -14,7 +14,7 @@ use super::progress::Progress;
 use super::stop;
 use crate::data::DatasetFormat;
 use crate::device::{BackendKind, Resolved};
-use crate::train::{Event, Observer, Plan, Start, TrainConfig, train};
+use crate::train::{Event, Observer, Plan, Start, TrainConfig, Validation, train};
 
 /// Train a captioner on your own images
 #[derive(Debug, Args)]
@@ -27,7 +27,8 @@ Examples:
   patchword train configs/flickr8k.toml --data ~/my-photos --output checkpoints/mine --resume
 
 Ctrl-C saves and stops; --resume goes on as if nothing had happened. The run's folder holds best/
-and last/ (either is a --model), metrics.jsonl, curve.svg.")]
+and last/ (either is a --model), metrics.jsonl, curve.svg; with train.average_last also average/ (a
+--model too) and recent/, what it is the mean of.")]
 pub(super) struct TrainArgs {
     /// The config, a TOML file
     config: PathBuf,
@@ -108,13 +109,17 @@ pub(super) fn run_training(
     let outcome = outcome?;
     if let Some((loss, step)) = outcome.best {
         let folder = config.output.join("best");
+        let whose = match outcome.best_average.as_slice() {
+            [] => format!("at step {step}"),
+            steps => format!("of the {}", mean_of(steps)),
+        };
         match outcome.best_cider {
             Some(cider) => console.note(format_args!(
-                "best CIDEr {cider:.4} (validation loss {loss:.4}) at step {step}: {}",
+                "best CIDEr {cider:.4} (validation loss {loss:.4}) {whose}: {}",
                 folder.display()
             )),
             None => console.note(format_args!(
-                "best validation loss {loss:.4} (perplexity {:.2}) at step {step}: {}",
+                "best validation loss {loss:.4} (perplexity {:.2}) {whose}: {}",
                 loss.exp(),
                 folder.display()
             )),
@@ -199,6 +204,22 @@ impl Reporter<'_> {
     }
 }
 
+/// What a validation found.
+fn scores(validation: &Validation, cider: Option<f64>, best: bool) -> String {
+    format!(
+        "validation loss {:.4}, perplexity {:.2}{}{}",
+        validation.loss,
+        validation.perplexity(),
+        cider.map_or_else(String::new, |cider| format!(", CIDEr {cider:.4}")),
+        if best { " (best)" } else { "" }
+    )
+}
+
+fn mean_of(steps: &[u64]) -> String {
+    let steps: Vec<String> = steps.iter().map(u64::to_string).collect();
+    format!("mean of the weights after steps {}", steps.join(", "))
+}
+
 impl Observer for Reporter<'_> {
     fn event(&mut self, event: &Event) {
         match event {
@@ -263,17 +284,14 @@ impl Observer for Reporter<'_> {
                 }
             }
             Event::Validated { step, validation, cider, best, samples } => {
-                self.say(format!(
-                    "step {step}: validation loss {:.4}, perplexity {:.2}{}{}",
-                    validation.loss,
-                    validation.perplexity(),
-                    cider.map_or_else(String::new, |cider| format!(", CIDEr {cider:.4}")),
-                    if *best { " (best)" } else { "" }
-                ));
+                self.say(format!("step {step}: {}", scores(validation, *cider, *best)));
                 for sample in *samples {
                     let name = sample.path.file_name().unwrap_or_default().to_string_lossy();
                     self.say(format!("  {name}: {}", sample.caption));
                 }
+            }
+            Event::Averaged { steps, validation, cider, best } => {
+                self.say(format!("{}: {}", mean_of(steps), scores(validation, *cider, *best)));
             }
             Event::Saved { step, folder } => {
                 if self.console.verbosity() > 0 {

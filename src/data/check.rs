@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{Dataset, DatasetFormat, ImageRecord, Loss, Problem, ProblemKind, Split};
+use super::{Dataset, DatasetFormat, ImageRecord, Loss, Origin, Problem, ProblemKind, Split};
 
 /// Decodes an image and gives its width and height in pixels, or the reason why it cannot.
 pub type Probe<'a> = dyn Fn(&Path) -> Result<(u32, u32), String> + Sync + 'a;
@@ -124,7 +124,7 @@ impl ImageSizes {
     }
 }
 
-/// Decodes every image through `probe`, in parallel, and takes stock of the captions. `progress` is
+/// Decodes every image, those without a caption too, through `probe`, in parallel, and takes stock of the captions. `progress` is
 /// called from many threads with the number of images done, which need not arrive in order.
 pub fn check(
     dataset: &Dataset,
@@ -132,15 +132,15 @@ pub fn check(
     progress: &(dyn Fn(usize) + Sync),
 ) -> CheckReport {
     let num_done = AtomicUsize::new(0);
-    let probed: Vec<Result<(u32, u32), String>> = dataset
-        .records
-        .par_iter()
-        .map(|record| {
-            let size = probe(&record.path);
-            progress(num_done.fetch_add(1, Ordering::Relaxed) + 1);
-            size
-        })
-        .collect();
+    let probe = |path: &Path| {
+        let size = probe(path);
+        progress(num_done.fetch_add(1, Ordering::Relaxed) + 1);
+        size
+    };
+    let probed: Vec<Result<(u32, u32), String>> =
+        dataset.records.par_iter().map(|record| probe(&record.path)).collect();
+    let uncaptioned: Vec<_> =
+        dataset.uncaptioned.par_iter().map(|image| probe(&image.path)).collect();
     let mut problems = dataset.problems.clone();
     let mut notes = dataset.notes.clone();
     let mut sizes = Vec::with_capacity(probed.len());
@@ -151,12 +151,15 @@ pub fn check(
                 sizes.push(size);
                 readable.push(record);
             }
-            Err(reason) => problems.push(Problem {
-                kind: ProblemKind::UnreadableImage,
-                place: record.origin.to_string(),
-                detail: format!("image {:?} cannot be read: {reason}", record.id),
-                loss: Loss::Image,
-            }),
+            Err(reason) => {
+                problems.push(unreadable(&record.id, &record.origin, &reason, Loss::Image));
+            }
+        }
+    }
+    for (image, size) in dataset.uncaptioned.iter().zip(uncaptioned) {
+        if let Err(reason) = size {
+            // That it has no caption has cost the image already.
+            problems.push(unreadable(&image.id, &image.origin, &reason, Loss::Nothing));
         }
     }
     for copies in copies(&readable) {
@@ -188,6 +191,15 @@ pub fn check(
         image_sizes: ImageSizes::of(&sizes),
         problems,
         notes,
+    }
+}
+
+fn unreadable(id: &str, origin: &Origin, reason: &str, loss: Loss) -> Problem {
+    Problem {
+        kind: ProblemKind::UnreadableImage,
+        place: origin.to_string(),
+        detail: format!("image {id:?} cannot be read: {reason}"),
+        loss,
     }
 }
 
@@ -506,6 +518,29 @@ mod tests {
         );
         assert!(report.notes.is_empty(), "{:?}", report.notes);
         assert!(!report.is_clean());
+    }
+
+    #[test]
+    fn an_image_without_a_caption_is_decoded_too() {
+        let (_folder, dataset) = imagefolder(&[
+            ("train/a.png", "1x1", "a dog"),
+            ("train/b.png", "broken", " "),
+            ("train/c.png", "1x2", ""),
+        ]);
+        let last = AtomicUsize::new(0);
+        let report = check(&dataset, &probe, &|done| {
+            last.fetch_max(done, Ordering::Relaxed);
+        });
+        assert_eq!((last.into_inner(), dataset.num_images()), (3, 3));
+        let unreadable: Vec<_> = report
+            .problems
+            .iter()
+            .filter(|problem| problem.kind == ProblemKind::UnreadableImage)
+            .collect();
+        assert_eq!(unreadable.len(), 1, "{report}");
+        assert!(unreadable[0].detail.contains("\"train/b.png\" cannot be read: not an image"));
+        assert_eq!(unreadable[0].loss, Loss::Nothing);
+        assert_eq!(report.images, 1);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{
     DataError, Dataset, DatasetFormat, ImageRecord, LoadOptions, Loss, Origin, Problem,
-    ProblemKind, Split,
+    ProblemKind, Split, Uncaptioned,
 };
 
 /// A caption as it is in a file, with where it is.
@@ -49,6 +49,7 @@ impl Collector {
                 root: root.to_owned(),
                 format,
                 records: Vec::new(),
+                uncaptioned: Vec::new(),
                 problems: Vec::new(),
                 notes: Vec::new(),
             },
@@ -144,6 +145,7 @@ impl Collector {
                 _ => format!("image {id:?} has only empty captions (expected at least one)"),
             };
             self.problem(ProblemKind::NoCaption, &origin, Loss::Image, detail);
+            self.dataset.uncaptioned.push(Uncaptioned { id, path, origin });
             return;
         }
         self.by_path.insert(path_key, self.dataset.records.len());

@@ -32,7 +32,7 @@ pub use loader::{
 };
 pub use record::{
     Dataset, ImageRecord, Loss, MAX_BAD_SHARE, Origin, Position, Problem, ProblemKind, Split,
-    bad_share, ensure_usable,
+    Uncaptioned, bad_share, ensure_usable,
 };
 
 use collect::Collector;

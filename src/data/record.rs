@@ -205,6 +205,17 @@ impl fmt::Display for Problem {
     }
 }
 
+/// An image that is there but has no caption, and so is no record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Uncaptioned {
+    /// The name the data set gives it.
+    pub id: String,
+    /// The image file.
+    pub path: PathBuf,
+    /// Where it was listed.
+    pub origin: Origin,
+}
+
 /// A data set, read but not decoded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
@@ -214,6 +225,8 @@ pub struct Dataset {
     pub format: DatasetFormat,
     /// The usable records, in the order in which the data set lists them.
     pub records: Vec<ImageRecord>,
+    /// Images that are there but have no caption.
+    pub uncaptioned: Vec<Uncaptioned>,
     /// What had to be skipped or is doubtful.
     pub problems: Vec<Problem>,
     /// What a user should know but need not mend.
@@ -224,6 +237,11 @@ impl Dataset {
     /// The records of one split, in order.
     pub fn records_of(&self, split: Split) -> impl Iterator<Item = &ImageRecord> {
         self.records.iter().filter(move |record| record.split == split)
+    }
+
+    /// The number of images that are there, with captions or without.
+    pub fn num_images(&self) -> usize {
+        self.records.len() + self.uncaptioned.len()
     }
 
     /// The number of captions of all records.

@@ -10,9 +10,13 @@ pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> 
     let (encoder, decoder) = (&config.model.encoder, &config.model.decoder);
     let best = match (state.best_loss, state.best_step) {
         (Some(loss), Some(step)) => format!(
-            "{loss:.4} nats a token (perplexity {:.2}){} at step {step}, on {} images",
+            "{loss:.4} nats a token (perplexity {:.2}){} {}, on {} images",
             loss.exp(),
             state.best_cider.map_or_else(String::new, |cider| format!(", CIDEr {cider:.4}")),
+            match state.best_average.as_slice() {
+                [] => format!("at step {step}"),
+                steps => format!("of the mean of the weights after steps {}", list(steps)),
+            },
             plan.val.len()
         ),
         _ => "not validated yet".into(),
@@ -65,4 +69,9 @@ pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> 
     }
     card.push_str(&format!("\n## Config\n\n```toml\n{toml}```\n"));
     card
+}
+
+/// `1, 2, 3`.
+fn list(steps: &[u64]) -> String {
+    steps.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
 }

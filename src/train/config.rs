@@ -40,7 +40,7 @@ pub enum TrainConfigError {
     /// A value is out of range.
     #[error("{file}: `{key}`: {problem}")]
     Value {
-        /// The file.
+        /// The file, or the `--set` argument.
         file: PathBuf,
         /// The key, dotted.
         key: String,
@@ -170,6 +170,10 @@ pub struct LoopConfig {
     /// Stop after so many validations without a better one; 0 = never. With a phase to follow, only
     /// the validations in that count.
     pub patience: u64,
+    /// At the end, try the mean of the weights after the last so many validations, and keep it as the
+    /// best checkpoint if it is; 0 = don't. With `optimizer.ema_decay` it is their moving averages
+    /// whose mean is taken.
+    pub average_last: usize,
     /// Steps between checkpoints besides those after a validation.
     pub checkpoint_every: u64,
     /// Steps between lines of metrics.jsonl.
@@ -193,6 +197,7 @@ impl Default for LoopConfig {
             validation_images: 500,
             select_by: SelectBy::Loss,
             patience: 0,
+            average_last: 0,
             checkpoint_every: 250,
             log_every: 10,
             samples: 4,
@@ -253,6 +258,9 @@ pub struct TrainConfig {
     /// How to decode samples, and the model's default afterwards; if absent, as the model that
     /// training starts from, else [`GenerateConfig::default`].
     pub generate: Option<GenerateConfig>,
+    /// The overrides that made it what it is, for errors to name.
+    #[serde(skip)]
+    pub overrides: Vec<String>,
 }
 
 impl TrainConfig {
@@ -289,14 +297,37 @@ impl TrainConfig {
             toml::from_str(text).map_err(|error| explain(located(&error), &error))?;
         for setting in overrides {
             apply_override(&mut table, setting)?;
+            // One after the other, so that an error names the right one.
+            let _: Self = table
+                .clone()
+                .try_into()
+                .map_err(|error| explain(format!("--set {setting}"), &error))?;
         }
-        refuse_what_comes_with_the_model(&table, file)?;
-        let mut config: Self = table
-            .try_into()
-            .map_err(|error| explain(format!("--set {}", overrides.join(" --set ")), &error))?;
+        let mut config: Self =
+            table.clone().try_into().map_err(|error| explain(located(&error), &error))?;
+        config.overrides = overrides.to_vec();
+        refuse_what_comes_with_the_model(&table, |key, problem| {
+            config.value_error(file, &key, problem)
+        })?;
         config.model.encoder.image_height = config.image.height;
         config.model.encoder.image_width = config.image.width;
         Ok(config)
+    }
+
+    /// A value that cannot be used: of the override that set it, else of `file`.
+    pub(super) fn value_error(&self, file: &Path, key: &str, problem: String) -> TrainConfigError {
+        let is_within = |inner: &str, outer: &str| {
+            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let sets_it = |setting: &&String| {
+            let set = setting.split('=').next().unwrap_or_default().trim();
+            is_within(key, set) || is_within(set, key)
+        };
+        let file = match self.overrides.iter().rev().find(sets_it) {
+            Some(setting) => format!("--set {setting}").into(),
+            None => file.into(),
+        };
+        TrainConfigError::Value { file, key: key.into(), problem }
     }
 
     /// Checks every range.
@@ -304,9 +335,7 @@ impl TrainConfig {
     /// # Errors
     /// The first key out of range.
     pub fn validate(&self, file: &Path) -> Result<(), TrainConfigError> {
-        let bad = |key: &str, problem: String| {
-            Err(TrainConfigError::Value { file: file.into(), key: key.into(), problem })
-        };
+        let bad = |key: &str, problem: String| Err(self.value_error(file, key, problem));
         let positive = |key: &str, value: f64| {
             if value.is_finite() && value > 0.0 {
                 Ok(())
@@ -352,6 +381,13 @@ impl TrainConfig {
         }
         if self.train.max_steps == Some(0) && self.phase.is_empty() {
             return bad("train.max_steps", "0; expected at least 1, or a phase to follow".into());
+        }
+        if self.train.average_last == 1 {
+            return bad("train.average_last", "1; expected 0 or at least 2".into());
+        }
+        if self.train.average_last > 0 && self.lora.as_ref().is_some_and(|lora| !lora.merge) {
+            let problem = "needs whole weights: set lora.merge = true, or this to 0";
+            return bad("train.average_last", problem.into());
         }
         share("train.label_smoothing", self.train.label_smoothing)?;
         positive("schedule.learning_rate", self.schedule.learning_rate)?;
@@ -425,9 +461,7 @@ impl TrainConfig {
     /// # Errors
     /// The first key out of range.
     pub fn validate_model(&self, file: &Path) -> Result<(), TrainConfigError> {
-        let bad = |key: &str, problem: String| {
-            Err(TrainConfigError::Value { file: file.into(), key: key.into(), problem })
-        };
+        let bad = |key: &str, problem: String| Err(self.value_error(file, key, problem));
         if let Err(error) = self.model.validate() {
             return bad(&format!("model.{}", error.key), error.problem);
         }
@@ -592,6 +626,29 @@ mod tests {
             assert!(error.contains(&format!("`{key}`")), "{setting}: {error}");
             assert!(error.contains("expected") || error.contains("divide"), "{setting}: {error}");
         }
+    }
+
+    #[test]
+    fn the_override_that_set_a_value_is_blamed_for_it() {
+        for (setting, origin) in [
+            ("train.epochs=-1", "--set train.epochs=-1: `train.epochs`"),
+            ("train.epochs=many", "--set train.epochs=many: "),
+            ("image={height=0}", "--set image={height=0}: `image`"),
+            (
+                "model.encoder.num_heads=7",
+                "--set model.encoder.num_heads=7: `model.encoder.num_heads`",
+            ),
+            // Its own is right.
+            ("seed=2", "run.toml: `train.batch_size`"),
+        ] {
+            let text = format!("{GOOD}[train]\nbatch_size = 0\n");
+            let text = if setting == "seed=2" { &text } else { GOOD };
+            let error = parse(text, &["seed=1", setting, "data.workers=1"]).unwrap_err();
+            assert!(error.to_string().starts_with(origin), "{error}");
+        }
+        let started = "output = 'out'\ninit = 'model'\n[data]\npath = 'data'\n";
+        let error = parse(started, &["image.height=16"]).unwrap_err().to_string();
+        assert!(error.starts_with("--set image.height=16: `image.height`"), "{error}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::trained::FrozenPart;
 use crate::checkpoint::tensors::parameters;
 use crate::data::{Example, FeatureStage, FeatureWriter, Features, hash, identity, mix};
 use crate::image::{DecodeLimits, augment, decode_file};
-use crate::model::Captioner;
+use crate::model::{Captioner, EncoderConfig};
 
 /// Images that go through the encoder together.
 const BATCH: usize = 16;
@@ -101,7 +101,13 @@ pub(super) fn compute(
 /// A number for everything that features depend on besides the image.
 fn key(plan: &Plan, model: &Captioner, part: &str) -> u64 {
     let config = &plan.config;
-    let mut text = format!("{part} {:?} {:?}", config.model.encoder, config.image);
+    // Neither what is trained after the features nor dropout changes them.
+    let encoder = &config.model.encoder;
+    let shape = match part {
+        "patches" => format!("{:?} {} {:?}", encoder.backbone, encoder.patch_size, encoder.stem),
+        _ => format!("{:?}", EncoderConfig { dropout: 0.0, drop_path: 0.0, ..encoder.clone() }),
+    };
+    let mut text = format!("{part} {shape} {:?}", config.image);
     if config.data.cache_views > 1 {
         text.push_str(&format!(" {:?} {}", config.augment, config.seed));
     }

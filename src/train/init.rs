@@ -195,13 +195,11 @@ impl Base {
 /// them.
 pub(super) fn refuse_what_comes_with_the_model(
     table: &toml::Table,
-    file: &Path,
+    error: impl Fn(String, String) -> TrainConfigError,
 ) -> Result<(), TrainConfigError> {
     const OWN: [&str; 3] =
         ["model.encoder.dropout", "model.encoder.drop_path", "model.decoder.dropout"];
-    let bad = |key: String, problem: String| {
-        Err(TrainConfigError::Value { file: file.into(), key, problem })
-    };
+    let bad = |key: String, problem: String| Err(error(key, problem));
     let (model, encoder) = match table.get("init") {
         Some(toml::Value::Table(init)) => {
             (init.contains_key("model"), init.contains_key("encoder"))

@@ -36,12 +36,24 @@ pub(super) enum Metric {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cider: Option<f64>,
     },
+    /// A validation of the mean of the weights after `steps`, at the end.
+    Average {
+        step: u64,
+        steps: Vec<u64>,
+        loss: f64,
+        perplexity: f64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cider: Option<f64>,
+        best: bool,
+    },
 }
 
 impl Metric {
     fn step(&self) -> u64 {
         match self {
-            Self::Train { step, .. } | Self::Validation { step, .. } => *step,
+            Self::Train { step, .. }
+            | Self::Validation { step, .. }
+            | Self::Average { step, .. } => *step,
         }
     }
 }
@@ -90,7 +102,7 @@ impl Metrics {
         let mut validation = Vec::new();
         for line in &self.lines {
             match *line {
-                Metric::Train { reward: Some(_), .. } => {}
+                Metric::Train { reward: Some(_), .. } | Metric::Average { .. } => {}
                 Metric::Train { step, loss, .. } => train.push(CurvePoint { step, loss }),
                 Metric::Validation { step, loss, .. } => {
                     validation.push(CurvePoint { step, loss });

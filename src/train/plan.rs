@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 
 use super::TrainError;
-use super::config::{SelectBy, TrainConfig, TrainConfigError};
+use super::config::{SelectBy, TrainConfig};
 use super::init::Start;
 use super::trained::{FrozenPart, Trained};
 use crate::checkpoint::{self, Architecture};
@@ -96,16 +96,9 @@ impl Plan {
         config.validate_model(file)?;
         let prompt = tokenizer.encode(&config.data.prompt)?;
         if prompt.len() + 2 > config.model.decoder.max_positions {
-            return Err(TrainConfigError::Value {
-                file: file.into(),
-                key: "data.prompt".into(),
-                problem: format!(
-                    "{} tokens; the model has {} positions",
-                    prompt.len(),
-                    config.model.decoder.max_positions
-                ),
-            }
-            .into());
+            let positions = config.model.decoder.max_positions;
+            let problem = format!("{} tokens; the model has {positions} positions", prompt.len());
+            return Err(config.value_error(file, "data.prompt", problem).into());
         }
         let train = examples(&dataset, Split::Train, &tokenizer)?;
         let mut val = examples(&dataset, Split::Val, &tokenizer)?;
@@ -137,20 +130,12 @@ impl Plan {
             steps += scst.max_steps.unwrap_or(more);
             train_references = references(&dataset, Split::Train, &train);
         }
-        let trained = Trained::new(&config, &model).map_err(|error| TrainConfigError::Value {
-            file: file.into(),
-            key: error.key.into(),
-            problem: error.problem,
-        })?;
+        let trained = Trained::new(&config, &model)
+            .map_err(|error| config.value_error(file, error.key, error.problem))?;
         if config.data.cache_features.is_some() && trained.frozen_part == FrozenPart::Nothing {
-            return Err(TrainConfigError::Value {
-                file: file.into(),
-                key: "data.cache_features".into(),
-                problem: "only what is frozen stays the same: set train.freeze = \
-                          [\"encoder.backbone\"] or train.freeze_encoder = true"
-                    .into(),
-            }
-            .into());
+            let problem = "only what is frozen stays the same: set train.freeze = \
+                           [\"encoder.backbone\"] or train.freeze_encoder = true";
+            return Err(config.value_error(file, "data.cache_features", problem.into()).into());
         }
         let memory = estimate(
             &config,

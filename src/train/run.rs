@@ -21,7 +21,8 @@ use super::scst::{ScstConfig, SelfCritical};
 use super::state::{self, RunState};
 use super::validate::{read_scalar, validate};
 use super::{TrainError, Validation};
-use crate::checkpoint::atomic;
+use crate::checkpoint::average::mean_of_files;
+use crate::checkpoint::{atomic, tensors};
 use crate::data::{Batch, Example, LoaderConfig, SkippedImage, TrainLoader, mix};
 use crate::generate::GenerateConfig;
 use crate::model::Captioner;
@@ -75,6 +76,17 @@ pub enum Event<'a> {
         /// Captions of some validation images.
         samples: &'a [Sample],
     },
+    /// At the end, the mean of the last validations' weights was validated.
+    Averaged {
+        /// The steps whose weights it is the mean of.
+        steps: &'a [u64],
+        /// Its result.
+        validation: &'a Validation,
+        /// CIDEr of captions, where the best checkpoint is chosen by it.
+        cider: Option<f64>,
+        /// Whether it is the best of the run.
+        best: bool,
+    },
     /// A checkpoint was written.
     Saved {
         /// Steps taken.
@@ -116,6 +128,8 @@ pub struct Outcome {
     pub best: Option<(f64, u64)>,
     /// Its CIDEr, where it was chosen by that.
     pub best_cider: Option<f64>,
+    /// The steps whose weights it is the mean of, if it is one.
+    pub best_average: Vec<u64>,
     /// Whether it ended before its last step because nothing became better.
     pub stopped_early: bool,
     /// Share of the time that the device waited for data.
@@ -163,6 +177,7 @@ pub fn train(
         best_loss: None,
         best_step: None,
         best_cider: None,
+        best_average: Vec::new(),
         data: format!("{:016x}", plan.fingerprint),
         config: plan.config.clone(),
     };
@@ -181,6 +196,8 @@ pub fn train(
         };
         loader.features = Some(features::compute(&plan, &model, folder, &device, &mut progress)?);
     }
+    // What a killed run had gone further is forgotten.
+    state::recent(&plan.config.output, state.step);
     let metrics = Metrics::open(&plan.config.output, state.step)?;
     observer.event(&Event::Started { plan: &plan, step: state.step, changed: &changed });
     let accumulation = plan.config.train.accumulation as u64;
@@ -250,14 +267,19 @@ impl Run<'_> {
                 self.log()?;
             }
             // Even if a stop was asked for: who resumes after this step does not come here again.
+            let mut ends = last;
             if validates {
                 self.validate(&model)?;
+                ends |= self.is_out_of_patience();
+            }
+            if ends {
+                self.try_average()?;
             }
             if validates || interrupted || step.is_multiple_of(settings.checkpoint_every) {
                 self.save(&model)?;
                 saved = step;
             }
-            if interrupted {
+            if interrupted || ends {
                 break;
             }
         }
@@ -270,6 +292,7 @@ impl Run<'_> {
             interrupted,
             best: self.state.best_loss.zip(self.state.best_step),
             best_cider: self.state.best_cider,
+            best_average: self.state.best_average.clone(),
             stopped_early: !interrupted && self.state.step < self.plan.steps,
             data_wait_share: self.waited / self.started.elapsed().as_secs_f64().max(1e-9),
             skipped: self.skipped.len(),
@@ -452,27 +475,10 @@ impl Run<'_> {
 
     fn validate(&mut self, model: &Captioner) -> Result<(), TrainError> {
         let averaged = self.optimizer.averaged(model.valid());
-        let validation = validate(&averaged, &self.plan.val, &self.loader_config, &self.device)?;
-        self.ensure_finite(validation.loss)?;
-        for image in &validation.skipped {
-            if !self.skipped.iter().any(|known| known.path == image.path) {
-                self.skipped.push(image.clone());
-                self.observer.event(&Event::Skipped(image));
-            }
-        }
+        let (validation, cider) = self.measure(&averaged)?;
         self.samples = self.sample(&averaged)?;
         let step = self.state.step;
-        let cider = match self.plan.config.train.select_by {
-            SelectBy::Loss => None,
-            SelectBy::Cider => {
-                let (loader, shares) = (&self.loader_config, &self.gradients.shares);
-                Some(score::cider(&averaged, self.plan, loader, shares, &self.device)?)
-            }
-        };
-        let best = match cider {
-            None => self.state.best_loss.is_none_or(|best| validation.loss < best),
-            Some(cider) => self.state.best_cider.is_none_or(|best| cider > best),
-        };
+        let best = self.is_better(&validation, cider);
         self.metrics.push(Metric::Validation {
             step,
             epoch: self.epoch(),
@@ -480,10 +486,14 @@ impl Run<'_> {
             perplexity: validation.perplexity(),
             cider,
         })?;
+        if self.plan.config.train.average_last > 0 {
+            state::save_recent(self.plan, model, &self.optimizer, step)?;
+        }
         if best {
             self.state.best_loss = Some(validation.loss);
             self.state.best_step = Some(step);
             self.state.best_cider = cider;
+            self.state.best_average.clear();
             let card = card(self.plan, &self.state, &self.samples);
             state::save_best(self.plan, model, &self.optimizer, &card)?;
         }
@@ -491,6 +501,74 @@ impl Run<'_> {
         let validation = &validation;
         self.observer.event(&Event::Validated { step, validation, cider, best, samples });
         self.draw_curve()
+    }
+
+    /// Loss on the validation images and, where the best checkpoint is chosen by it, CIDEr.
+    fn measure(&mut self, model: &Captioner) -> Result<(Validation, Option<f64>), TrainError> {
+        let validation = validate(model, &self.plan.val, &self.loader_config, &self.device)?;
+        self.ensure_finite(validation.loss)?;
+        for image in &validation.skipped {
+            if !self.skipped.iter().any(|known| known.path == image.path) {
+                self.skipped.push(image.clone());
+                self.observer.event(&Event::Skipped(image));
+            }
+        }
+        let cider = match self.plan.config.train.select_by {
+            SelectBy::Loss => None,
+            SelectBy::Cider => {
+                let (loader, shares) = (&self.loader_config, &self.gradients.shares);
+                Some(score::cider(model, self.plan, loader, shares, &self.device)?)
+            }
+        };
+        Ok((validation, cider))
+    }
+
+    fn is_better(&self, validation: &Validation, cider: Option<f64>) -> bool {
+        match cider {
+            None => self.state.best_loss.is_none_or(|best| validation.loss < best),
+            Some(cider) => self.state.best_cider.is_none_or(|best| cider > best),
+        }
+    }
+
+    /// Writes the mean of the weights that `recent` holds, and keeps it as the best if it is.
+    fn try_average(&mut self) -> Result<(), TrainError> {
+        let plan = self.plan;
+        let wanted = plan.config.train.average_last;
+        let mut kept = state::recent(&plan.config.output, self.state.step);
+        kept.drain(..kept.len().saturating_sub(wanted));
+        if wanted == 0 || kept.len() < 2 {
+            return Ok(());
+        }
+        let (steps, files): (Vec<u64>, Vec<PathBuf>) = kept.into_iter().unzip();
+        let weights = mean_of_files(&files)?;
+        let model = Captioner::new(&plan.config.model, &self.device.clone().inner())?;
+        let model = tensors::apply(model, weights.clone(), &files[0])?;
+        let (validation, cider) = self.measure(&model)?;
+        let best = self.is_better(&validation, cider);
+        let state = RunState {
+            best_loss: Some(validation.loss),
+            best_cider: cider,
+            best_average: steps.clone(),
+            ..self.state.clone()
+        };
+        let samples = self.sample(&model)?;
+        let card = card(plan, &state, &samples);
+        state::save_weights(plan, "average", &weights, &card)?;
+        if best {
+            state::save_weights(plan, "best", &weights, &card)?;
+            (self.state, self.samples) = (state, samples);
+        }
+        self.metrics.push(Metric::Average {
+            step: self.state.step,
+            steps: steps.clone(),
+            loss: validation.loss,
+            perplexity: validation.perplexity(),
+            cider,
+            best,
+        })?;
+        let (steps, validation) = (&steps, &validation);
+        self.observer.event(&Event::Averaged { steps, validation, cider, best });
+        Ok(())
     }
 
     /// Captions a few validation images, spread over the set, from their own pixels.
@@ -537,7 +615,7 @@ impl Run<'_> {
         let best = self
             .state
             .best_loss
-            .zip(self.state.best_step)
+            .zip(self.state.best_average.last().copied().or(self.state.best_step))
             .map(|(loss, step)| CurvePoint { step, loss });
         let name = self.plan.config.output.file_name().unwrap_or_default().to_string_lossy();
         let title = format!("{name}: loss in nats a token");

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -18,7 +18,8 @@ use super::optimizer::AdamW;
 use super::plan::Plan;
 use crate::checkpoint::weight_file::WeightFile;
 use crate::checkpoint::{
-    self, Architecture, CheckpointError, ConfigFile, Contents, adapter, atomic, tensors,
+    self, Architecture, CheckpointError, ConfigFile, Contents, adapter, atomic,
+    tensors::{self, HostTensors},
 };
 use crate::model::Captioner;
 use crate::text::Tokenizer;
@@ -36,6 +37,10 @@ pub(super) struct RunState {
     pub best_cider: Option<f64>,
     /// Its step.
     pub best_step: Option<u64>,
+    /// The steps whose weights it is the mean of, if it is one; `best_step` is then the best single
+    /// one's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub best_average: Vec<u64>,
     /// [`Plan::fingerprint`], in hexadecimal.
     pub data: String,
     /// The run's config.
@@ -79,6 +84,68 @@ pub(super) fn save_best(
     })
 }
 
+/// Writes `average` or `best` from weights by name.
+pub(super) fn save_weights(
+    plan: &Plan,
+    name: &str,
+    weights: &HostTensors,
+    card: &str,
+) -> Result<(), TrainError> {
+    Ok(atomic::replace_folder(&plan.config.output.join(name), |folder| {
+        checkpoint::write_into(folder, &contents(plan, card), weights)
+    })?)
+}
+
+/// Keeps the weights of `step` for captioning in `recent`, and no more of those before than are wanted.
+pub(super) fn save_recent(
+    plan: &Plan,
+    model: &Captioner,
+    optimizer: &AdamW,
+    step: u64,
+) -> Result<(), TrainError> {
+    let folder = plan.config.output.join("recent");
+    fs::create_dir_all(&folder).map_err(|source| CheckpointError::io(&folder, source))?;
+    let weights = whole_weights(plan, optimizer.averaged(model.clone()));
+    atomic::replace_file_by(&folder.join(format!("{step}.safetensors")), |file| {
+        tensors::write(file, &weights, Default::default())
+    })?;
+    let kept = recent(&plan.config.output, step);
+    let surplus = kept.len().saturating_sub(plan.config.train.average_last);
+    for (_, file) in &kept[..surplus] {
+        fs::remove_file(file).map_err(|source| CheckpointError::io(file, source))?;
+    }
+    Ok(())
+}
+
+/// The files in `recent` with their steps, in order. What lies after `step` is deleted: a run that was
+/// killed had gone further than its last checkpoint.
+pub(super) fn recent(output: &Path, step: u64) -> Vec<(u64, PathBuf)> {
+    let mut kept = Vec::new();
+    for entry in fs::read_dir(output.join("recent")).into_iter().flatten().flatten() {
+        let file = entry.path();
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(Ok(of)) = name.strip_suffix(".safetensors").map(str::parse::<u64>) else {
+            continue;
+        };
+        if of <= step {
+            kept.push((of, file));
+        } else {
+            // If it stays, it is overwritten when the run comes there again.
+            let _ = fs::remove_file(&file);
+        }
+    }
+    kept.sort();
+    kept
+}
+
+/// All weights of a model that has no adapters, or is to have them added to what they adapt.
+fn whole_weights(plan: &Plan, model: Captioner) -> HostTensors {
+    match plan.config.lora {
+        None => tensors::parameters(&model),
+        Some(_) => tensors::parameters(&model.valid().materialize()),
+    }
+}
+
 /// Writes the averaged model, adapters added to what they adapt or in a file of their own.
 fn write_model(
     folder: &Path,
@@ -89,14 +156,13 @@ fn write_model(
 ) -> Result<(), TrainError> {
     let model = optimizer.averaged(model.clone());
     let (weights, adapters) = match &plan.config.lora {
-        None => (tensors::parameters(&model), None),
-        Some(lora) if lora.merge => (tensors::parameters(&model.valid().materialize()), None),
-        Some(lora) => {
+        Some(lora) if !lora.merge => {
             let (adapters, weights) = tensors::parameters(&model)
                 .into_iter()
                 .partition(|(name, _)| adapter::belongs_to_one(name));
             (weights, Some((lora, adapters)))
         }
+        _ => (whole_weights(plan, model), None),
     };
     checkpoint::write_into(folder, &contents(plan, card), &weights)?;
     if let Some((lora, adapters)) = adapters {
