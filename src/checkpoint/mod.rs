@@ -442,7 +442,12 @@ pub fn write_into(
 /// # Errors
 /// The file, with line and column where its content is at fault.
 pub fn read_json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T, CheckpointError> {
-    let text = fs::read_to_string(file).map_err(|source| CheckpointError::io(file, source))?;
+    let io = |source| CheckpointError::io(file, source);
+    // A pipe would wait for a writer, and a device may never end.
+    if !file.metadata().map_err(io)?.is_file() {
+        return Err(CheckpointError::Invalid { file: file.into(), problem: "is no file".into() });
+    }
+    let text = fs::read_to_string(file).map_err(io)?;
     let json = |key: &str, source| CheckpointError::Json {
         file: file.into(),
         key: if key == "." { "this JSON".into() } else { format!("`{key}`") },

@@ -115,12 +115,13 @@ impl WeightFile {
 
     fn add(&mut self, path: &Path) -> Result<(), CheckpointError> {
         let io = |source| CheckpointError::io(path, source);
-        let file = File::open(path).map_err(io)?;
-        let information = file.metadata().map_err(io)?;
+        // Before it is opened: a pipe would wait for a writer.
+        let information = path.metadata().map_err(io)?;
         if !information.is_file() {
             let problem = "expected a file of weights".into();
             return Err(CheckpointError::Invalid { file: path.into(), problem });
         }
+        let file = File::open(path).map_err(io)?;
         let part = Part { path: path.into(), file, length: information.len() };
         let is = |wanted: &str| path.extension().is_some_and(|extension| extension == wanted);
         let listed = match pytorch::Format::of(&part)? {
@@ -395,7 +396,11 @@ fn shards(index: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let Some(Value::Object(map)) = fields.get("weight_map") else {
         return Err(invalid("`weight_map` is missing; expected tensors and their files"));
     };
-    let mut names: Vec<&str> = map.values().filter_map(Value::as_str).collect();
+    let mut names = Vec::new();
+    for (tensor, file) in map {
+        let problem = || format!("`weight_map`: expected the name of a file for `{tensor:.120}`");
+        names.push(file.as_str().ok_or_else(|| invalid(&problem()))?);
+    }
     names.sort_unstable();
     names.dedup();
     let folder = index.parent().unwrap_or(Path::new("."));
