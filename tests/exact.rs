@@ -14,6 +14,9 @@ use safetensors::{Dtype, SafeTensors};
 /// The largest difference allowed, as a share of the largest value; of attention weights, as it is.
 const TOLERANCE: f64 = 1e-9;
 
+/// The same where there are token types: they are added to the positions when a model is read, in f32.
+const WITH_TOKEN_TYPES: f64 = 1e-5;
+
 struct Widen;
 
 impl ModuleMapper for Widen {
@@ -86,12 +89,14 @@ fn check(folder: &Path) {
     let (most, scale) = apart(-picked.mean(), &values(&exact, "loss").0);
     report.push(("loss".to_string(), most / scale));
 
-    let name = folder.file_name().unwrap().display();
+    let name = folder.file_name().unwrap().to_string_lossy();
+    let token_types = ["bert", "roberta"].iter().any(|family| name.contains(family));
+    let tolerance = if token_types { WITH_TOKEN_TYPES } else { TOLERANCE };
     for (what, distance) in &report {
         eprintln!("{name}: {what} {distance:.1e}");
     }
     for (what, distance) in report {
-        assert!(distance <= TOLERANCE, "{name}: {what} {distance:e}");
+        assert!(distance <= tolerance, "{name}: {what} {distance:e}");
     }
 }
 

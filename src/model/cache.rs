@@ -38,9 +38,10 @@ impl DecoderCache {
             .into_iter()
             .map(|cross| {
                 let [images, heads, _, head_dim] = cross.key.dims();
-                let device = cross.key.device();
+                // Of the same type: backends do not check what is written into it.
+                let options = (&cross.key.device(), cross.key.dtype());
                 let rows = images * rows_per_image;
-                let empty = Tensor::zeros([rows, heads, capacity, head_dim], &device);
+                let empty = Tensor::zeros([rows, heads, capacity, head_dim], options);
                 LayerCache { own: KeyValue { key: empty.clone(), value: empty }, cross }
             })
             .collect();

@@ -172,7 +172,7 @@ pub(super) fn describe(
             SpecialTokens { bos, eos, pad: id("pad_token_id", &places, Some(eos))? }
         }
     };
-    let special = in_vocabulary(special, &root, model.decoder.vocab_size)?;
+    let special = in_vocabulary(special, &[&generation, &root, &text], model.decoder.vocab_size)?;
     // BLIP's own config says nothing of decoding, and its only end is [SEP].
     let (source, ends) = match (&own, decoder) {
         (Some(_), DecoderFamily::Blip) => (Source::Own(&generation), Vec::new()),
@@ -184,19 +184,32 @@ pub(super) fn describe(
     Ok(Description { encoder, decoder, model, special, generate })
 }
 
-/// Checks that the decoder has the tokens. One that only fills batches up may be beyond them, as where
-/// it was added to a tokenizer and never to the model; the end token then does as well.
+/// Checks that the decoder has the tokens, which were found in one of `places`. One that only fills
+/// batches up may be beyond them, as where it was added to a tokenizer and never to the model; the end
+/// token then does as well.
 fn in_vocabulary(
     special: SpecialTokens,
-    config: &Section,
+    places: &[&Section],
     vocab_size: usize,
 ) -> Result<SpecialTokens, CheckpointError> {
     let known = |id: u32| (id as usize) < vocab_size;
-    for (key, id) in [("begin", special.bos), ("end", special.eos)] {
-        if !known(id) {
-            let problem = format!("the {key} token is {id}; the model has {vocab_size} tokens");
-            return Err(config.invalid(problem));
+    let [.., last] = places else { return Ok(special) };
+    let roles = [
+        (special.bos, ["decoder_start_token_id", "bos_token_id"]),
+        (special.eos, ["eos_token_id", "sep_token_id"]),
+    ];
+    for (id, keys) in roles {
+        if known(id) {
+            continue;
         }
+        for (place, key) in places.iter().flat_map(|place| keys.map(|key| (place, key))) {
+            if place.id(key)? == Some(id) {
+                return Err(place.wrong(key, &format!("a token below {vocab_size}")));
+            }
+        }
+        let [key, _] = keys;
+        let problem = format!("`{key}`: {id} is usual; the model has {vocab_size} tokens");
+        return Err(last.invalid(problem));
     }
     Ok(SpecialTokens { pad: if known(special.pad) { special.pad } else { special.eos }, ..special })
 }
