@@ -42,7 +42,9 @@ fn copy(case: &str) -> TempDir {
 fn load(folder: &Path) -> Result<Checkpoint, String> {
     ALLOCATOR.set_limit(ALLOCATOR.allocated() + MOST).expect("the limit is above what there is");
     let (folder, (sender, receiver)) = (folder.to_path_buf(), mpsc::channel());
-    thread::spawn(move || sender.send(checkpoint::load(&folder, &Device::flex())));
+    thread::spawn(move || {
+        let _ = sender.send(checkpoint::load(&folder, &Device::flex()));
+    });
     let loaded = receiver.recv_timeout(Duration::from_secs(60)).expect("neither hangs nor panics");
     ALLOCATOR.set_limit(usize::MAX).expect("no limit");
     loaded.map_err(|error| {
