@@ -573,6 +573,27 @@ fn parity_cases_are_those_of_transformers() {
     }
 }
 
+/// Where the adapter computes in f16: what is said is as on flex in f32.
+#[test]
+fn cached_decoding_in_f16_agrees() {
+    let Some(devices) = devices() else { return };
+    if !devices.wgpu.supports_dtype(burn::tensor::FloatDType::F16) {
+        eprintln!("skipped: this adapter does not compute in f16");
+        return;
+    }
+    let config = GenerateConfig::greedy(12);
+    let expected = decode(&devices.flex, &[BEGIN], &config, 1);
+    let model = stirred(&own_model(), &devices.wgpu).into_f16();
+    let memory = encode(&model, &devices.wgpu);
+    let found = generate_from_memory(&model, &memory, &[BEGIN], END, &config, BUCKET).unwrap();
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!(found.ids, expected.ids);
+        for (a, b) in found.log_probabilities.iter().zip(&expected.log_probabilities) {
+            assert!((a - b).abs() <= 0.05, "log-probability {a}, not {b}");
+        }
+    }
+}
+
 const CONFIG: &str = r#"
 seed = 1
 

@@ -214,6 +214,12 @@ pub struct LoadOptions {
 }
 
 impl Checkpoint {
+    /// The same with weights in f16: see [`Captioner::into_f16`].
+    #[must_use]
+    pub fn into_f16(self) -> Self {
+        Self { model: self.model.into_f16(), ..self }
+    }
+
     /// The same for images of another size: see [`Captioner::with_image_size`].
     ///
     /// # Errors

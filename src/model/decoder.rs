@@ -3,13 +3,14 @@
 use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::module::embedding;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
 use super::attention::{Attention, AttentionConfig, AttentionMask, KeyValue};
 use super::cache::DecoderCache;
 use super::config::{DecoderConfig, HeadKind, NormPlacement};
 use super::encoder::table;
 use super::feed_forward::{FeedForward, activate};
+use super::half::normalize;
 use super::noise::dropout;
 use super::trace::AttentionTrace;
 
@@ -77,6 +78,11 @@ impl TextDecoder {
         (self.finish(x), trace)
     }
 
+    /// The type of the weights.
+    pub(super) fn dtype(&self) -> DType {
+        self.token_embedding.val().dtype()
+    }
+
     /// Logits of the next token from states.
     ///
     /// # Shapes
@@ -133,7 +139,7 @@ impl TextDecoder {
         let positions = self.position_embedding.val().narrow(0, first, seq);
         let x = tokens + positions.unsqueeze::<3>();
         let x = match &self.embedding_norm {
-            Some(norm) => norm.forward(x),
+            Some(norm) => normalize(norm, x),
             None => x,
         };
         dropout(x, self.config.dropout)
@@ -141,7 +147,7 @@ impl TextDecoder {
 
     fn finish(&self, x: Tensor<3>) -> Tensor<3> {
         match &self.final_norm {
-            Some(norm) => norm.forward(x),
+            Some(norm) => normalize(norm, x),
             None => x,
         }
     }
@@ -240,12 +246,12 @@ impl DecoderLayer {
     ) -> Tensor<3> {
         match self.norm {
             NormPlacement::Pre => {
-                let out = branch(norm.forward(x.clone()));
+                let out = branch(normalize(norm, x.clone()));
                 x + dropout(out, self.dropout)
             }
             NormPlacement::Post => {
                 let out = branch(x.clone());
-                norm.forward(x + dropout(out, self.dropout))
+                normalize(norm, x + dropout(out, self.dropout))
             }
         }
     }
@@ -324,7 +330,7 @@ impl Head {
     fn forward(&self, x: Tensor<3>, token_embedding: &Param<Tensor<2>>) -> Tensor<3> {
         let x = match (&self.transform, &self.transform_norm) {
             (Some(dense), Some(norm)) => {
-                norm.forward(activate(dense.forward(x), self.config.activation))
+                normalize(norm, activate(dense.forward(x), self.config.activation))
             }
             _ => x,
         };

@@ -22,6 +22,7 @@ mod config;
 mod decoder;
 mod encoder;
 mod feed_forward;
+mod half;
 mod init;
 mod mobilenet;
 mod noise;
