@@ -306,6 +306,52 @@ fn tensors_are_within_their_storage_and_storages_within_the_file() {
     assert!(said.contains("beyond the end of the file"), "{said}");
 }
 
+/// Tied weights look at one storage; a thousand names for it would be a thousand times its memory.
+#[test]
+fn tensors_may_share_a_storage_but_not_make_much_of_it() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shared.bin");
+    let (magic, elements) = (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", 10_000);
+    let text =
+        |text: &str| [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
+    let read = |names: usize| {
+        let mut pickle = b"\x80\x02}".to_vec();
+        for name in 0..names {
+            pickle.extend(text(&format!("layer.{name}")));
+            pickle.extend(match name {
+                0 => [
+                    b"ctorch._utils\n_rebuild_tensor_v2\n((".as_slice(),
+                    &text("storage"),
+                    b"ctorch\nFloatStorage\n",
+                    &text("0"),
+                    &text("cpu"),
+                    &number(elements),
+                    b"tQ",
+                    &number(0),
+                    b"(",
+                    &number(elements),
+                    b"t(",
+                    &number(1),
+                    b"t\x89NtRq\0",
+                ]
+                .concat(),
+                _ => b"h\0".to_vec(),
+            });
+            pickle.push(b's');
+        }
+        let rest = b".\x80\x02](X\x01\0\0\x000e.";
+        let storage =
+            [&(elements as u64).to_le_bytes()[..], &vec![0; 4 * elements as usize]].concat();
+        let head = b"\x80\x02M\xe9\x03.\x80\x02}.";
+        fs::write(&file, [&magic[..], head, &pickle, rest, &storage].concat()).unwrap();
+        read_within(&file, 2 * MEGABYTE)
+    };
+    assert_eq!(read(2), Ok(()));
+    let said = read(1000).unwrap_err();
+    assert!(said.contains("`layer.5`") && said.contains("repeat their elements"), "{said}");
+}
+
 #[test]
 fn small_pickles_do_not_unfold_into_large_values() {
     let _alone = alone();

@@ -26,6 +26,7 @@ use patchword::model::{
 use patchword::train::{AdamW, AdamWConfig, FrozenPart, forward_loss};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use safetensors::SafeTensors;
 
 const IMAGES: usize = 2;
 const CAPTIONS: usize = 2;
@@ -514,6 +515,82 @@ fn public_models_agree() {
         eprintln!("{case}: logits differ by {apart:.1e}");
         assert!(apart <= 1e-4, "{case}: logits differ by {apart:.1e}");
         assert_eq!(heard, said, "{case}");
+    }
+}
+
+/// The three larger cases, where they are at hand: logits, and what is said, as transformers has them.
+#[test]
+fn parity_cases_are_those_of_transformers() {
+    let Some(devices) = devices() else { return };
+    let shared = std::env::var_os("PATCHWORD_SHARED").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),
+        std::path::PathBuf::from,
+    );
+    for case in ["blip", "vit-gpt2", "vit-bert"] {
+        let folder = shared.join("parity").join(case);
+        if !folder.is_dir() {
+            eprintln!("skipped: shared/parity/{case} is not here");
+            continue;
+        }
+        let bytes = fs::read(folder.join("expected.safetensors")).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let floats = |name: &str| -> (Vec<f32>, Vec<usize>) {
+            let view = file.tensor(name).unwrap();
+            let bytes = view.data().as_chunks::<4>().0.iter();
+            (bytes.map(|&bytes| f32::from_le_bytes(bytes)).collect(), view.shape().into())
+        };
+        let checkpoint = patchword::checkpoint::load(&folder, &devices.wgpu).unwrap();
+        let model = &checkpoint.model;
+        let (pixels, shape) = floats("pixel_values");
+        let pixels = TensorData::new(pixels, shape);
+        let memory = model.encode(Tensor::<4>::from_data(pixels, &devices.wgpu));
+        let ids = file.tensor("input_ids").unwrap();
+        let tokens = ids.data().as_chunks::<8>().0.iter();
+        let tokens: Vec<i32> = tokens.map(|&id| i64::from_le_bytes(id) as i32).collect();
+        let tokens = TensorData::new(tokens, ids.shape().to_vec());
+        let tokens = Tensor::<2, Int>::from_data(tokens, &devices.wgpu);
+        let logits = values(model.decode(tokens, memory.clone()));
+        // Transformers' own f32 logits are up to 2.5e-4 of the largest one from exact ones here.
+        let apart = distance(&logits, &floats("logits").0);
+        eprintln!("{case}: logits differ by {apart:.1e}");
+        assert!(apart <= 1e-4, "{case}: logits differ by {apart:.1e}");
+
+        let said = fs::read(folder.join("expected.json")).unwrap();
+        let said: serde_json::Value = serde_json::from_slice(&said).unwrap();
+        let special = checkpoint.tokenizer.special_tokens();
+        let greedy = GenerateConfig { num_beams: 1, max_new_tokens: 16, ..checkpoint.generate };
+        let heard =
+            generate_from_memory(model, &memory, &[special.bos], special.eos, &greedy, BUCKET);
+        for (image, heard) in heard.unwrap().iter().enumerate() {
+            let ids = said["greedy"]["ids"][image].clone();
+            let mut ids: Vec<u32> = serde_json::from_value(ids).unwrap();
+            // A row that ended early is filled up.
+            if let Some(at) = ids[1..].iter().position(|&id| id == special.eos) {
+                ids.truncate(at + 2);
+            }
+            assert_eq!(heard.ids, ids, "{case}, image {image}");
+        }
+    }
+}
+
+/// Where the adapter computes in f16: what is said is as on flex in f32.
+#[test]
+fn cached_decoding_in_f16_agrees() {
+    let Some(devices) = devices() else { return };
+    if !devices.wgpu.supports_dtype(burn::tensor::FloatDType::F16) {
+        eprintln!("skipped: this adapter does not compute in f16");
+        return;
+    }
+    let config = GenerateConfig::greedy(12);
+    let expected = decode(&devices.flex, &[BEGIN], &config, 1);
+    let model = stirred(&own_model(), &devices.wgpu).into_f16();
+    let memory = encode(&model, &devices.wgpu);
+    let found = generate_from_memory(&model, &memory, &[BEGIN], END, &config, BUCKET).unwrap();
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!(found.ids, expected.ids);
+        for (a, b) in found.log_probabilities.iter().zip(&expected.log_probabilities) {
+            assert!((a - b).abs() <= 0.05, "log-probability {a}, not {b}");
+        }
     }
 }
 

@@ -218,6 +218,12 @@ pub struct LoadOptions {
 }
 
 impl Checkpoint {
+    /// The same with weights in f16: see [`Captioner::into_f16`].
+    #[must_use]
+    pub fn into_f16(self) -> Self {
+        Self { model: self.model.into_f16(), ..self }
+    }
+
     /// The same for images of another size: see [`Captioner::with_image_size`].
     ///
     /// # Errors
@@ -471,7 +477,12 @@ pub fn write_into(
 /// # Errors
 /// The file, with line and column where its content is at fault.
 pub fn read_json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T, CheckpointError> {
-    parse_json(file, &fs::read(file).map_err(|source| CheckpointError::io(file, source))?)
+    let io = |source| CheckpointError::io(file, source);
+    // A pipe would wait for a writer, and a device may never end.
+    if !file.metadata().map_err(io)?.is_file() {
+        return Err(CheckpointError::Invalid { file: file.into(), problem: "is no file".into() });
+    }
+    parse_json(file, &fs::read(file).map_err(io)?)
 }
 
 /// As [`read_json`], of what was read; `file` names it in errors.

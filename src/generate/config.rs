@@ -143,6 +143,9 @@ pub struct GenerateConfig {
     pub forced_eos_token_ids: Vec<u32>,
 }
 
+/// Most sequences that are decoded at a time for an image: a config must not fill the memory.
+const MOST_ROWS: usize = 1024;
+
 fn is_zero(value: &usize) -> bool {
     *value == 0
 }
@@ -232,15 +235,10 @@ impl GenerateConfig {
     /// The key at fault.
     pub fn validate(&self, vocab_size: usize) -> Result<(), GenerateError> {
         let error = |key, problem| Err(GenerateError::Config { key, problem });
-        if self.num_beams == 0 || 2 * self.num_beams > vocab_size {
-            return error(
-                "num_beams",
-                format!(
-                    "{}; expected 1 to {} (half the vocabulary)",
-                    self.num_beams,
-                    vocab_size / 2
-                ),
-            );
+        let most = MOST_ROWS.min(vocab_size / 2);
+        if self.num_beams == 0 || self.num_beams > most {
+            let half = if most < MOST_ROWS { " (half the vocabulary)" } else { "" };
+            return error("num_beams", format!("{}; expected 1 to {most}{half}", self.num_beams));
         }
         self.validate_captions()?;
         if self.max_new_tokens == 0 {
@@ -302,6 +300,9 @@ impl GenerateConfig {
             ),
             (several, beams @ 2..) if several > beams => {
                 format!("{several} (num_return_sequences); expected at most num_beams = {beams}")
+            }
+            (several, _) if several > MOST_ROWS => {
+                format!("{several} (num_return_sequences); expected at most {MOST_ROWS}")
             }
             _ => return Ok(()),
         };

@@ -8,18 +8,21 @@ const END: u32 = 0;
 /// Next to each other, so that top-k and top-p have something to cut.
 const PROBABILITIES: [f32; 8] = [0.02, 0.30, 0.05, 0.20, 0.03, 0.15, 0.15, 0.10];
 
-/// How often each token came first in `draws` samples.
+/// How often each token came first in `draws` samples, a multiple of a thousand.
 fn frequencies(config: &GenerateConfig, draws: usize) -> Vec<f64> {
-    let config = GenerateConfig { num_captions: draws, ..config.clone() };
-    let mut model = Mock::new(8, draws, &[(&[], &PROBABILITIES)]);
-    let samples = generate(&mut model, 0..1, &[7], END, &config).unwrap();
-    assert_eq!(samples.len(), draws);
     let mut counts = vec![0.0; 8];
-    for sample in samples {
-        counts[sample.ids[1] as usize] += 1.0 / draws as f64;
-        // The model's own, whatever the draw was made from.
-        let expected = PROBABILITIES[sample.ids[1] as usize].ln();
-        assert!((sample.log_probabilities[0] - expected).abs() < 1e-5);
+    for part in 0..draws as u64 / 1000 {
+        let config =
+            GenerateConfig { num_captions: 1000, seed: config.seed + part, ..config.clone() };
+        let mut model = Mock::new(8, 1000, &[(&[], &PROBABILITIES)]);
+        let samples = generate(&mut model, 0..1, &[7], END, &config).unwrap();
+        assert_eq!(samples.len(), 1000);
+        for sample in samples {
+            counts[sample.ids[1] as usize] += 1.0 / draws as f64;
+            // The model's own, whatever the draw was made from.
+            let expected = PROBABILITIES[sample.ids[1] as usize].ln();
+            assert!((sample.log_probabilities[0] - expected).abs() < 1e-5);
+        }
     }
     counts
 }
@@ -74,7 +77,7 @@ fn top_k_and_top_p_leave_the_likeliest_in_their_proportions() {
 #[test]
 fn a_temperature_near_zero_is_greedy() {
     let cold = GenerateConfig { temperature: 1e-4, ..once() };
-    assert!(frequencies(&cold, 100)[1] > 0.999);
+    assert!(frequencies(&cold, 1000)[1] > 0.999);
 }
 
 #[test]

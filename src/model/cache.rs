@@ -38,9 +38,10 @@ impl DecoderCache {
             .into_iter()
             .map(|cross| {
                 let [images, heads, _, head_dim] = cross.key.dims();
-                let device = cross.key.device();
+                // Of the same type: backends do not check what is written into it.
+                let options = (&cross.key.device(), cross.key.dtype());
                 let rows = images * rows_per_image;
-                let empty = Tensor::zeros([rows, heads, capacity, head_dim], &device);
+                let empty = Tensor::zeros([rows, heads, capacity, head_dim], options);
                 let cross = KeyValue { key: packed(cross.key), value: packed(cross.value) };
                 LayerCache { own: KeyValue { key: empty.clone(), value: empty }, cross }
             })
@@ -121,7 +122,7 @@ impl DecoderCache {
 fn packed(tensor: Tensor<4>) -> Tensor<4> {
     let shape = tensor.dims();
     let all = shape.map(|size| 0..size);
-    Tensor::empty(shape, &tensor.device()).slice_assign(all, tensor)
+    Tensor::empty(shape, (&tensor.device(), tensor.dtype())).slice_assign(all, tensor)
 }
 
 fn row_index(rows: &[usize], device: &Device) -> Tensor<1, Int> {

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::module::embedding;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
 use super::attention::{Attention, AttentionConfig, AttentionMask, KeyValue};
 use super::cache::DecoderCache;
@@ -11,6 +11,7 @@ use super::config::{DecoderConfig, HeadKind, NormPlacement};
 use super::cpu::{linear, product};
 use super::encoder::table;
 use super::feed_forward::{FeedForward, activate};
+use super::half::normalize;
 use super::noise::dropout;
 use super::trace::AttentionTrace;
 
@@ -78,6 +79,11 @@ impl TextDecoder {
         (self.finish(x), trace)
     }
 
+    /// The type of the weights.
+    pub(super) fn dtype(&self) -> DType {
+        self.token_embedding.val().dtype()
+    }
+
     /// Logits of the next token from states.
     ///
     /// # Shapes
@@ -134,7 +140,7 @@ impl TextDecoder {
         let positions = self.position_embedding.val().narrow(0, first, seq);
         let x = tokens + positions.unsqueeze::<3>();
         let x = match &self.embedding_norm {
-            Some(norm) => norm.forward(x),
+            Some(norm) => normalize(norm, x),
             None => x,
         };
         dropout(x, self.config.dropout)
@@ -142,7 +148,7 @@ impl TextDecoder {
 
     fn finish(&self, x: Tensor<3>) -> Tensor<3> {
         match &self.final_norm {
-            Some(norm) => norm.forward(x),
+            Some(norm) => normalize(norm, x),
             None => x,
         }
     }
@@ -241,12 +247,12 @@ impl DecoderLayer {
     ) -> Tensor<3> {
         match self.norm {
             NormPlacement::Pre => {
-                let out = branch(norm.forward(x.clone()));
+                let out = branch(normalize(norm, x.clone()));
                 x + dropout(out, self.dropout)
             }
             NormPlacement::Post => {
                 let out = branch(x.clone());
-                norm.forward(x + dropout(out, self.dropout))
+                normalize(norm, x + dropout(out, self.dropout))
             }
         }
     }
@@ -325,7 +331,7 @@ impl Head {
     fn forward(&self, x: Tensor<3>, token_embedding: &Param<Tensor<2>>) -> Tensor<3> {
         let x = match (&self.transform, &self.transform_norm) {
             (Some(dense), Some(norm)) => {
-                norm.forward(activate(linear(dense, x), self.config.activation))
+                normalize(norm, activate(linear(dense, x), self.config.activation))
             }
             _ => x,
         };

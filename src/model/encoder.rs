@@ -8,6 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::attention::{Attention, AttentionConfig, AttentionMask};
 use super::config::{Backbone, ConfigError, EncoderConfig, PatchPositions};
 use super::feed_forward::{FeedForward, gelu};
+use super::half::normalize;
 use super::mobilenet::MobileNetV2;
 use super::noise::{drop_path, dropout};
 use super::positions::resized;
@@ -96,7 +97,7 @@ impl VisionEncoder {
             x = layer.forward(x);
         }
         match &self.final_norm {
-            Some(norm) => norm.forward(x),
+            Some(norm) => normalize(norm, x),
             None => x,
         }
     }
@@ -120,11 +121,11 @@ impl VisionEncoder {
         let device = x.device();
         let positions = match &self.position_embedding {
             Some(table) => table.val(),
-            None => sin_cos(&self.config, &device),
+            None => sin_cos(&self.config, &device).cast(x.dtype()),
         };
         x = x + positions.unsqueeze::<3>();
         if let Some(norm) = &self.embedding_norm {
-            x = norm.forward(x);
+            x = normalize(norm, x);
         }
         dropout(x, self.config.dropout)
     }
@@ -170,12 +171,12 @@ impl EncoderLayer {
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let normed = self.attention_norm.forward(x.clone());
+        let normed = normalize(&self.attention_norm, x.clone());
         let memory = self.attention.key_value(normed.clone());
         let branch = self.attention.attend(normed, memory, &AttentionMask::None);
         let branch = scaled(branch, &self.attention_scale);
         let x = x + drop_path(dropout(branch, self.dropout), self.drop_path);
-        let branch = self.feed_forward.forward(self.feed_forward_norm.forward(x.clone()));
+        let branch = self.feed_forward.forward(normalize(&self.feed_forward_norm, x.clone()));
         let branch = scaled(branch, &self.feed_forward_scale);
         x + drop_path(dropout(branch, self.dropout), self.drop_path)
     }

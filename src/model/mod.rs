@@ -23,6 +23,7 @@ mod cpu;
 mod decoder;
 mod encoder;
 mod feed_forward;
+mod half;
 mod init;
 mod kernels;
 mod mobilenet;

@@ -9,6 +9,7 @@ use std::io;
 use std::path::PathBuf;
 
 mod merges;
+mod parts;
 pub mod tokenizer;
 pub mod training;
 pub mod vocabulary;

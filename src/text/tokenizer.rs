@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::TextError;
+use super::{TextError, parts};
 
 pub(super) const PAD: &str = "<pad>";
 pub(super) const BOS: &str = "<bos>";
@@ -184,9 +184,10 @@ impl Tokenizer {
 
 /// Reads a tokenizer's JSON and sets it up for captions.
 pub(super) fn read(text: &str) -> Result<tokenizers::Tokenizer, String> {
-    // The tokenizers crate panics on some damaged files: broken syntax is found before it looks, and
-    // what is then left is caught.
-    serde_json::from_str::<Value>(text).map_err(|error| error.to_string())?;
+    // The tokenizers crate panics on some damaged files: broken syntax and parts that do not fit are
+    // found before it looks, and what is then left is caught.
+    let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    parts::check(&value)?;
     let parsed = catch_unwind(|| text.parse::<tokenizers::Tokenizer>())
         .map_err(|_| "one of its parts has a form that no tokenizer has".to_owned())?;
     let mut inner = parsed.map_err(|error| error.to_string())?;

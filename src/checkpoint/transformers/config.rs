@@ -96,7 +96,9 @@ pub(super) fn families(
     config: &Map<String, Value>,
 ) -> Result<(EncoderFamily, DecoderFamily), CheckpointError> {
     let root = Section { file, path: String::new(), fields: config };
-    let unknown = |what: &str| root.invalid(format!("{what}; patchword reads {KNOWN}"));
+    let unknown = |what: &str| {
+        root.invalid(format!("{}; patchword reads {KNOWN}", shortened(what.to_string())))
+    };
     match root.text("model_type")?.unwrap_or_default() {
         "blip" => Ok((EncoderFamily::Blip, DecoderFamily::Blip)),
         "vision-encoder-decoder" => {
@@ -170,6 +172,7 @@ pub(super) fn describe(
             SpecialTokens { bos, eos, pad: id("pad_token_id", &places, Some(eos))? }
         }
     };
+    let special = in_vocabulary(special, &[&generation, &root, &text], model.decoder.vocab_size)?;
     // BLIP's own config says nothing of decoding, and its only end is [SEP].
     let (source, ends) = match (&own, decoder) {
         (Some(_), DecoderFamily::Blip) => (Source::Own(&generation), Vec::new()),
@@ -179,6 +182,36 @@ pub(super) fn describe(
     };
     let generate = decoding(&source, ends, &model)?;
     Ok(Description { encoder, decoder, model, special, generate })
+}
+
+/// Checks that the decoder has the tokens, which were found in one of `places`. One that only fills
+/// batches up may be beyond them, as where it was added to a tokenizer and never to the model; the end
+/// token then does as well.
+fn in_vocabulary(
+    special: SpecialTokens,
+    places: &[&Section],
+    vocab_size: usize,
+) -> Result<SpecialTokens, CheckpointError> {
+    let known = |id: u32| (id as usize) < vocab_size;
+    let [.., last] = places else { return Ok(special) };
+    let roles = [
+        (special.bos, ["decoder_start_token_id", "bos_token_id"]),
+        (special.eos, ["eos_token_id", "sep_token_id"]),
+    ];
+    for (id, keys) in roles {
+        if known(id) {
+            continue;
+        }
+        for (place, key) in places.iter().flat_map(|place| keys.map(|key| (place, key))) {
+            if place.id(key)? == Some(id) {
+                return Err(place.wrong(key, &format!("a token below {vocab_size}")));
+            }
+        }
+        let [key, _] = keys;
+        let problem = format!("`{key}`: {id} is usual; the model has {vocab_size} tokens");
+        return Err(last.invalid(problem));
+    }
+    Ok(SpecialTokens { pad: if known(special.pad) { special.pad } else { special.eos }, ..special })
 }
 
 /// End tokens after the first, where `eos_token_id` is a list.
@@ -300,6 +333,15 @@ fn text_decoder(
     })
 }
 
+/// Text of a file for an error, which must not fill a reader's screen.
+fn shortened(text: String) -> String {
+    const MOST: usize = 120;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}
+
 /// An object of a JSON file; errors name the file and the key.
 pub(super) struct Section<'a> {
     pub file: &'a Path,
@@ -314,7 +356,8 @@ impl<'a> Section<'a> {
     }
 
     pub fn wrong(&self, key: &str, expected: &str) -> CheckpointError {
-        let found = self.fields.get(key).cloned().unwrap_or_default();
+        let found =
+            self.fields.get(key).map_or("null".into(), |value| shortened(value.to_string()));
         self.invalid(format!("`{}{key}` is {found}; expected {expected}", self.path))
     }
 

@@ -382,13 +382,14 @@ fn widen(dtype: Dtype, bytes: &[u8], values: &mut Vec<f32>) {
 impl Part {
     fn open(path: &Path) -> Result<Self, CheckpointError> {
         let io = |source| CheckpointError::io(path, source);
-        let file = File::open(path).map_err(io)?;
-        let information = file.metadata().map_err(io)?;
+        // Before it is opened: a pipe would wait for a writer.
+        let information = path.metadata().map_err(io)?;
         if !information.is_file() {
             let problem = "expected a file of weights".into();
             return Err(CheckpointError::Invalid { file: path.into(), problem });
         }
-        Ok(Self { path: path.into(), content: Content::Disk(file), length: information.len() })
+        let content = Content::Disk(File::open(path).map_err(io)?);
+        Ok(Self { path: path.into(), content, length: information.len() })
     }
 
     fn fill(&self, start: u64, bytes: &mut [u8]) -> Result<(), CheckpointError> {
@@ -426,7 +427,11 @@ fn shards(index: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let Some(Value::Object(map)) = fields.get("weight_map") else {
         return Err(invalid("`weight_map` is missing; expected tensors and their files"));
     };
-    let mut names: Vec<&str> = map.values().filter_map(Value::as_str).collect();
+    let mut names = Vec::new();
+    for (tensor, file) in map {
+        let problem = || format!("`weight_map`: expected the name of a file for `{tensor:.120}`");
+        names.push(file.as_str().ok_or_else(|| invalid(&problem()))?);
+    }
     names.sort_unstable();
     names.dedup();
     let folder = index.parent().unwrap_or(Path::new("."));

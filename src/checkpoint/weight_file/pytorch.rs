@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use ::safetensors::Dtype;
+
 use super::pickle::{Machine, Storage, Value, View, shortened};
 use super::zip::{self, Stored};
 use super::{CheckpointError, Entry, Part};
@@ -20,6 +22,10 @@ const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0
 
 /// Bytes of the longest pickle that is read. That of BLIP's weights has 0.1 MB.
 const LONGEST_PICKLE: u64 = 1 << 26;
+
+/// Tensors may look at the same storage, as tied weights do; in all they hold at most this many times
+/// the bytes of the file. More would let a small file fill the memory.
+const MOST_SHARING: u64 = 4;
 
 /// Keys under which checkpoints of training keep the weights.
 const WEIGHTS: [&str; 4] = ["state_dict", "model", "model_state_dict", "module"];
@@ -170,6 +176,7 @@ fn tensors(
         return Err(damaged(part, &problem));
     };
     let mut listed = Vec::new();
+    let mut total = 0u64;
     for &(name, value) in entries {
         let Value::Tensor(index) = value else { continue };
         let tensor =
@@ -192,6 +199,18 @@ fn tensors(
             )));
         };
         let size = storage.dtype.bitsize().div_ceil(8);
+        // Only floats are read: positions may well be one number, seen many times.
+        if matches!(storage.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            let count: usize = view.shape.iter().product();
+            total = total.saturating_add((count as u64).saturating_mul(size as u64));
+            if total > MOST_SHARING.saturating_mul(part.length) {
+                return Err(tensor(&format!(
+                    "shape {:?}: the tensors up to this one repeat their elements to {total} bytes, \
+                     in a file of {}",
+                    view.shape, part.length
+                )));
+            }
+        }
         let entry = Entry {
             part: 0,
             dtype: storage.dtype,
