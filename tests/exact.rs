@@ -46,7 +46,7 @@ fn apart<const D: usize>(found: Tensor<D>, expected: &[f64]) -> (f64, f64) {
     let found: Vec<f64> = found.into_data().iter::<f64>().collect();
     assert_eq!(found.len(), expected.len());
     let pairs = found.iter().zip(expected);
-    let most = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, |most, one| f64::max(most, one));
+    let most = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     assert!(found.iter().all(|value| value.is_finite()));
     (most, expected.iter().fold(0.0, |most, one| f64::max(most, one.abs())))
 }
