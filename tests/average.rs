@@ -192,6 +192,7 @@ fn a_run_tries_the_mean_of_its_last_validations() {
         let singles: Vec<f64> = singles.map(|line| line[key].as_f64().unwrap()).collect();
         let score = told[key].as_f64().unwrap();
         let is_best = singles.iter().all(|&s| if key == "loss" { score < s } else { score > s });
+        eprintln!("{name}: the mean is the best: {is_best}");
         assert_eq!(told["best"], is_best);
         let best = weights(&run.join("best/model.safetensors"));
         assert_eq!(best == mean, is_best);

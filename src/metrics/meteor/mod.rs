@@ -272,19 +272,17 @@ impl Meteor {
                 .collect()
         };
         let (caption, reference) = (text(caption), text(reference));
-        // In METEOR's order, since of matches that are as good the first one wins: by phrase of the
-        // reference, short ones first.
-        for (start, matches) in matches.iter_mut().enumerate() {
-            for length in 1..=self.longest_phrase.min(reference.len() - start) {
-                let phrase = reference[start..start + length].join(" ");
+        for start in 0..caption.len() {
+            for length in 1..=self.longest_phrase.min(caption.len() - start) {
+                let phrase = caption[start..start + length].join(" ");
                 for paraphrase in data.paraphrases_of(&phrase) {
                     let words: Vec<&str> = paraphrase.split(' ').collect();
-                    for (at, window) in caption.windows(words.len()).enumerate() {
+                    for (at, window) in reference.windows(words.len()).enumerate() {
                         if window == words {
-                            matches.push(Match {
+                            matches[at].push(Match {
                                 stage: Stage::Paraphrase,
-                                reference: (start, length),
-                                caption: (at, words.len()),
+                                reference: (at, words.len()),
+                                caption: (start, length),
                             });
                         }
                     }
