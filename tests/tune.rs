@@ -258,6 +258,28 @@ fn losses(run: &Path) -> Vec<f64> {
 }
 
 #[test]
+fn a_decoder_on_a_trained_encoder_has_the_tokens_of_its_own_captions() {
+    let (folder, _) = trained();
+    let output = tempfile::tempdir().unwrap();
+    let run = output.path().join("run");
+    let mut config = tiny_config(&folder.path().join("shapes"), &run);
+    let encoder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/encoders/vit");
+    set(&mut config, "init.encoder", encoder.to_str().unwrap());
+    set(&mut config, "train.max_steps", 2);
+    config["model"].as_table_mut().unwrap().remove("encoder");
+    config.remove("image");
+    set(&mut config, "image.height", 16);
+    set(&mut config, "image.width", 16);
+    let ended = train(&config, &[]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let json = |file: &str| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(run.join("last").join(file)).unwrap()).unwrap()
+    };
+    let tokens = json("tokenizer.json")["model"]["vocab"].as_object().unwrap().len();
+    assert_eq!(json("config.json")["model"]["decoder"]["vocab_size"], tokens);
+}
+
+#[test]
 fn kept_features_train_as_the_encoder_would_and_are_computed_once() {
     let output = tempfile::tempdir().unwrap();
     let features = output.path().join("features");

@@ -89,9 +89,11 @@ impl Plan {
             Some(tokenizer) => tokenizer.clone(),
             None => make_tokenizer(&config, &dataset)?,
         };
-        match &start.base {
-            Some(base) => base.complete(&mut config),
-            None => config.model.decoder.vocab_size = tokenizer.vocab_size(),
+        if let Some(base) = &start.base {
+            base.complete(&mut config);
+        }
+        if start.tokenizer.is_none() {
+            config.model.decoder.vocab_size = tokenizer.vocab_size();
         }
         config.validate_model(file)?;
         let prompt = tokenizer.encode(&config.data.prompt)?;
