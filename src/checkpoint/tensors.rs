@@ -1,13 +1,14 @@
 //! A model's parameters by name: given to it one after the other, every one accounted for, and written
 //! as safetensors.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData, bf16, f16};
+use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::CheckpointError;
@@ -74,11 +75,11 @@ pub trait ParameterSource {
     /// A parameter's dimensions, known before it is read.
     fn shape(&self, parameter: &str) -> Option<Vec<usize>>;
 
-    /// Reads a parameter's elements, row by row.
+    /// Reads the elements of some parameters, each row by row.
     ///
     /// # Errors
-    /// It cannot be read.
-    fn take(&mut self, parameter: &str) -> Result<Vec<f32>, CheckpointError>;
+    /// The first that cannot be read.
+    fn take(&mut self, parameters: &[String]) -> Result<Vec<Vec<f32>>, CheckpointError>;
 
     /// For errors: the tensor that a parameter of shape `found` is made of, its own shape, and the one
     /// it would need for the parameter to be of shape `expected`.
@@ -101,8 +102,9 @@ impl ParameterSource for HostTensors {
         self.get(parameter).map(|tensor| tensor.shape.clone())
     }
 
-    fn take(&mut self, parameter: &str) -> Result<Vec<f32>, CheckpointError> {
-        Ok(self.remove(parameter).map(|tensor| tensor.values).unwrap_or_default())
+    fn take(&mut self, parameters: &[String]) -> Result<Vec<Vec<f32>>, CheckpointError> {
+        let values = |name| self.remove(name).map(|tensor| tensor.values).unwrap_or_default();
+        Ok(parameters.iter().map(values).collect())
     }
 }
 
@@ -115,10 +117,22 @@ impl ParameterSource for WeightFile {
         WeightFile::shape(self, parameter).map(<[usize]>::to_vec)
     }
 
-    fn take(&mut self, parameter: &str) -> Result<Vec<f32>, CheckpointError> {
-        Ok(self.read(parameter)?.values)
+    fn take(&mut self, parameters: &[String]) -> Result<Vec<Vec<f32>>, CheckpointError> {
+        side_by_side(parameters, |name| Ok(self.read(name)?.values))
     }
 }
+
+/// Reads parameters on threads: most of the time goes into taking memory that is new.
+pub(super) fn side_by_side(
+    parameters: &[String],
+    read: impl Fn(&str) -> Result<Vec<f32>, CheckpointError> + Sync,
+) -> Result<Vec<Vec<f32>>, CheckpointError> {
+    let read: Vec<_> = parameters.par_iter().map(|name| read(name)).collect();
+    read.into_iter().collect()
+}
+
+/// Elements that are read together.
+const READ_TOGETHER: usize = 1 << 23;
 
 /// Gives every parameter of `module` its tensor of `source`. Names and shapes are compared before any
 /// is read, and a parameter's initial values are never made.
@@ -132,7 +146,8 @@ pub fn apply<M: Module>(
     origin: &Path,
 ) -> Result<M, CheckpointError> {
     let left = source.names().into_iter().collect();
-    let mut check = Check { path: Vec::new(), source: &source, left, origin, error: None };
+    let order = VecDeque::new();
+    let mut check = Check { path: Vec::new(), source: &source, left, order, origin, error: None };
     module.visit(&mut check);
     if let Some(error) = check.error {
         return Err(error);
@@ -144,7 +159,8 @@ pub fn apply<M: Module>(
             others: check.left.len() - 1,
         });
     }
-    let mut loader = Loader { path: Vec::new(), source, error: None };
+    let (left, read) = (check.order, VecDeque::new());
+    let mut loader = Loader { source, left, read, error: None };
     let module = module.map(&mut loader);
     match loader.error {
         Some(error) => Err(error),
@@ -157,6 +173,8 @@ struct Check<'a, S> {
     path: Vec<String>,
     source: &'a S,
     left: BTreeSet<String>,
+    /// Names and numbers of elements of the module's parameters.
+    order: VecDeque<(String, usize)>,
     origin: &'a Path,
     error: Option<CheckpointError>,
 }
@@ -186,33 +204,45 @@ impl<S: ParameterSource> ModuleVisitor for Check<'_, S> {
                 let (tensor, found, expected) = self.source.public(&tensor, found, expected);
                 self.error = Some(CheckpointError::TensorShape { file, tensor, found, expected });
             }
-            Some(_) => {}
+            Some(_) => self.order.push_back((tensor, expected.iter().product())),
         }
     }
 }
 
 /// Reads what was found to fit.
 struct Loader<S> {
-    path: Vec<String>,
     source: S,
+    /// Names and numbers of elements of what is to be read.
+    left: VecDeque<(String, usize)>,
+    /// What was read and is still to be put in its place.
+    read: VecDeque<Vec<f32>>,
     error: Option<CheckpointError>,
 }
 
+impl<S: ParameterSource> Loader<S> {
+    fn next(&mut self) -> Result<Vec<f32>, CheckpointError> {
+        if self.read.is_empty() {
+            let (mut names, mut sum) = (Vec::new(), 0);
+            while sum < READ_TOGETHER
+                && let Some((name, elements)) = self.left.pop_front()
+            {
+                names.push(name);
+                sum += elements;
+            }
+            self.read = self.source.take(&names)?.into();
+        }
+        // The check has seen every parameter that comes by.
+        Ok(self.read.pop_front().unwrap_or_default())
+    }
+}
+
 impl<S: ParameterSource> ModuleMapper for Loader<S> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         if self.error.is_some() {
             return param;
         }
         let shape: [usize; D] = param.lazy_shape().dims();
-        match self.source.take(&self.path.join(".")) {
+        match self.next() {
             Ok(values) => {
                 let (id, device) = (param.id, param.lazy_device());
                 let tensor = Tensor::from_data(TensorData::new(values, shape), &device);

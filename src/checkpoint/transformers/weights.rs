@@ -8,7 +8,7 @@ use super::super::CheckpointError;
 use super::super::weight_file::WeightFile;
 use super::config::{DecoderFamily, Description, EncoderFamily};
 use super::recipe::{Piece, Recipe};
-use crate::checkpoint::tensors::ParameterSource;
+use crate::checkpoint::tensors::{ParameterSource, side_by_side};
 use crate::model::{EncoderConfig, HeadKind};
 
 /// Recipes for the parameters of a captioner as `description` says.
@@ -313,8 +313,10 @@ impl ParameterSource for Import<'_> {
         self.recipes.get(parameter).map(|recipe| recipe.shape.clone())
     }
 
-    fn take(&mut self, parameter: &str) -> Result<Vec<f32>, CheckpointError> {
-        self.recipes.get(parameter).map_or(Ok(Vec::new()), |recipe| recipe.follow(self.source))
+    fn take(&mut self, parameters: &[String]) -> Result<Vec<Vec<f32>>, CheckpointError> {
+        side_by_side(parameters, |name| {
+            self.recipes.get(name).map_or(Ok(Vec::new()), |recipe| recipe.follow(self.source))
+        })
     }
 
     fn public(

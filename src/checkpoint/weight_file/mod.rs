@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::{bf16, f16};
 use serde_json::{Map, Value};
@@ -43,7 +44,8 @@ struct Part {
 /// Where the bytes of a file are.
 #[derive(Debug)]
 enum Content {
-    Disk(File),
+    /// One reader at a time: it has one position.
+    Disk(Mutex<File>),
     /// Within this program.
     Program(&'static [u8]),
 }
@@ -388,14 +390,14 @@ impl Part {
             let problem = "expected a file of weights".into();
             return Err(CheckpointError::Invalid { file: path.into(), problem });
         }
-        let content = Content::Disk(File::open(path).map_err(io)?);
+        let content = Content::Disk(Mutex::new(File::open(path).map_err(io)?));
         Ok(Self { path: path.into(), content, length: information.len() })
     }
 
     fn fill(&self, start: u64, bytes: &mut [u8]) -> Result<(), CheckpointError> {
         let filled = match &self.content {
             Content::Disk(file) => {
-                let mut file = file;
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
                 file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(bytes))
             }
             Content::Program(content) => {
