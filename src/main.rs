@@ -9,14 +9,22 @@ use libmimalloc_sys::{mi_option_set, mi_option_t};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// `mi_option_arena_eager_commit`: whether a gigabyte is taken from the system at once.
+const EAGER_COMMIT: mi_option_t = 4;
+const NO: c_long = 0;
+
 /// `mi_option_purge_delay`: milliseconds until unused pages go back to the system, or never.
 const PURGE_DELAY: mi_option_t = 15;
 const NEVER: c_long = -1;
 
 fn main() -> std::process::ExitCode {
     // Otherwise pages unused for a second go back, and the kernel clears them when they are taken again.
-    // SAFETY: the option's number is one that this version of mimalloc has (its enumeration is the
+    // And what is taken at once is backed by huge pages, of which large tensors leave a tenth unused.
+    // SAFETY: the options' numbers are ones that this version of mimalloc has (its enumeration is the
     // same in versions 2 and 3), and no other thread runs yet.
-    unsafe { mi_option_set(PURGE_DELAY, NEVER) };
+    unsafe {
+        mi_option_set(PURGE_DELAY, NEVER);
+        mi_option_set(EAGER_COMMIT, NO);
+    }
     patchword::cli::run()
 }

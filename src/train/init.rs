@@ -171,8 +171,8 @@ impl Start {
 }
 
 impl Base {
-    /// Puts what comes with the model into `config`.
-    pub(super) fn complete(&self, config: &mut TrainConfig) {
+    /// Puts what comes with the model into `config`; returns whether its decoder is part of that.
+    pub(super) fn complete(&self, config: &mut TrainConfig) -> bool {
         let own = config.model.clone();
         match self {
             Self::Model { model, image, generate } => {
@@ -188,6 +188,7 @@ impl Base {
         }
         config.model.encoder.dropout = own.encoder.dropout;
         config.model.encoder.drop_path = own.encoder.drop_path;
+        matches!(self, Self::Model { .. })
     }
 }
 

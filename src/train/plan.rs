@@ -89,10 +89,8 @@ impl Plan {
             Some(tokenizer) => tokenizer.clone(),
             None => make_tokenizer(&config, &dataset)?,
         };
-        if let Some(base) = &start.base {
-            base.complete(&mut config);
-        }
-        if start.tokenizer.is_none() {
+        let brings_decoder = start.base.as_ref().is_some_and(|base| base.complete(&mut config));
+        if !brings_decoder {
             config.model.decoder.vocab_size = tokenizer.vocab_size();
         }
         config.validate_model(file)?;
