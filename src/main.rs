@@ -17,14 +17,24 @@ const NO: c_long = 0;
 const PURGE_DELAY: mi_option_t = 15;
 const NEVER: c_long = -1;
 
-fn main() -> std::process::ExitCode {
-    // Otherwise pages unused for a second go back, and the kernel clears them when they are taken again.
-    // And what is taken at once is backed by huge pages, of which large tensors leave a tenth unused.
+extern "C" fn set_up_allocator() {
+    // What is taken at once is backed by huge pages, of which large tensors leave a tenth unused; and
+    // pages unused for a second would go back, and be cleared by the kernel when they are taken again.
     // SAFETY: the options' numbers are ones that this version of mimalloc has (its enumeration is the
     // same in versions 2 and 3), and no other thread runs yet.
     unsafe {
-        mi_option_set(PURGE_DELAY, NEVER);
         mi_option_set(EAGER_COMMIT, NO);
+        mi_option_set(PURGE_DELAY, NEVER);
     }
+}
+
+/// Before Rust's own start, which allocates and so takes the first gigabyte.
+#[cfg(target_os = "linux")]
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_START: extern "C" fn() = set_up_allocator;
+
+fn main() -> std::process::ExitCode {
+    set_up_allocator();
     patchword::cli::run()
 }

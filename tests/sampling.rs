@@ -105,7 +105,7 @@ fn each_of_several_captions_has_a_line_the_best_first() {
         let best: Value = serde_json::from_str(&one[index]).unwrap();
         assert_eq!(best, lines[0], "the only caption is the best of several");
         let keys: Vec<&String> = best.as_object().unwrap().keys().collect();
-        assert_eq!(keys, ["path", "caption", "token_ids", "score", "words"]);
+        assert_eq!(keys, ["path", "caption", "token_ids", "score", "words", "model"]);
         for pair in lines.windows(2) {
             assert_eq!(pair[0]["path"], pair[1]["path"]);
             assert_ne!(pair[0]["token_ids"], pair[1]["token_ids"]);
