@@ -251,18 +251,19 @@ impl Observer for Reporter<'_> {
                 for warning in plan.warnings() {
                     self.console.warn(warning);
                 }
-                if *step >= plan.steps {
-                    self.say(format!("finished already, at step {step}: nothing to do"));
-                    return;
-                }
-                if *step > 0 {
-                    self.say(format!("resuming at step {step}"));
-                }
                 for setting in *changed {
                     self.console.warn(format_args!(
                         "resumed with another setting: {setting}; to go on with the same run, give \
                          the same config and --set"
                     ));
+                }
+                if *step >= plan.steps {
+                    let steps = plan.steps;
+                    self.say(format!("finished already, at step {step} of {steps}: nothing to do"));
+                    return;
+                }
+                if *step > 0 {
+                    self.say(format!("resuming at step {step}"));
                 }
                 let images = plan.images_before(plan.steps);
                 let progress = Progress::new(self.console, "train", Some(images), "images");

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Captions with a BLIP-base of random weights, by patchword and by transformers, in turn on this machine's CPU.
 
-    python benches/transformers.py make DIR                    writes the model, 0.9 GB
-    python benches/transformers.py run DIR PHOTOS [ROUNDS]     PHOTOS: a folder with at least 4 photos; 5 rounds
+    python benches/against_transformers.py make DIR                    writes the model, 0.9 GB
+    python benches/against_transformers.py run DIR PHOTOS [ROUNDS]     PHOTOS: a folder with at least 4 photos; 5 rounds
 
 Needs torch, transformers, pillow, and patchword on the PATH (or PATCHWORD=path). 384 × 384 pixels, 20 tokens a caption for both (no caption
 may end before), f32, as many threads as there are cores. Seconds an image hold reading, preprocessing, encoding and decoding, not loading. In
