@@ -63,3 +63,35 @@ fn a_split_is_captioned_and_scored_as_score_does() {
     }
     assert_eq!(evaluation["scores"]["interval_95"], score["interval_95"]);
 }
+
+#[test]
+fn a_split_that_is_drawn_is_as_large_as_in_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, output) = (folder.path().join("data"), folder.path().join("run"));
+    fs::create_dir(&data).unwrap();
+    for index in 0..30u8 {
+        let image = image::RgbImage::from_pixel(16, 16, image::Rgb([index * 8, 40, 200]));
+        image.save(data.join(format!("{index}.png"))).unwrap();
+        fs::write(data.join(format!("{index}.txt")), format!("colour number {index}\n")).unwrap();
+    }
+    let mut config = tiny_config(&data, &output);
+    set(&mut config, "data.captions_per_image", 1);
+    set(&mut config, "data.val_share", 0.4);
+    set(&mut config, "train.validation_images", 0);
+    set(&mut config, "train.max_steps", 2);
+    let file = folder.path().join("run.toml");
+    write_config(&file, &config);
+    let ended = run(patchword().arg("train").arg(&file));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let images = |more: &[&str]| {
+        let mut command = patchword();
+        command.args(["evaluate", "--json", "--model"]).arg(&output).arg("--data").arg(&data);
+        let ended = run(command.args(more));
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let evaluation: Value = serde_json::from_str(&ended.stdout).unwrap();
+        evaluation["images"].as_u64().unwrap()
+    };
+    let drawn = images(&["--val-share", "0.4"]);
+    assert!(ended.stderr.contains(&format!("{drawn} to validate on")), "{}", ended.stderr);
+    assert!(images(&[]) < drawn);
+}

@@ -58,6 +58,10 @@ pub(super) struct EvaluateArgs {
     /// The split: train, val or test
     #[arg(long, default_value = "val")]
     split: Split,
+    /// Share of the images that is `val` where the data set has no split of its own; as
+    /// `data.val_share` in the training config, or images it was trained on are among them
+    #[arg(long, value_name = "SHARE", default_value_t = LoadOptions::default().val_share)]
+    val_share: f64,
     /// Measure on the first N images only
     #[arg(long, value_name = "N")]
     images: Option<usize>,
@@ -91,7 +95,11 @@ pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome,
     for file in arguments.captions.iter().chain(&arguments.html) {
         check_place(file)?;
     }
-    let options = LoadOptions { format: arguments.dataset_format, ..LoadOptions::default() };
+    let options = LoadOptions {
+        format: arguments.dataset_format,
+        val_share: arguments.val_share,
+        ..LoadOptions::default()
+    };
     let dataset = load(&arguments.data, &options)?;
     let location = arguments.model.locate(console)?;
     let device = arguments.device.open(console)?;
