@@ -35,6 +35,8 @@ extern "C" fn set_up_allocator() {
 static AT_START: extern "C" fn() = set_up_allocator;
 
 fn main() -> std::process::ExitCode {
-    set_up_allocator();
+    if cfg!(not(target_os = "linux")) {
+        set_up_allocator();
+    }
     patchword::cli::run()
 }

@@ -1,30 +1,20 @@
 //! Weights that are damaged, or made to do harm: each is an error that names the file, or still a load,
 //! and never a panic, a hang or an allocation that the file's size does not account for.
 
+#[path = "common/capped.rs"]
+mod capped;
 mod common;
 
-use std::alloc::System;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use cap::Cap;
+use capped::{ALLOCATOR, alone};
 use common::*;
 use patchword::checkpoint::convert::convert;
 use patchword::checkpoint::weight_file::WeightFile;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-
-/// Ends the process when a limit is passed.
-#[global_allocator]
-static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
-
-/// Limits are for the whole process: one test at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static LOCK: Mutex<()> = Mutex::new(());
-    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 const MEGABYTE: usize = 1 << 20;
 

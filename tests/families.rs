@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use common::{copy_folder, patchword, run};
+use common::{assert_caption_is_theirs, copy_folder, patchword, run};
 use patchword::checkpoint::{self, LoadOptions, Location};
 use patchword::image::{DecodeLimits, decode_file};
 use safetensors::SafeTensors;
@@ -116,17 +116,8 @@ fn greedy_and_beam_ids_are_those_of_transformers() {
             assert_eq!(ended.code, 0, "{case}: {}", ended.stderr);
             assert_eq!(ended.stdout.lines().count(), 2);
             for (image, line) in ended.stdout.lines().enumerate() {
-                let ours: Value = serde_json::from_str(line).unwrap();
-                let theirs = said[name]["ids"][image].clone();
-                let mut theirs: Vec<u32> = serde_json::from_value(theirs).unwrap();
-                if let Some(at) = theirs[1..].iter().position(|&id| id == end) {
-                    theirs.truncate(at + 2);
-                }
-                assert_eq!(ours["token_ids"], serde_json::json!(theirs), "{case} {name} {image}");
-                if let Some(score) = said[name]["scores"][image].as_f64() {
-                    let distance = (ours["score"].as_f64().unwrap() - score).abs();
-                    assert!(distance < 1e-4, "{case} {name}: {distance}");
-                }
+                let case = format!("{case} {name}");
+                assert_caption_is_theirs(line, &said[name], image, end, &case);
             }
         }
     }

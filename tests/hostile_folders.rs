@@ -1,32 +1,22 @@
 //! Model folders whose JSON is damaged, or made to do harm: each is an error that names file and key, or
 //! still a load, and never a panic, a hang or much memory.
 
+#[path = "common/capped.rs"]
+mod capped;
 mod common;
 
-use std::alloc::System;
 use std::fs;
 use std::path::Path;
 use std::sync::mpsc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use burn::tensor::Device;
-use cap::Cap;
+use capped::{ALLOCATOR, alone};
 use common::{copy_folder, patchword, run};
 use patchword::checkpoint::{self, Checkpoint};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
-
-/// Ends the process when a limit is passed.
-#[global_allocator]
-static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
-
-/// Limits are for the whole process: one test at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static LOCK: Mutex<()> = Mutex::new(());
-    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The models are of 0.1 MB.
 const MOST: usize = 32 << 20;

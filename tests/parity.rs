@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{copy_folder, patchword, run};
+use common::{assert_caption_is_theirs, copy_folder, patchword, run};
 use serde_json::Value;
 
 /// Flags, and the name of what transformers said with the same settings.
@@ -39,18 +39,7 @@ fn assert_says_what_transformers_says(cases: &Path, model: &Path, end: u32) {
         assert_eq!(ended.code, 0, "{case}: {}", ended.stderr);
         assert_eq!(ended.stdout.lines().count(), 2, "{case}");
         for (image, line) in ended.stdout.lines().enumerate() {
-            let ours: Value = serde_json::from_str(line).unwrap();
-            let ids = said[name]["ids"][image].clone();
-            let mut ids: Vec<u32> = serde_json::from_value(ids).unwrap();
-            // A row that ended early is filled up.
-            if let Some(at) = ids[1..].iter().position(|&id| id == end) {
-                ids.truncate(at + 2);
-            }
-            assert_eq!(ours["token_ids"], serde_json::json!(ids), "{case}, image {image}");
-            if let Some(score) = said[name]["scores"][image].as_f64() {
-                let distance = (ours["score"].as_f64().unwrap() - score).abs();
-                assert!(distance < 1e-4, "{case}, image {image}: {distance}");
-            }
+            assert_caption_is_theirs(line, &said[name], image, end, &case);
         }
     }
 }

@@ -16,9 +16,7 @@ pub fn replace_folder<E: From<CheckpointError>>(
     fill: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
     recover(target);
-    let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
-    // Of a bare name the parent is an empty path, which nothing can open.
-    let parent = parent.unwrap_or(Path::new("."));
+    let parent = folder_of(target);
     let io = |path: &Path, source| E::from(CheckpointError::io(path, source));
     fs::create_dir_all(parent).map_err(|source| io(parent, source))?;
     let (fresh, old) = (sibling(target, "new"), sibling(target, "old"));
@@ -79,6 +77,12 @@ pub fn replace_file_by(
         let _ = fs::remove_file(&fresh);
     }
     result
+}
+
+/// Where a file or folder lies. Of a bare name the parent is an empty path, which nothing can open.
+pub fn folder_of(target: &Path) -> &Path {
+    let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
 }
 
 fn sibling(target: &Path, suffix: &str) -> PathBuf {

@@ -15,7 +15,8 @@ use super::model_args::megabytes;
 use super::model_info::decoding;
 use super::progress::Progress;
 use super::score::meteor_stages;
-use crate::checkpoint::{CheckpointError, atomic};
+use crate::checkpoint::CheckpointError;
+use crate::checkpoint::atomic::{self, folder_of};
 use crate::data::{ImageRecord, Split};
 use crate::evaluate::gallery::{self, Column, Entry, Page, Picture, Score};
 use crate::evaluate::scenes::SceneReport;
@@ -314,13 +315,6 @@ pub(super) fn check_place(file: &Path) -> Result<(), CliError> {
         return Ok(());
     };
     Err(CliError::new(format_args!("cannot write {}: {problem}", file.display())))
-}
-
-fn folder_of(file: &Path) -> &Path {
-    match file.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 fn embedded(photo: &Path) -> Picture {

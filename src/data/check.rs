@@ -493,6 +493,15 @@ mod tests {
         assert_eq!((sizes.most_common, sizes.num_most_common), ((10, 20), 2));
     }
 
+    /// The report, and the most images that were said to be done.
+    fn counted(dataset: &Dataset) -> (CheckReport, usize) {
+        let last = AtomicUsize::new(0);
+        let report = check(dataset, &probe, &|done| {
+            last.fetch_max(done, Ordering::Relaxed);
+        });
+        (report, last.into_inner())
+    }
+
     #[test]
     fn names_unreadable_images_and_goes_on() {
         let (folder, dataset) = imagefolder(&[
@@ -500,11 +509,8 @@ mod tests {
             ("val/b.png", "1x1", "a cat"),
             ("train/c.png", "broken", "a cow"),
         ]);
-        let last = AtomicUsize::new(0);
-        let report = check(&dataset, &probe, &|done| {
-            last.fetch_max(done, Ordering::Relaxed);
-        });
-        assert_eq!(last.into_inner(), 3);
+        let (report, last) = counted(&dataset);
+        assert_eq!(last, 3);
         let found: Vec<String> = report.problems.iter().map(Problem::to_string).collect();
         let place = folder.path().join("metadata.jsonl");
         let place = place.display();
@@ -527,11 +533,8 @@ mod tests {
             ("train/b.png", "broken", " "),
             ("train/c.png", "1x2", ""),
         ]);
-        let last = AtomicUsize::new(0);
-        let report = check(&dataset, &probe, &|done| {
-            last.fetch_max(done, Ordering::Relaxed);
-        });
-        assert_eq!((last.into_inner(), dataset.num_images()), (3, 3));
+        let (report, last) = counted(&dataset);
+        assert_eq!((last, dataset.num_images()), (3, 3));
         let unreadable: Vec<_> = report
             .problems
             .iter()

@@ -120,8 +120,10 @@ impl Attention {
             return self.attend_with_weights(x, memory, mask).0;
         }
         let query = self.query(x);
-        if matches!(mask, AttentionMask::None) {
-            return self.merge(cpu::attention(query, memory));
+        if matches!(mask, AttentionMask::None)
+            && let Some(context) = cpu::attention(&query, &memory)
+        {
+            return self.merge(context);
         }
         let options = AttentionModuleOptions {
             is_causal: matches!(mask, AttentionMask::Causal),

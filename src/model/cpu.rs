@@ -5,8 +5,6 @@
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::nn::Linear;
-use burn::tensor::module::attention as fused_attention;
-use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{DType, Device, Tensor, TensorData, activation};
 
 use super::attention::KeyValue;
@@ -30,43 +28,26 @@ pub(super) fn images_at_once(device: &Device, patches: usize) -> usize {
 /// `x`: `[batch, seq, d_input]`; result: `[batch, seq, d_output]`.
 pub(super) fn linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
     let [batch, seq, inputs] = x.dims();
-    if batch * seq > MOST_ROWS || !on_cpu(&x.device()) {
+    if !serves(batch * seq, &x.device()) {
         return layer.forward(x);
     }
     let bias = layer.bias.as_ref().map(|bias| bias.val());
-    let out = product(x.reshape([batch * seq, inputs]), layer.weight.val(), bias);
-    let [_, outputs] = out.dims();
-    out.reshape([batch, seq, outputs])
-}
-
-/// `x · weight + bias`; `weight` may be a transposed view.
-///
-/// # Shapes
-/// `x`: `[rows, inputs]`; `weight`: `[inputs, outputs]`; `bias`: `[outputs]`; result:
-/// `[rows, outputs]`.
-pub(super) fn product(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    if let Some(out) = product_on_cpu(&x, &weight, bias.as_ref()) {
-        return out;
-    }
-    let out = x.matmul(weight);
-    match bias {
-        Some(bias) => out + bias.unsqueeze::<2>(),
-        None => out,
-    }
-}
-
-/// Attention of queries that see every key, nobody looking.
-///
-/// # Shapes
-/// `query`: `[batch, heads, seq, head_dim]`; result the same.
-pub(super) fn attention(query: Tensor<4>, memory: KeyValue) -> Tensor<4> {
-    match attention_on_cpu(&query, &memory) {
-        Some(out) => out,
-        None => {
-            let options = AttentionModuleOptions::default();
-            fused_attention(query, memory.key, memory.value, None, None, options)
+    let rows = x.clone().reshape([batch * seq, inputs]);
+    match product_on_cpu(&rows, &layer.weight.val(), bias.as_ref()) {
+        Some(out) => {
+            let [_, outputs] = out.dims();
+            out.reshape([batch, seq, outputs])
         }
+        None => layer.forward(x),
     }
+}
+
+/// `x · weight`; `weight` may be a transposed view.
+///
+/// # Shapes
+/// `x`: `[rows, inputs]`; `weight`: `[inputs, outputs]`; result: `[rows, outputs]`.
+pub(super) fn product(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    product_on_cpu(&x, &weight, None).unwrap_or_else(|| x.matmul(weight))
 }
 
 /// GELU with the error function, without gradients.
@@ -86,6 +67,11 @@ fn on_cpu(device: &Device) -> bool {
     !device.is_autodiff() && *device == Device::flex()
 }
 
+/// Whether so many rows are for the kernels.
+fn serves(rows: usize, device: &Device) -> bool {
+    rows <= MOST_ROWS && on_cpu(device)
+}
+
 /// The elements of a tensor on the CPU, if they are f32.
 fn primitive<const D: usize>(tensor: &Tensor<D>) -> Option<FloatTensor<Flex>> {
     let primitive = tensor.clone().try_into_primitive::<Flex>().ok()?;
@@ -100,7 +86,7 @@ fn product_on_cpu(
     let device = x.device();
     let [rows, inputs] = x.dims();
     let [_, outputs] = weight.dims();
-    if rows > MOST_ROWS || !on_cpu(&device) {
+    if !serves(rows, &device) {
         return None;
     }
     let x = primitive(x)?.to_contiguous();
@@ -121,11 +107,15 @@ fn product_on_cpu(
     Some(Tensor::from_data(TensorData::new(out, [rows, outputs]), &device))
 }
 
-fn attention_on_cpu(query: &Tensor<4>, memory: &KeyValue) -> Option<Tensor<4>> {
+/// Attention of queries that see every key, if there are few of them and on the CPU.
+///
+/// # Shapes
+/// `query`: `[batch, heads, seq, head_dim]`; result the same.
+pub(super) fn attention(query: &Tensor<4>, memory: &KeyValue) -> Option<Tensor<4>> {
     let device = query.device();
     let dims = query.dims();
     let [_, _, seq, head_dim] = dims;
-    if seq > MOST_ROWS || memory.key.dims()[..2] != dims[..2] || !on_cpu(&device) {
+    if memory.key.dims()[..2] != dims[..2] || !serves(seq, &device) {
         return None;
     }
     let query = primitive(query)?;
@@ -206,11 +196,7 @@ mod tests {
         let weight = random([8, 12]).narrow(1, 2, 6);
         assert!(product_on_cpu(&random([1, 8]), &weight, None).is_none());
         let theirs = random([1, 8]);
-        assert_close(
-            product(theirs.clone(), weight.clone(), None),
-            theirs.matmul(weight),
-            "narrowed",
-        );
+        assert_close(product(theirs.clone(), weight.clone()), theirs.matmul(weight), "narrowed");
         assert!(product_on_cpu(&random([17, 8]), &random([8, 8]), None).is_none());
     }
 
@@ -245,7 +231,7 @@ mod tests {
                 key: kept(random([batch, heads, length + 3, head_dim])),
                 value: kept(random([batch, heads, length + 3, head_dim])),
             };
-            let ours = attention_on_cpu(&query, &memory).expect("served");
+            let ours = attention(&query, &memory).expect("served");
             let scale = 1.0 / (head_dim as f64).sqrt();
             let scores = query.matmul(memory.key.clone().transpose()).mul_scalar(scale);
             let theirs = burn::tensor::activation::softmax(scores, 3).matmul(memory.value.clone());

@@ -340,7 +340,7 @@ impl Head {
             None => {
                 let [batch, seq, d_model] = x.dims();
                 let flat = x.reshape([batch * seq, d_model]);
-                let logits = product(flat, token_embedding.val().transpose(), None);
+                let logits = product(flat, token_embedding.val().transpose());
                 let [_, vocab] = logits.dims();
                 logits.reshape([batch, seq, vocab])
             }

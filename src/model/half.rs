@@ -9,25 +9,22 @@ use super::captioner::Captioner;
 
 /// The same captioner with weights in f16, apart from those of layer norms, which stay as they are.
 pub(super) fn narrowed(model: Captioner) -> Captioner {
-    model.map(&mut Narrow { path: Vec::new() })
+    model.map(&mut Narrow { last: String::new() })
 }
 
 struct Narrow {
-    path: Vec<String>,
+    /// What was entered last: a parameter's own name, when it comes.
+    last: String,
 }
 
 impl ModuleMapper for Narrow {
     fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+        self.last = name.into();
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        match self.path.last().map(String::as_str) {
-            Some("gamma" | "beta") => param,
+        match self.last.as_str() {
+            "gamma" | "beta" => param,
             _ => param.map(|tensor| tensor.cast(DType::F16)),
         }
     }

@@ -185,6 +185,28 @@ pub fn train_until(config: &TrainConfig, step: u64) {
     assert_eq!((outcome.step, outcome.interrupted), (step, true));
 }
 
+/// That a line of JSONL has the ids and, if there is one, the score that transformers gave for `image`:
+/// `said` holds `ids` and `scores` of all images.
+pub fn assert_caption_is_theirs(
+    line: &str,
+    said: &serde_json::Value,
+    image: usize,
+    end: u32,
+    case: &str,
+) {
+    let ours: serde_json::Value = serde_json::from_str(line).unwrap();
+    let mut ids: Vec<u32> = serde_json::from_value(said["ids"][image].clone()).unwrap();
+    // A row that ended early is filled up.
+    if let Some(at) = ids[1..].iter().position(|&id| id == end) {
+        ids.truncate(at + 2);
+    }
+    assert_eq!(ours["token_ids"], serde_json::json!(ids), "{case}, image {image}");
+    if let Some(score) = said["scores"][image].as_f64() {
+        let distance = (ours["score"].as_f64().unwrap() - score).abs();
+        assert!(distance < 1e-4, "{case}, image {image}: {distance}");
+    }
+}
+
 /// A config as the library has it.
 pub fn parsed(config: &toml::Table) -> TrainConfig {
     let text = toml::to_string(config).expect("a config is TOML");
