@@ -12,7 +12,7 @@ use super::shares::{Shares, ranges};
 use super::trained::FrozenPart;
 use super::validate::pixels;
 use crate::data::{Batch, FeatureStage, LoaderConfig, mix};
-use crate::model::{Captioner, seed_noise};
+use crate::model::{Captioner, seed_noise, silence_noise};
 
 /// The loss of one batch.
 ///
@@ -126,7 +126,12 @@ impl Gradients {
         let models: Vec<Captioner> = shares.iter().map(own).collect();
         let items = models.into_iter().zip(shares).collect();
         let results = self.shares.map(items, |index, (model, share): (Captioner, Batch)| {
-            seed_noise(device, mix(seed, index as u64));
+            // Sampled captions are learned without noise, as they were drawn: a caption's gradient is
+            // then that of the policy that said it.
+            match share.weights.is_empty() {
+                true => seed_noise(device, mix(seed, index as u64)),
+                false => silence_noise(),
+            }
             let weight = share.tokens as f64 / tokens;
             let smoothing = settings.label_smoothing;
             let loss = forward_loss(&model, share, loader, smoothing, frozen, device);
@@ -263,6 +268,15 @@ mod tests {
 
     /// The loss and every gradient, one after the other.
     fn gradients(data_parallel: usize, accumulation: usize, dropout: f64) -> (f32, Vec<f32>) {
+        gradients_of(batch(), data_parallel, accumulation, dropout)
+    }
+
+    fn gradients_of(
+        batch: Batch,
+        data_parallel: usize,
+        accumulation: usize,
+        dropout: f64,
+    ) -> (f32, Vec<f32>) {
         struct All<'a>(&'a GradientsParams, Vec<f32>);
         impl ModuleVisitor for All<'_> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -277,7 +291,7 @@ mod tests {
         let mut sum = Gradients::new(&settings, FrozenPart::Nothing, &loader(), &device).unwrap();
         let mut loss = 0.0;
         for micro in 0..accumulation {
-            let value = sum.add(&model, batch(), 9 + micro as u64);
+            let value = sum.add(&model, batch.clone(), 9 + micro as u64);
             loss += value.into_scalar::<f32>() / accumulation as f32;
         }
         let grads = sum.take();
@@ -307,5 +321,15 @@ mod tests {
         }
         assert_ne!(gradients(3, 1, 0.0).1, first.1);
         assert_ne!(gradients(2, 1, 0.3).1, first.1);
+    }
+
+    #[test]
+    fn sampled_captions_are_learned_without_noise() {
+        let text = batch();
+        let weights = (0..text.tokens).map(|at| (at % 5) as f32 - 1.5).collect();
+        let sampled = Batch { weights, ..text };
+        let quiet = gradients_of(sampled.clone(), 2, 1, 0.0);
+        assert_eq!(gradients_of(sampled, 2, 1, 0.3), quiet);
+        assert_ne!(gradients(2, 1, 0.3).1, gradients(2, 1, 0.0).1);
     }
 }
