@@ -12,7 +12,7 @@ use super::cpu::{linear, product};
 use super::encoder::table;
 use super::feed_forward::{FeedForward, activate};
 use super::half::normalize;
-use super::noise::dropout;
+use super::noise::{begin_pass, dropout};
 use super::trace::AttentionTrace;
 
 /// A transformer decoder with cross-attention in every layer (Vaswani et al. 2017,
@@ -134,6 +134,7 @@ impl TextDecoder {
     }
 
     fn embed(&self, ids: Tensor<2, Int>, start: usize) -> Tensor<3> {
+        begin_pass();
         let [_, seq] = ids.dims();
         let tokens = embedding(self.token_embedding.val(), ids);
         let first = self.config.position_offset + start;

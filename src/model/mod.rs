@@ -42,7 +42,7 @@ pub use decoder::TextDecoder;
 pub use encoder::VisionEncoder;
 pub use init::initialize;
 pub use mobilenet::{BlockShape, MobileNetV2, MobileNetV2Shape};
-pub use noise::{seed_noise, silence_noise};
+pub use noise::{HeldNoise, hold_noise, seed_noise};
 pub use trace::AttentionTrace;
 
 #[cfg(test)]

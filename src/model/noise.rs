@@ -1,5 +1,5 @@
 //! Noise of training: dropout and stochastic depth. Both are the identity on a device without
-//! autodiff and after [`silence_noise`], and both draw from what [`seed_noise`] seeded last.
+//! autodiff, unless [`hold_noise`] was called, and both draw from what [`seed_noise`] seeded last.
 
 use std::cell::RefCell;
 
@@ -17,36 +17,59 @@ enum Host {
     Unseeded,
     /// This generator, on a CPU.
     Seeded(Box<ChaCha8Rng>),
-    /// There is none.
-    Silent,
+    /// The seed of one thinned network, and how many of its masks this pass has used.
+    Held { seed: u64, used: u64 },
 }
 
 /// Seeds the noise that this thread draws next. On the CPU every thread has a generator of its own,
 /// so that threads computing side by side draw what they would draw alone; a GPU has one for all.
 pub fn seed_noise(device: &Device, seed: u64) {
-    if device.clone().inner() == Device::flex() {
-        let rng = Box::new(ChaCha8Rng::seed_from_u64(seed));
-        HOST.with_borrow_mut(|host| *host = Host::Seeded(rng));
+    let host = if device.clone().inner() == Device::flex() {
+        Host::Seeded(Box::new(ChaCha8Rng::seed_from_u64(seed)))
     } else {
-        HOST.with_borrow_mut(|host| *host = Host::Unseeded);
         device.seed(seed);
+        Host::Unseeded
+    };
+    HOST.with_borrow_mut(|old| *old = host);
+}
+
+/// Holds the noise of this thread still while the result lives: dropout zeroes the same channels in every
+/// row, at every position and in every pass of the decoder, without autodiff too. What is said token by
+/// token and what is learned of it are then one thinned network.
+#[must_use = "noise is held while this lives"]
+pub fn hold_noise(seed: u64) -> HeldNoise {
+    HOST.with_borrow_mut(|host| *host = Host::Held { seed, used: 0 });
+    HeldNoise(())
+}
+
+/// The end of [`hold_noise`].
+#[derive(Debug)]
+pub struct HeldNoise(());
+
+impl Drop for HeldNoise {
+    fn drop(&mut self) {
+        HOST.with_borrow_mut(|host| *host = Host::Unseeded);
     }
 }
 
-/// From now on this thread draws no noise, until [`seed_noise`] is called: what is learned is then the
-/// model that samples.
-pub fn silence_noise() {
-    HOST.with_borrow_mut(|host| *host = Host::Silent);
+/// Another pass of the decoder begins: held noise is that of the last one.
+pub(super) fn begin_pass() {
+    HOST.with_borrow_mut(|host| {
+        if let Host::Held { used, .. } = host {
+            *used = 0;
+        }
+    });
 }
 
-fn silent() -> bool {
-    HOST.with_borrow(|host| matches!(host, Host::Silent))
+/// Whether noise is drawn on `device` now.
+fn is_noisy(device: &Device) -> bool {
+    device.is_autodiff() || HOST.with_borrow(|host| matches!(host, Host::Held { .. }))
 }
 
 /// Dropout (Srivastava et al. 2014): zeroes elements with probability `rate` and scales the rest by
 /// `1 / (1 - rate)`.
 pub(super) fn dropout(x: Tensor<3>, rate: f64) -> Tensor<3> {
-    if rate == 0.0 || !x.device().is_autodiff() || silent() {
+    if rate == 0.0 || !is_noisy(&x.device()) {
         return x;
     }
     let mask = mask(x.dims(), 1.0 - rate, &x.device());
@@ -56,28 +79,37 @@ pub(super) fn dropout(x: Tensor<3>, rate: f64) -> Tensor<3> {
 /// Stochastic depth (Huang et al. 2016): drops a residual branch for whole images of the batch.
 pub(super) fn drop_path(branch: Tensor<3>, rate: f64) -> Tensor<3> {
     let device = branch.device();
-    if rate == 0.0 || !device.is_autodiff() || silent() {
+    if rate == 0.0 || !is_noisy(&device) {
         return branch;
     }
     let [batch, _, _] = branch.dims();
     branch * mask([batch, 1, 1], 1.0 - rate, &device)
 }
 
-/// `1 / keep` with probability `keep`, else 0.
-fn mask(dims: [usize; 3], keep: f64, device: &Device) -> Tensor<3> {
+/// `1 / keep` with probability `keep`, else 0; of one row and position where noise is held.
+fn mask([rows, seq, width]: [usize; 3], keep: f64, device: &Device) -> Tensor<3> {
     let flex = device.clone().inner() == Device::flex();
-    let drawn = HOST.with_borrow_mut(|host| {
-        let Host::Seeded(rng) = host else { return None };
-        if !flex {
-            return None;
-        }
+    let draw = |rng: &mut ChaCha8Rng, dims: [usize; 3]| {
         let (scale, keep) = ((1.0 / keep) as f32, keep as f32);
         let count: usize = dims.iter().product();
-        let draw = |_| if rng.random::<f32>() < keep { scale } else { 0.0 };
-        Some((0..count).map(draw).collect::<Vec<f32>>())
+        let one = |_| if rng.random::<f32>() < keep { scale } else { 0.0 };
+        TensorData::new((0..count).map(one).collect::<Vec<f32>>(), dims)
+    };
+    let drawn = HOST.with_borrow_mut(|host| match host {
+        Host::Seeded(rng) if flex => Some(draw(rng, [rows, seq, width])),
+        Host::Held { seed, used } => {
+            let mut rng = ChaCha8Rng::seed_from_u64(*seed);
+            rng.set_stream(*used);
+            *used += 1;
+            Some(draw(&mut rng, [1, 1, width]))
+        }
+        _ => None,
     });
     match drawn {
-        Some(values) => Tensor::from_data(TensorData::new(values, dims), device),
-        None => Tensor::random(dims, Distribution::Bernoulli(keep), device).mul_scalar(1.0 / keep),
+        Some(data) => Tensor::from_data(data, device),
+        None => {
+            let bits = Tensor::random([rows, seq, width], Distribution::Bernoulli(keep), device);
+            bits.mul_scalar(1.0 / keep)
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! The loss of a batch and its gradients; on a CPU the batch is cut into shares of images that are
 //! computed side by side.
 
+use std::ops::Range;
+
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -12,7 +14,7 @@ use super::shares::{Shares, ranges};
 use super::trained::FrozenPart;
 use super::validate::pixels;
 use crate::data::{Batch, FeatureStage, LoaderConfig, mix};
-use crate::model::{Captioner, seed_noise, silence_noise};
+use crate::model::{Captioner, hold_noise, seed_noise};
 
 /// The loss of one batch.
 ///
@@ -27,22 +29,32 @@ pub fn forward_loss(
     device: &Device,
 ) -> Tensor<1> {
     let memory = memory(model, &mut batch, loader, frozen, device);
+    text_loss(model, memory, batch, smoothing, device)
+}
+
+/// The loss of a batch's text, given what cross-attention reads.
+fn text_loss(
+    model: &Captioner,
+    memory: Tensor<3>,
+    batch: Batch,
+    smoothing: f64,
+    device: &Device,
+) -> Tensor<1> {
     let rows = batch.images * batch.captions_per_image;
     let ids: Tensor<2, Int> =
         Tensor::from_data(TensorData::new(batch.inputs, [rows, batch.seq]), device);
     let padded = batch.positions.len();
     let positions = Tensor::from_data(TensorData::new(batch.positions, [padded]), device);
     let targets = Tensor::from_data(TensorData::new(batch.targets, [padded]), device);
+    let logits = model.decode_at(ids, memory, positions);
     if !batch.weights.is_empty() {
         let advantages = Tensor::from_data(TensorData::new(batch.weights, [padded]), device);
-        let logits = model.decode_at(ids, memory, positions);
-        return policy_gradient(logits, targets, advantages, batch.tokens);
+        return policy_gradient(logits, targets, advantages, rows);
     }
     let weights = (batch.tokens < padded).then(|| {
         let weights: Vec<f32> = (0..padded).map(|i| f32::from(i < batch.tokens)).collect();
         Tensor::from_data(TensorData::new(weights, [padded]), device)
     });
-    let logits = model.decode_at(ids, memory, positions);
     cross_entropy(logits, targets, weights, smoothing)
 }
 
@@ -106,11 +118,6 @@ impl Gradients {
         })
     }
 
-    /// From now on every batch is a step.
-    pub(super) fn without_accumulation(&mut self) {
-        self.settings.accumulation = 1;
-    }
-
     /// Adds the gradients of a (micro-)batch with at least one target and returns its loss, `[1]`,
     /// without a graph. Noise of training is a function of `seed`.
     pub fn add(&mut self, model: &Captioner, batch: Batch, seed: u64) -> Tensor<1> {
@@ -118,20 +125,10 @@ impl Gradients {
         let shares = split(batch, self.shares.count());
         let (settings, loader, device) = (&self.settings, &self.loader, &self.device);
         let frozen = self.frozen;
-        // Leaves of its own, or the shares would be one graph behind one lock.
-        let own = |_: &Batch| match shares.len() {
-            1 => model.clone(),
-            _ => model.clone().fork(device),
-        };
-        let models: Vec<Captioner> = shares.iter().map(own).collect();
+        let models = self.models(model, shares.len());
         let items = models.into_iter().zip(shares).collect();
         let results = self.shares.map(items, |index, (model, share): (Captioner, Batch)| {
-            // Sampled captions are learned without noise, as they were drawn: a caption's gradient is
-            // then that of the policy that said it.
-            match share.weights.is_empty() {
-                true => seed_noise(device, mix(seed, index as u64)),
-                false => silence_noise(),
-            }
+            seed_noise(device, mix(seed, index as u64));
             let weight = share.tokens as f64 / tokens;
             let smoothing = settings.label_smoothing;
             let loss = forward_loss(&model, share, loader, smoothing, frozen, device);
@@ -147,6 +144,59 @@ impl Gradients {
             self.accumulator.accumulate(model, grads);
         }
         Tensor::cat(losses, 0).sum()
+    }
+
+    /// Adds the gradients of captions that `say` makes of a batch's images and weighs, and returns the loss,
+    /// `[1]`, without a graph, and the mean reward. `say` is given the model and what cross-attention reads,
+    /// both without autodiff, and the places in the batch of the images that they are of; it returns its
+    /// captions (a batch of these images without pixels) and the sum of the images' rewards.
+    ///
+    /// Noise is held while captions are said and learned: the gradient of a caption is that of the very
+    /// network that said it.
+    pub fn add_said<E: Send>(
+        &mut self,
+        model: &Captioner,
+        batch: &Batch,
+        seed: u64,
+        say: impl Fn(&Captioner, &Tensor<3>, Range<usize>) -> Result<(Batch, f64), E> + Sync,
+    ) -> Result<(Tensor<1>, f64), E> {
+        let images = batch.images as f64;
+        let size = batch.pixels.len() / batch.images;
+        let parts: Vec<Range<usize>> = ranges(batch.images, self.shares.count()).collect();
+        let models = self.models(model, parts.len());
+        let (loader, device, frozen) = (&self.loader, &self.device, self.frozen);
+        let items = models.into_iter().zip(parts).collect();
+        let results = self.shares.map(items, |index, (model, part): (Captioner, Range<usize>)| {
+            let pixels = batch.pixels[part.start * size..part.end * size].to_vec();
+            let mut share = Batch { images: part.len(), pixels, ..Batch::default() };
+            let weight = part.len() as f64 / images;
+            let seed = mix(seed, index as u64);
+            seed_noise(device, seed);
+            let memory = memory(&model, &mut share, loader, frozen, device);
+            let _held = hold_noise(seed);
+            let (text, reward) = say(&model.valid(), &memory.clone().inner(), part)?;
+            let loss = text_loss(&model, memory, text, 0.0, device).mul_scalar(weight);
+            let value = loss.clone().inner();
+            Ok((value, GradientsParams::from_grads(loss.backward(), &model), reward))
+        });
+        let (mut losses, mut rewards) = (Vec::with_capacity(results.len()), 0.0);
+        for result in results {
+            let (loss, grads, reward) = result?;
+            losses.push(loss);
+            rewards += reward;
+            self.accumulator.accumulate(model, grads);
+        }
+        Ok((Tensor::cat(losses, 0).sum(), rewards / images))
+    }
+
+    /// The model for each of `count` shares.
+    fn models(&self, model: &Captioner, count: usize) -> Vec<Captioner> {
+        // Leaves of its own, or the shares would be one graph behind one lock.
+        let own = |_| match count {
+            1 => model.clone(),
+            _ => model.clone().fork(&self.device),
+        };
+        (0..count).map(own).collect()
     }
 
     /// The sum of all that was added since the last call.
@@ -177,7 +227,7 @@ fn split(batch: Batch, count: usize) -> Vec<Batch> {
                 inputs: batch.inputs[first * row..last * row].to_vec(),
                 positions: batch.positions[start..end].iter().map(|&at| at - from).collect(),
                 targets: batch.targets[start..end].to_vec(),
-                weights: batch.weights.get(start..end).unwrap_or_default().to_vec(),
+                weights: Vec::new(),
                 examples: batch.examples.get(first..last).unwrap_or_default().to_vec(),
                 tokens: end - start,
                 skipped: Vec::new(),
@@ -191,8 +241,10 @@ mod tests {
     use burn::module::ModuleVisitor;
     use burn::module::Param;
 
+    use super::super::scst::weighted;
     use super::*;
     use crate::data::SpecialIds;
+    use crate::generate::{GenerateConfig, GenerateError, generate_images};
     use crate::image::{DecodeLimits, PreprocessConfig};
     use crate::model::{CaptionerConfig, DecoderConfig, EncoderConfig, initialize};
 
@@ -268,15 +320,6 @@ mod tests {
 
     /// The loss and every gradient, one after the other.
     fn gradients(data_parallel: usize, accumulation: usize, dropout: f64) -> (f32, Vec<f32>) {
-        gradients_of(batch(), data_parallel, accumulation, dropout)
-    }
-
-    fn gradients_of(
-        batch: Batch,
-        data_parallel: usize,
-        accumulation: usize,
-        dropout: f64,
-    ) -> (f32, Vec<f32>) {
         struct All<'a>(&'a GradientsParams, Vec<f32>);
         impl ModuleVisitor for All<'_> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -291,7 +334,7 @@ mod tests {
         let mut sum = Gradients::new(&settings, FrozenPart::Nothing, &loader(), &device).unwrap();
         let mut loss = 0.0;
         for micro in 0..accumulation {
-            let value = sum.add(&model, batch.clone(), 9 + micro as u64);
+            let value = sum.add(&model, batch(), 9 + micro as u64);
             loss += value.into_scalar::<f32>() / accumulation as f32;
         }
         let grads = sum.take();
@@ -324,12 +367,50 @@ mod tests {
     }
 
     #[test]
-    fn sampled_captions_are_learned_without_noise() {
-        let text = batch();
-        let weights = (0..text.tokens).map(|at| (at % 5) as f32 - 1.5).collect();
-        let sampled = Batch { weights, ..text };
-        let quiet = gradients_of(sampled.clone(), 2, 1, 0.0);
-        assert_eq!(gradients_of(sampled, 2, 1, 0.3), quiet);
-        assert_ne!(gradients(2, 1, 0.3).1, gradients(2, 1, 0.0).1);
+    fn the_network_that_said_a_caption_is_the_one_that_learns() {
+        let device = Device::flex().autodiff();
+        let model = model(0.4, &device);
+        let loss_of = |data_parallel: usize, seed: u64| {
+            let settings = LoopConfig { data_parallel, batch_size: 5, ..LoopConfig::default() };
+            let mut sum =
+                Gradients::new(&settings, FrozenPart::Nothing, &loader(), &device).unwrap();
+            let said = |model: &Captioner, memory: &Tensor<3>, images: Range<usize>| {
+                let config = GenerateConfig::sampling(3, 6, 11);
+                let captions =
+                    generate_images(model, memory, images.start as u64, &[1], 2, &config, 1)?;
+                let sum: f32 = captions.iter().flat_map(|caption| &caption.log_probabilities).sum();
+                let text = weighted(&captions, &vec![1.0; captions.len()], 1, 3, 0, 1);
+                Ok::<_, GenerateError>((text, f64::from(sum)))
+            };
+            let (loss, said) = sum.add_said(&model, &batch(), seed, said).unwrap();
+            let norm = GradientsParams::len(&sum.take());
+            assert!(norm > 20, "{norm} gradients");
+            // An image's three captions: the loss is a caption's mean, what was said an image's.
+            (f64::from(loss.into_scalar::<f32>()), -said / 3.0)
+        };
+        for shares in [1, 2, 5] {
+            let (learned, said) = loss_of(shares, 4);
+            assert!(
+                (learned - said).abs() < 1e-4 * said,
+                "{shares} shares: {learned}, said {said}"
+            );
+        }
+        // There is noise: another seed is another network.
+        assert!((loss_of(1, 4).0 - loss_of(1, 5).0).abs() > 1e-2);
+        // And it ends with the step.
+        let clean = || {
+            let text = forward_loss(
+                &model.valid(),
+                batch(),
+                &loader(),
+                0.0,
+                FrozenPart::Nothing,
+                &Device::flex(),
+            );
+            text.into_scalar::<f32>()
+        };
+        let before = clean();
+        loss_of(1, 4);
+        assert_eq!(clean(), before);
     }
 }

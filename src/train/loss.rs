@@ -28,8 +28,8 @@ pub fn cross_entropy(
     }
 }
 
-/// The loss whose gradient is REINFORCE's (Williams 1992): the mean over `tokens` tokens of
-/// `−advantage · log p`.
+/// The loss whose gradient is REINFORCE's (Williams 1992): the mean over `captions` captions of
+/// `−advantage · log p(caption)`, `log p` summed over its tokens.
 ///
 /// # Shapes
 /// `logits`: `[n, vocab]`; `targets`, `advantages`: `[n]`; result: `[1]`.
@@ -37,10 +37,10 @@ pub fn policy_gradient(
     logits: Tensor<2>,
     targets: Tensor<1, Int>,
     advantages: Tensor<1>,
-    tokens: usize,
+    captions: usize,
 ) -> Tensor<1> {
     let [rows, _] = logits.dims();
     let log_probabilities = activation::log_softmax(logits, 1);
     let picked = log_probabilities.gather(1, targets.reshape([rows, 1])).reshape([rows]);
-    (picked * advantages).sum().neg().div_scalar(tokens.max(1) as f64)
+    (picked * advantages).sum().neg().div_scalar(captions.max(1) as f64)
 }

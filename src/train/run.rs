@@ -366,7 +366,6 @@ impl Run<'_> {
             let first = step - plan.caption_steps;
             self.loader = TrainLoader::new(plan.train.clone(), loader, first);
             self.critic = Some(SelfCritical::new(plan, config));
-            self.gradients.without_accumulation();
         }
         let batch = self.loader.next_batch().ok_or(TrainError::LoaderDied)?;
         self.note_skipped(&batch)?;
@@ -375,14 +374,15 @@ impl Run<'_> {
         if images == 0 {
             return Ok(0);
         }
-        let seed = mix(plan.config.seed ^ 0x5c57, step);
-        let loader = &self.loader_config;
-        let shares = &self.gradients.shares;
-        let (batch, reward) =
-            critic.sample(model, batch, plan, loader, shares, &self.device, seed)?;
+        let draws = mix(plan.config.seed ^ 0x5c57, step);
+        let noise = mix(plan.config.seed ^ 0xd0_0d, step);
+        let bucket = self.loader_config.bucket;
+        let (loss, reward) =
+            self.gradients.add_said(model, &batch, noise, |model, memory, part| {
+                critic.say(model, memory, &batch, part, plan, bucket, draws)
+            })?;
         self.pending.rewards.push(reward);
-        let seed = mix(plan.config.seed ^ 0xd0_0d, step);
-        self.pending.losses.push(self.gradients.add(model, batch, seed));
+        self.pending.losses.push(loss);
         Ok(images)
     }
 

@@ -9,17 +9,13 @@
 use std::fmt;
 use std::ops::Range;
 
-use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::Tensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
-use super::gradients::memory;
 use super::plan::Plan;
-use super::shares::{Shares, ranges};
-use super::trained::FrozenPart;
-use crate::data::{Batch, LoaderConfig};
+use crate::data::Batch;
 use crate::generate::{GenerateConfig, Generated, generate_images};
 use crate::metrics::CiderDOfWords;
 use crate::metrics::ptb::tokenize;
@@ -84,14 +80,6 @@ impl fmt::Debug for SelfCritical {
     }
 }
 
-/// Sampled captions, an image's side by side.
-#[derive(Default)]
-struct Sampled {
-    captions: Vec<Generated>,
-    rewards: Vec<f64>,
-    baselines: Vec<f64>,
-}
-
 impl SelfCritical {
     /// Counts the n-grams of the training captions.
     pub fn new(plan: &Plan, config: &ScstConfig) -> Self {
@@ -104,69 +92,30 @@ impl SelfCritical {
         Self { config: config.clone(), cider, references }
     }
 
-    /// Turns a batch of images into one of captions sampled by `model`, each token weighted by how much
-    /// better its caption is than the baseline. Returns the mean reward.
-    #[allow(clippy::too_many_arguments, reason = "what a run has at hand")]
-    pub fn sample(
+    /// Samples captions of the images `part` of `batch` from `model`: captions whose tokens are weighted by
+    /// how much better they are than the baseline, and the sum of the images' mean rewards.
+    ///
+    /// `memory`: `[part.len(), patches, memory_width]`, as the model, without autodiff.
+    pub fn say(
         &self,
         model: &Captioner,
-        batch: Batch,
-        plan: &Plan,
-        loader: &LoaderConfig,
-        shares: &Shares,
-        device: &Device,
-        seed: u64,
-    ) -> Result<(Batch, f64), TrainError> {
-        let device = device.clone().inner();
-        let parts: Vec<Range<usize>> = ranges(batch.images, shares.count()).collect();
-        // Without autodiff, and so without dropout.
-        let models = parts.iter().map(|_| model.valid());
-        let parts = models.zip(parts.iter().cloned()).collect();
-        let sampled = shares.map(parts, |_, (model, part): (Captioner, Range<usize>)| {
-            self.sample_part(&model, &batch, part, plan, loader, &device, seed)
-        });
-        let mut all = Sampled::default();
-        for part in sampled {
-            let Sampled { captions, rewards, baselines } = part?;
-            all.captions.extend(captions);
-            all.rewards.extend(rewards);
-            all.baselines.extend(baselines);
-        }
-        let mean = all.rewards.iter().sum::<f64>() / all.rewards.len().max(1) as f64;
-        let better = all.rewards.iter().zip(&all.baselines).map(|(reward, base)| reward - base);
-        let advantages: Vec<f32> = better.map(|better| better as f32).collect();
-        let (given, samples) = (plan.begin().len(), self.config.samples);
-        let pad = plan.tokenizer.special_tokens().pad;
-        let text = weighted(batch, &all.captions, &advantages, given, samples, pad, loader.bucket);
-        Ok((text, mean))
-    }
-
-    /// Samples captions of the images `part` of a batch.
-    #[allow(clippy::too_many_arguments, reason = "what a run has at hand")]
-    fn sample_part(
-        &self,
-        model: &Captioner,
+        memory: &Tensor<3>,
         batch: &Batch,
         part: Range<usize>,
         plan: &Plan,
-        loader: &LoaderConfig,
-        device: &Device,
+        bucket: usize,
         seed: u64,
-    ) -> Result<Sampled, TrainError> {
-        let end = plan.tokenizer.special_tokens().eos;
+    ) -> Result<(Batch, f64), TrainError> {
+        let special = plan.tokenizer.special_tokens();
         let (prompt, most) = (plan.begin(), plan.max_new_tokens());
-        let size = batch.pixels.len() / batch.images;
-        let pixels = batch.pixels[part.start * size..part.end * size].to_vec();
-        let mut pixels = Batch { images: part.len(), pixels, ..Batch::default() };
-        let memory = memory(model, &mut pixels, loader, FrozenPart::Nothing, device);
         let first = part.start as u64;
         let decode = |config: &GenerateConfig| {
-            generate_images(model, &memory, first, &prompt, end, config, loader.bucket)
+            generate_images(model, memory, first, &prompt, special.eos, config, bucket)
         };
         let rewards = |captions: &[Generated], of_each: usize| -> Vec<f64> {
             let reward = |(index, caption): (usize, &Generated)| {
                 let text = plan.tokenizer.decode(&caption.ids[prompt.len()..]);
-                let text = words(&text, caption.ids.last() == Some(&end));
+                let text = words(&text, caption.ids.last() == Some(&special.eos));
                 let example = batch.examples.get(part.start + index / of_each);
                 let references = example.and_then(|&at| self.references.get(at));
                 references.map_or(0.0, |references| self.cider.score(&text, references))
@@ -176,14 +125,17 @@ impl SelfCritical {
         let samples = self.config.samples;
         let captions = decode(&GenerateConfig::sampling(samples, most, seed))?;
         let of_samples = rewards(&captions, samples);
-        let baselines = match self.config.baseline {
+        let baselines: Vec<f64> = match self.config.baseline {
             Baseline::Mean => of_samples.chunks(samples).flat_map(means_of_others).collect(),
             Baseline::Greedy => {
                 let greedy = rewards(&decode(&GenerateConfig::greedy(most))?, 1);
                 greedy.iter().flat_map(|&reward| std::iter::repeat_n(reward, samples)).collect()
             }
         };
-        Ok(Sampled { captions, rewards: of_samples, baselines })
+        let better = of_samples.iter().zip(&baselines).map(|(reward, base)| reward - base);
+        let advantages: Vec<f32> = better.map(|better| better as f32).collect();
+        let text = weighted(&captions, &advantages, prompt.len(), samples, special.pad, bucket);
+        Ok((text, of_samples.iter().sum::<f64>() / samples as f64))
     }
 }
 
@@ -204,9 +156,8 @@ fn means_of_others(rewards: &[f64]) -> Vec<f64> {
     rewards.iter().map(|reward| (sum - reward) / others).collect()
 }
 
-/// A batch whose text is `sampled`, of which all after the first `given` tokens are targets.
-fn weighted(
-    batch: Batch,
+/// `samples` captions an image as a batch without pixels; all after the first `given` tokens are targets.
+pub(super) fn weighted(
     sampled: &[Generated],
     advantages: &[f32],
     given: usize,
@@ -216,8 +167,8 @@ fn weighted(
 ) -> Batch {
     let longest = sampled.iter().map(|caption| caption.ids.len() - 1).max().unwrap_or(1);
     let seq = longest.max(1).next_multiple_of(bucket.max(1));
-    let mut text = Batch { captions_per_image: samples, seq, ..batch };
-    (text.inputs, text.positions, text.targets) = Default::default();
+    let images = sampled.len() / samples;
+    let mut text = Batch { images, captions_per_image: samples, seq, ..Batch::default() };
     for (caption, &advantage) in sampled.iter().zip(advantages) {
         let start = text.inputs.len();
         let ids = &caption.ids;
@@ -270,9 +221,8 @@ mod tests {
             score: 0.0,
         };
         let sampled = [caption(&[1, 8, 11, 2]), caption(&[1, 8, 12, 13, 2])];
-        let batch = Batch { images: 1, inputs: vec![9; 3], targets: vec![9], ..Batch::default() };
-        let text = weighted(batch, &sampled, &[0.5, -0.5], 2, 2, 0, 1);
-        assert_eq!((text.seq, text.captions_per_image, text.tokens), (4, 2, 5));
+        let text = weighted(&sampled, &[0.5, -0.5], 2, 2, 0, 1);
+        assert_eq!((text.images, text.captions_per_image, text.seq, text.tokens), (1, 2, 4, 5));
         assert_eq!(text.inputs, [1, 8, 11, 0, 1, 8, 12, 13]);
         assert_eq!(text.positions, [1, 2, 5, 6, 7]);
         assert_eq!(text.targets, [11, 2, 12, 13, 2]);
