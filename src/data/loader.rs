@@ -127,8 +127,6 @@ pub struct Batch {
     pub positions: Vec<i32>,
     /// The next token at each of `positions`.
     pub targets: Vec<i32>,
-    /// What each target's loss is weighted by; empty = all the same.
-    pub weights: Vec<f32>,
     /// The example that each image is, by its place in the list given.
     pub examples: Vec<usize>,
     /// How many of `positions` are real; the rest is padding.

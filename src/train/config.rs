@@ -427,6 +427,7 @@ impl TrainConfig {
         if let Some(scst) = &self.phase.scst {
             positive("phase.scst.epochs", scst.epochs)?;
             positive("phase.scst.learning_rate", scst.learning_rate)?;
+            positive("phase.scst.temperature", f64::from(scst.temperature))?;
             if scst.batch_size == 0 {
                 return bad("phase.scst.batch_size", "0; expected at least 1".into());
             }

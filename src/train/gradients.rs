@@ -29,33 +29,38 @@ pub fn forward_loss(
     device: &Device,
 ) -> Tensor<1> {
     let memory = memory(model, &mut batch, loader, frozen, device);
-    text_loss(model, memory, batch, smoothing, device)
-}
-
-/// The loss of a batch's text, given what cross-attention reads.
-fn text_loss(
-    model: &Captioner,
-    memory: Tensor<3>,
-    batch: Batch,
-    smoothing: f64,
-    device: &Device,
-) -> Tensor<1> {
-    let rows = batch.images * batch.captions_per_image;
-    let ids: Tensor<2, Int> =
-        Tensor::from_data(TensorData::new(batch.inputs, [rows, batch.seq]), device);
     let padded = batch.positions.len();
-    let positions = Tensor::from_data(TensorData::new(batch.positions, [padded]), device);
-    let targets = Tensor::from_data(TensorData::new(batch.targets, [padded]), device);
-    let logits = model.decode_at(ids, memory, positions);
-    if !batch.weights.is_empty() {
-        let advantages = Tensor::from_data(TensorData::new(batch.weights, [padded]), device);
-        return policy_gradient(logits, targets, advantages, rows);
-    }
     let weights = (batch.tokens < padded).then(|| {
         let weights: Vec<f32> = (0..padded).map(|i| f32::from(i < batch.tokens)).collect();
         Tensor::from_data(TensorData::new(weights, [padded]), device)
     });
+    let (logits, targets) = next_tokens(model, memory, batch, device);
     cross_entropy(logits, targets, weights, smoothing)
+}
+
+/// Logits at a batch's positions, `[positions, vocab]`, and what comes there, `[positions]`.
+fn next_tokens(
+    model: &Captioner,
+    memory: Tensor<3>,
+    batch: Batch,
+    device: &Device,
+) -> (Tensor<2>, Tensor<1, Int>) {
+    let rows = batch.images * batch.captions_per_image;
+    let ids = Tensor::from_data(TensorData::new(batch.inputs, [rows, batch.seq]), device);
+    let padded = batch.positions.len();
+    let positions = Tensor::from_data(TensorData::new(batch.positions, [padded]), device);
+    let targets = Tensor::from_data(TensorData::new(batch.targets, [padded]), device);
+    (model.decode_at(ids, memory, positions), targets)
+}
+
+/// Sampled captions, and what is learned of them.
+pub struct Said {
+    /// A batch without pixels, the captions of an image side by side.
+    pub text: Batch,
+    /// For each of its positions how much better than expected the caption is; 0 at padding.
+    pub advantages: Vec<f32>,
+    /// The sum of the images' rewards.
+    pub reward: f64,
 }
 
 /// What cross-attention reads of a batch's images.
@@ -148,8 +153,8 @@ impl Gradients {
 
     /// Adds the gradients of captions that `say` makes of a batch's images and weighs, and returns the loss,
     /// `[1]`, without a graph, and the mean reward. `say` is given the model and what cross-attention reads,
-    /// both without autodiff, and the places in the batch of the images that they are of; it returns its
-    /// captions (a batch of these images without pixels) and the sum of the images' rewards.
+    /// both without autodiff, and the places in the batch of the images that they are of. `temperature` is
+    /// that of the samples.
     ///
     /// Noise is held while captions are said and learned: the gradient of a caption is that of the very
     /// network that said it.
@@ -158,7 +163,8 @@ impl Gradients {
         model: &Captioner,
         batch: &Batch,
         seed: u64,
-        say: impl Fn(&Captioner, &Tensor<3>, Range<usize>) -> Result<(Batch, f64), E> + Sync,
+        temperature: f64,
+        say: impl Fn(&Captioner, &Tensor<3>, Range<usize>) -> Result<Said, E> + Sync,
     ) -> Result<(Tensor<1>, f64), E> {
         let images = batch.images as f64;
         let size = batch.pixels.len() / batch.images;
@@ -174,10 +180,15 @@ impl Gradients {
             seed_noise(device, seed);
             let memory = memory(&model, &mut share, loader, frozen, device);
             let _held = hold_noise(seed);
-            let (text, reward) = say(&model.valid(), &memory.clone().inner(), part)?;
-            let loss = text_loss(&model, memory, text, 0.0, device).mul_scalar(weight);
+            let said = say(&model.valid(), &memory.clone().inner(), part)?;
+            let captions = said.text.images * said.text.captions_per_image;
+            let (logits, targets) = next_tokens(&model, memory, said.text, device);
+            let count = said.advantages.len();
+            let advantages = Tensor::from_data(TensorData::new(said.advantages, [count]), device);
+            let loss = policy_gradient(logits, targets, advantages, captions, temperature);
+            let loss = loss.mul_scalar(weight);
             let value = loss.clone().inner();
-            Ok((value, GradientsParams::from_grads(loss.backward(), &model), reward))
+            Ok((value, GradientsParams::from_grads(loss.backward(), &model), said.reward))
         });
         let (mut losses, mut rewards) = (Vec::with_capacity(results.len()), 0.0);
         for result in results {
@@ -227,7 +238,6 @@ fn split(batch: Batch, count: usize) -> Vec<Batch> {
                 inputs: batch.inputs[first * row..last * row].to_vec(),
                 positions: batch.positions[start..end].iter().map(|&at| at - from).collect(),
                 targets: batch.targets[start..end].to_vec(),
-                weights: Vec::new(),
                 examples: batch.examples.get(first..last).unwrap_or_default().to_vec(),
                 tokens: end - start,
                 skipped: Vec::new(),
@@ -294,7 +304,6 @@ mod tests {
             targets: positions.iter().map(|at| at * 3 % 20).collect(),
             tokens: positions.len(),
             positions,
-            weights: Vec::new(),
             examples: Vec::new(),
             skipped: Vec::new(),
         }
@@ -379,10 +388,10 @@ mod tests {
                 let captions =
                     generate_images(model, memory, images.start as u64, &[1], 2, &config, 1)?;
                 let sum: f32 = captions.iter().flat_map(|caption| &caption.log_probabilities).sum();
-                let text = weighted(&captions, &vec![1.0; captions.len()], 1, 3, 0, 1);
-                Ok::<_, GenerateError>((text, f64::from(sum)))
+                let all = vec![1.0; captions.len()];
+                Ok::<_, GenerateError>(weighted(&captions, &all, f64::from(sum), 1, 3, 0, 1))
             };
-            let (loss, said) = sum.add_said(&model, &batch(), seed, said).unwrap();
+            let (loss, said) = sum.add_said(&model, &batch(), seed, 1.0, said).unwrap();
             let norm = GradientsParams::len(&sum.take());
             assert!(norm > 20, "{norm} gradients");
             // An image's three captions: the loss is a caption's mean, what was said an image's.

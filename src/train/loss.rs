@@ -29,7 +29,7 @@ pub fn cross_entropy(
 }
 
 /// The loss whose gradient is REINFORCE's (Williams 1992): the mean over `captions` captions of
-/// `−advantage · log p(caption)`, `log p` summed over its tokens.
+/// `−advantage · log p(caption)`, `log p` summed over its tokens, at a temperature.
 ///
 /// # Shapes
 /// `logits`: `[n, vocab]`; `targets`, `advantages`: `[n]`; result: `[1]`.
@@ -38,9 +38,10 @@ pub fn policy_gradient(
     targets: Tensor<1, Int>,
     advantages: Tensor<1>,
     captions: usize,
+    temperature: f64,
 ) -> Tensor<1> {
     let [rows, _] = logits.dims();
-    let log_probabilities = activation::log_softmax(logits, 1);
+    let log_probabilities = activation::log_softmax(logits.div_scalar(temperature), 1);
     let picked = log_probabilities.gather(1, targets.reshape([rows, 1])).reshape([rows]);
     (picked * advantages).sum().neg().div_scalar(captions.max(1) as f64)
 }

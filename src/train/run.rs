@@ -377,10 +377,11 @@ impl Run<'_> {
         let draws = mix(plan.config.seed ^ 0x5c57, step);
         let noise = mix(plan.config.seed ^ 0xd0_0d, step);
         let bucket = self.loader_config.bucket;
-        let (loss, reward) =
-            self.gradients.add_said(model, &batch, noise, |model, memory, part| {
-                critic.say(model, memory, &batch, part, plan, bucket, draws)
-            })?;
+        let say = |model: &Captioner, memory: &Tensor<3>, part| {
+            critic.say(model, memory, &batch, part, plan, bucket, draws)
+        };
+        let temperature = f64::from(config.temperature);
+        let (loss, reward) = self.gradients.add_said(model, &batch, noise, temperature, say)?;
         self.pending.rewards.push(reward);
         self.pending.losses.push(loss);
         Ok(images)

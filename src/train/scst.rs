@@ -14,6 +14,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
+use super::gradients::Said;
 use super::plan::Plan;
 use crate::data::Batch;
 use crate::generate::{GenerateConfig, Generated, generate_images};
@@ -40,6 +41,10 @@ pub struct ScstConfig {
     pub samples: usize,
     /// What a sample has to be better than.
     pub baseline: Baseline,
+    /// Logits are divided by this, in sampling and in learning: the policy is the model at this temperature.
+    /// Label smoothing gives words that no one means a tenth of the probability; at 1 most samples have one,
+    /// and what is learned is to say them less, which beams never did.
+    pub temperature: f32,
 }
 
 impl Default for ScstConfig {
@@ -51,6 +56,7 @@ impl Default for ScstConfig {
             batch_size: 16,
             samples: 5,
             baseline: Baseline::Mean,
+            temperature: 0.6,
         }
     }
 }
@@ -105,7 +111,7 @@ impl SelfCritical {
         plan: &Plan,
         bucket: usize,
         seed: u64,
-    ) -> Result<(Batch, f64), TrainError> {
+    ) -> Result<Said, TrainError> {
         let special = plan.tokenizer.special_tokens();
         let (prompt, most) = (plan.begin(), plan.max_new_tokens());
         let first = part.start as u64;
@@ -123,7 +129,10 @@ impl SelfCritical {
             captions.par_iter().enumerate().map(reward).collect()
         };
         let samples = self.config.samples;
-        let captions = decode(&GenerateConfig::sampling(samples, most, seed))?;
+        let captions = decode(&GenerateConfig {
+            temperature: self.config.temperature,
+            ..GenerateConfig::sampling(samples, most, seed)
+        })?;
         let of_samples = rewards(&captions, samples);
         let baselines: Vec<f64> = match self.config.baseline {
             Baseline::Mean => of_samples.chunks(samples).flat_map(means_of_others).collect(),
@@ -134,8 +143,9 @@ impl SelfCritical {
         };
         let better = of_samples.iter().zip(&baselines).map(|(reward, base)| reward - base);
         let advantages: Vec<f32> = better.map(|better| better as f32).collect();
-        let text = weighted(&captions, &advantages, prompt.len(), samples, special.pad, bucket);
-        Ok((text, of_samples.iter().sum::<f64>() / samples as f64))
+        let reward = of_samples.iter().sum::<f64>() / samples as f64;
+        let given = prompt.len();
+        Ok(weighted(&captions, &advantages, reward, given, samples, special.pad, bucket))
     }
 }
 
@@ -156,19 +166,21 @@ fn means_of_others(rewards: &[f64]) -> Vec<f64> {
     rewards.iter().map(|reward| (sum - reward) / others).collect()
 }
 
-/// `samples` captions an image as a batch without pixels; all after the first `given` tokens are targets.
+/// `samples` captions an image, each with its advantage; all after the first `given` tokens are targets.
 pub(super) fn weighted(
     sampled: &[Generated],
     advantages: &[f32],
+    reward: f64,
     given: usize,
     samples: usize,
     pad: u32,
     bucket: usize,
-) -> Batch {
+) -> Said {
     let longest = sampled.iter().map(|caption| caption.ids.len() - 1).max().unwrap_or(1);
     let seq = longest.max(1).next_multiple_of(bucket.max(1));
     let images = sampled.len() / samples;
     let mut text = Batch { images, captions_per_image: samples, seq, ..Batch::default() };
+    let mut weights = Vec::new();
     for (caption, &advantage) in sampled.iter().zip(advantages) {
         let start = text.inputs.len();
         let ids = &caption.ids;
@@ -177,7 +189,7 @@ pub(super) fn weighted(
         for (at, &id) in ids.iter().enumerate().skip(given) {
             text.positions.push((start + at - 1) as i32);
             text.targets.push(id as i32);
-            text.weights.push(advantage);
+            weights.push(advantage);
         }
     }
     text.tokens = text.targets.len();
@@ -185,8 +197,8 @@ pub(super) fn weighted(
     let multiple = if bucket > 1 { bucket * 16 } else { 1 };
     text.positions.resize(text.tokens.next_multiple_of(multiple), 0);
     text.targets.resize(text.positions.len(), 0);
-    text.weights.resize(text.positions.len(), 0.0);
-    text
+    weights.resize(text.positions.len(), 0.0);
+    Said { text, advantages: weights, reward }
 }
 
 #[cfg(test)]
@@ -221,11 +233,11 @@ mod tests {
             score: 0.0,
         };
         let sampled = [caption(&[1, 8, 11, 2]), caption(&[1, 8, 12, 13, 2])];
-        let text = weighted(&sampled, &[0.5, -0.5], 2, 2, 0, 1);
+        let Said { text, advantages, reward } = weighted(&sampled, &[0.5, -0.5], 1.5, 2, 2, 0, 1);
         assert_eq!((text.images, text.captions_per_image, text.seq, text.tokens), (1, 2, 4, 5));
         assert_eq!(text.inputs, [1, 8, 11, 0, 1, 8, 12, 13]);
         assert_eq!(text.positions, [1, 2, 5, 6, 7]);
         assert_eq!(text.targets, [11, 2, 12, 13, 2]);
-        assert_eq!(text.weights, [0.5, 0.5, -0.5, -0.5, -0.5]);
+        assert_eq!((advantages, reward), (vec![0.5, 0.5, -0.5, -0.5, -0.5], 1.5));
     }
 }
