@@ -15,6 +15,7 @@
 pub mod adapter;
 pub mod atomic;
 pub mod average;
+pub mod card;
 pub mod convert;
 pub mod encoder;
 mod files;

@@ -77,11 +77,12 @@ pub(super) fn run(arguments: TrainArgs, console: &Console) -> Result<Outcome, Cl
         config.data.cache_features = arguments.cache_features;
     }
     // A run that goes on has what it needs of the model that it began with.
-    if !(arguments.resume && config.output.join("last").is_dir()) {
+    let goes_on = arguments.resume && config.output.join("last").is_dir();
+    if let Some(name) = config.init.name()
+        && (arguments.dry_run || !goes_on)
+    {
         let source = SourceArgs { revision: None, offline: false };
-        for init in [&mut config.init.model, &mut config.init.encoder].into_iter().flatten() {
-            *init = source.locate(init, console)?;
-        }
+        config.init.located = Some(source.locate(name, console)?);
     }
     if arguments.dry_run {
         let plan = Plan::new(&config, &arguments.config, &Start::new(&config)?)?;
@@ -232,7 +233,7 @@ impl Observer for Reporter<'_> {
                     progress.finish();
                 }
             }
-            Event::Started { plan, step, changed } => {
+            Event::Started { plan, step, changed, other_init } => {
                 for problem in plan.problems.iter().take(20) {
                     self.console.warn(problem);
                 }
@@ -250,6 +251,13 @@ impl Observer for Reporter<'_> {
                 ));
                 for warning in plan.warnings() {
                     self.console.warn(warning);
+                }
+                if let Some(init) = other_init {
+                    self.console.warn(format_args!(
+                        "init is {init}, but the run began with {}, and goes on from there; to begin \
+                         anew, train into another folder with --output",
+                        plan.config.init
+                    ));
                 }
                 for setting in *changed {
                     self.console.warn(format_args!(

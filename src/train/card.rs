@@ -2,6 +2,7 @@
 
 use super::plan::Plan;
 use super::state::RunState;
+use crate::checkpoint::card::head;
 use crate::model::Backbone;
 
 /// Markdown: what the model is, what it learned from, how it was made.
@@ -22,8 +23,9 @@ pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> 
         _ => "not validated yet".into(),
     };
     let toml = toml::to_string_pretty(config).unwrap_or_default();
+    let head = plan.license.as_deref().map_or_else(String::new, head);
     let mut card = format!(
-        "# An image captioner made by patchword {version}\n\n\
+        "{head}# An image captioner made by patchword {version}\n\n\
          - Model: {kind} ({el} layers, width {ed}, patches of {patch}×{patch} on {w}×{h} pixels) and text \
          decoder ({dl} layers, width {dd}, {vocab} tokens), {params:.2} M parameters.\n\
          - Data: `{data}`, {train} training images.\n\
@@ -32,14 +34,7 @@ pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> 
          Use it: `patchword caption PHOTO --model THIS_FOLDER`. It knows only what its training data shows; \
          look at what it says before you rely on it.\n",
         version = env!("CARGO_PKG_VERSION"),
-        origin = match (&config.init.model, &config.init.encoder) {
-            (Some(path), _) =>
-                format!("- Started from `{}`, whose licence holds.\n", path.display()),
-            (_, Some(path)) => {
-                format!("- Its encoder started from `{}`, whose licence holds.\n", path.display())
-            }
-            _ => String::new(),
-        },
+        origin = origin(plan),
         kind = match encoder.backbone {
             Some(Backbone::MobileNetV2) => "MobileNetV2 and a transformer encoder on its features",
             None => "ViT encoder",
@@ -69,6 +64,19 @@ pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> 
     }
     card.push_str(&format!("\n## Config\n\n```toml\n{toml}```\n"));
     card
+}
+
+/// What the weights began with, and under which licence that is.
+fn origin(plan: &Plan) -> String {
+    let init = &plan.config.init;
+    if init.is_empty() {
+        return String::new();
+    }
+    let license = match &plan.license {
+        Some(license) => format!(": {license}"),
+        None => " (no card says which)".into(),
+    };
+    format!("- Its weights began with {init}, whose licence holds{license}.\n")
 }
 
 /// `1, 2, 3`.

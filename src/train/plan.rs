@@ -32,6 +32,8 @@ pub struct Plan {
     pub val: Vec<Example>,
     /// The public model that the run started from, if it did.
     pub architecture: Option<Architecture>,
+    /// The licence of what the run started from, if its card named one.
+    pub license: Option<String>,
     /// Token ids of `data.prompt`.
     pub prompt: Vec<u32>,
     /// How to decode samples, and the model's default afterwards.
@@ -146,6 +148,7 @@ impl Plan {
         );
         Ok(Self {
             architecture: start.architecture,
+            license: start.license.clone(),
             prompt,
             generate: config.decoding(),
             config,

@@ -12,7 +12,7 @@ use super::config::{SelectBy, TrainConfig};
 use super::curve::{CurvePoint, loss_curve_svg};
 use super::features;
 use super::gradients::Gradients;
-use super::init::Start;
+use super::init::{InitConfig, Start};
 use super::metrics::{Metric, Metrics};
 use super::optimizer::AdamW;
 use super::plan::{Plan, last_folder};
@@ -38,6 +38,8 @@ pub enum Event<'a> {
         step: u64,
         /// Settings that differ from those of the steps before: `key was … and is now …`.
         changed: &'a [String],
+        /// What the config says the run begins with, if that is not what it did begin with, which stays.
+        other_init: Option<&'a InitConfig>,
     },
     /// The features of some images are there.
     Features {
@@ -163,11 +165,17 @@ pub fn train(
     } else {
         None
     };
+    let mut config = config.clone();
+    let mut other_init = None;
     let start = match &old {
-        Some(old) => Start::resumed(&folder, old)?,
-        None => Start::new(config)?,
+        Some(old) => {
+            let given = std::mem::replace(&mut config.init, old.config.init.clone());
+            other_init = (!given.names_the_same(&config.init)).then_some(given);
+            Start::resumed(&folder, old)?
+        }
+        None => Start::new(&config)?,
     };
-    let plan = Plan::new(config, file, &start)?;
+    let plan = Plan::new(&config, file, &start)?;
     let device = device.clone().autodiff();
     let model = start.model(&plan.config, &device)?;
     let mut model = plan.trained.apply(model, &plan.config);
@@ -179,6 +187,7 @@ pub fn train(
         best_cider: None,
         best_average: Vec::new(),
         data: format!("{:016x}", plan.fingerprint),
+        license: plan.license.clone(),
         config: plan.config.clone(),
     };
     let mut changed = Vec::new();
@@ -199,7 +208,12 @@ pub fn train(
     // What a killed run had gone further is forgotten.
     state::recent(&plan.config.output, state.step);
     let metrics = Metrics::open(&plan.config.output, state.step)?;
-    observer.event(&Event::Started { plan: &plan, step: state.step, changed: &changed });
+    observer.event(&Event::Started {
+        plan: &plan,
+        step: state.step,
+        changed: &changed,
+        other_init: other_init.as_ref(),
+    });
     let accumulation = plan.config.train.accumulation as u64;
     let mut run = Run {
         gradients: Gradients::new(&plan.config.train, plan.trained.frozen_part, &loader, &device)?,
