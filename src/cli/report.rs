@@ -113,7 +113,7 @@ impl Report<'_> {
             ("data", dataset_name(self.data)),
             ("split", self.split.name().to_owned()),
             ("images", self.num_captioned().to_string()),
-            ("decoding", self.search()),
+            ("decoding", self.decode.search()),
         ];
         if let Some(Scored { scores, intervals, .. }) = self.scored {
             let corpus = scores.corpus();
@@ -193,16 +193,6 @@ impl Report<'_> {
             (Some(scored), _) => scored.captioned.images.len(),
             (None, Some(scenes)) => scenes.report.captions.len(),
             (None, None) => 0,
-        }
-    }
-
-    /// How captions were found, in two or three words.
-    fn search(&self) -> String {
-        let GenerateConfig { num_beams, do_sample, seed, .. } = self.decode;
-        match (do_sample, num_beams) {
-            (true, _) => format!("sampled, seed {seed}"),
-            (false, 0 | 1) => "greedy".to_owned(),
-            (false, beams) => format!("{beams} beams"),
         }
     }
 

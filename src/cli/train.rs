@@ -111,6 +111,7 @@ pub(super) fn run_training(
     if let Some((loss, step)) = outcome.best {
         let folder = config.output.join("best");
         let whose = match outcome.best_average.as_slice() {
+            [] if step == 0 => "before the first step, of the model that training began with".into(),
             [] => format!("at step {step}"),
             steps => format!("of the {}", mean_of(steps)),
         };
@@ -249,6 +250,10 @@ impl Observer for Reporter<'_> {
                     plan.steps,
                     plan.steps_per_epoch
                 ));
+                if plan.config.train.samples > 0 && *step < plan.steps {
+                    let search = plan.generate.search();
+                    self.say(format!("samples are decoded as [generate] says: {search}"));
+                }
                 for warning in plan.warnings() {
                     self.console.warn(warning);
                 }
@@ -293,7 +298,11 @@ impl Observer for Reporter<'_> {
                 }
             }
             Event::Validated { step, validation, cider, best, samples } => {
-                self.say(format!("step {step}: {}", scores(validation, *cider, *best)));
+                let when = match step {
+                    0 => "before the first step".into(),
+                    _ => format!("step {step}"),
+                };
+                self.say(format!("{when}: {}", scores(validation, *cider, *best)));
                 for sample in *samples {
                     let name = sample.path.file_name().unwrap_or_default().to_string_lossy();
                     self.say(format!("  {name}: {}", sample.caption));

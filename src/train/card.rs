@@ -15,6 +15,7 @@ pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> 
             loss.exp(),
             state.best_cider.map_or_else(String::new, |cider| format!(", CIDEr {cider:.4}")),
             match state.best_average.as_slice() {
+                [] if step == 0 => "before the first step".into(),
                 [] => format!("at step {step}"),
                 steps => format!("of the mean of the weights after steps {}", list(steps)),
             },
@@ -56,7 +57,8 @@ pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> 
         batch = config.train.batch_size * config.train.accumulation,
     );
     if !samples.is_empty() {
-        card.push_str("\n## What it says of validation images\n\n");
+        let search = plan.generate.search();
+        card.push_str(&format!("\n## What it says of validation images ({search})\n\n"));
         for sample in samples {
             let name = sample.path.file_name().unwrap_or_default().to_string_lossy();
             card.push_str(&format!("- `{name}`: {}\n", sample.caption));

@@ -203,6 +203,23 @@ impl Plan {
         self.generate.max_new_tokens.min(room)
     }
 
+    /// How captions are decoded while training: as the model does afterwards, one an image.
+    pub(super) fn decoding(&self) -> GenerateConfig {
+        let max_new_tokens = self.max_new_tokens();
+        GenerateConfig { max_new_tokens, num_captions: 1, ..self.generate.clone() }
+    }
+
+    /// Whether a validation follows on `step`, which is at least 1.
+    pub fn validates_after(&self, step: u64) -> bool {
+        // A sum of steps that should be a whole epoch may be a little less.
+        let epochs = |step: u64| (self.epoch(step) + 1e-9).floor();
+        step == self.steps
+            || match self.config.train.validate_every {
+                Some(every) => step.is_multiple_of(every),
+                None => epochs(step) > epochs(step - 1),
+            }
+    }
+
     /// Images that were trained on before `step`, as often as they were.
     pub fn images_before(&self, step: u64) -> u64 {
         let settings = &self.config.train;

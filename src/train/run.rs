@@ -24,7 +24,6 @@ use super::{TrainError, Validation};
 use crate::checkpoint::average::mean_of_files;
 use crate::checkpoint::{atomic, tensors};
 use crate::data::{Batch, Example, LoaderConfig, SkippedImage, TrainLoader, mix};
-use crate::generate::GenerateConfig;
 use crate::model::Captioner;
 
 /// What happens in a run.
@@ -269,11 +268,15 @@ impl Run<'_> {
         let settings = &self.plan.config.train;
         let mut interrupted = false;
         let mut saved = self.state.step;
+        if self.state.step == 0 && self.plan.config.init.model.is_some() {
+            // Whether the run gains anything is seen from where it begins.
+            self.validate(&model)?;
+        }
         while self.state.step < self.plan.steps && !self.is_out_of_patience() {
             model = self.step(model)?;
             let step = self.state.step;
             let last = step == self.plan.steps;
-            let validates = last || step.is_multiple_of(settings.validate_every);
+            let validates = self.plan.validates_after(step);
             interrupted = !last && self.observer.stop_requested();
             // A line is of one phase.
             let turns = step == self.plan.caption_steps;
@@ -320,9 +323,12 @@ impl Run<'_> {
             Some(_) => self.plan.caption_steps,
             None => 0,
         };
-        let since =
-            self.state.best_step.map_or(0, |best| self.state.step.saturating_sub(best.max(first)));
-        settings.patience > 0 && since >= settings.patience * settings.validate_every
+        let Some(best) = self.state.best_step.filter(|_| settings.patience > 0) else {
+            return false;
+        };
+        let since = best.max(first) + 1..=self.state.step;
+        let worse = since.filter(|step| self.plan.validates_after(*step)).count() as u64;
+        worse >= settings.patience
     }
 
     fn learning_rate(&self) -> f64 {
@@ -500,7 +506,8 @@ impl Run<'_> {
             perplexity: validation.perplexity(),
             cider,
         })?;
-        if self.plan.config.train.average_last > 0 {
+        // Of the weights that a run learned: not of those that it began with.
+        if self.plan.config.train.average_last > 0 && step > 0 {
             state::save_recent(self.plan, model, &self.optimizer, step)?;
         }
         if best {
@@ -591,7 +598,7 @@ impl Run<'_> {
         let wanted = plan.config.train.samples.min(plan.val.len());
         let examples: Vec<&Example> =
             (0..wanted).map(|index| &plan.val[index * plan.val.len() / wanted]).collect();
-        let decode = GenerateConfig::greedy(plan.max_new_tokens());
+        let decode = plan.decoding();
         let loader = LoaderConfig { features: None, ..self.loader_config.clone() };
         let shares = &self.gradients.shares;
         let said = score::captions(model, plan, &loader, &examples, &decode, shares, &self.device)?;
