@@ -136,13 +136,14 @@ pub(super) fn run(arguments: CaptionArgs, console: &Console) -> Result<Outcome, 
                 for caption in captions {
                     print(&mut stdout, &captioned.path, caption, &model, arguments.format)?;
                 }
+                progress.advance(1);
             }
             Err(reason) => {
                 failed += 1;
                 progress.suspend(|| console.warn(format_args!("no caption: {reason}")));
+                progress.advance_failed(1);
             }
         }
-        progress.advance(1);
         Ok(())
     };
     caption_all(&checkpoint, &device.device, inputs.paths.into_iter(), &read, &config, emit)?;

@@ -288,11 +288,14 @@ fn caption_split(
             });
             answer
         });
-        if let Err(reason) = &answer {
-            progress.suspend(|| console.warn(format_args!("no caption: {reason}")));
+        match &answer {
+            Ok(_) => progress.advance(1),
+            Err(reason) => {
+                progress.suspend(|| console.warn(format_args!("no caption: {reason}")));
+                progress.advance_failed(1);
+            }
         }
         captioned.answers.push(answer);
-        progress.advance(1);
         Ok(())
     };
     let paths: Vec<PathBuf> = records.iter().map(|record| record.path.clone()).collect();

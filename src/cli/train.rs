@@ -111,7 +111,9 @@ pub(super) fn run_training(
     if let Some((loss, step)) = outcome.best {
         let folder = config.output.join("best");
         let whose = match outcome.best_average.as_slice() {
-            [] if step == 0 => "before the first step, of the model that training began with".into(),
+            [] if step == 0 => {
+                "before the first step, of the model that training began with".into()
+            }
             [] => format!("at step {step}"),
             steps => format!("of the {}", mean_of(steps)),
         };
