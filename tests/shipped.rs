@@ -146,6 +146,11 @@ fn it_can_be_inspected_described_copied_and_trained_on() {
     let ended = here(&["caption", photo, "--model", "tuned", "--format", "jsonl"]);
     let line: Value = serde_json::from_str(ended.stdout.trim()).unwrap();
     assert_eq!(line["model"], "tuned");
+    // What is made of its weights is for research, too.
+    let tuned = here(&["model", "info", "tuned"]);
+    assert!(tuned.stdout.contains("research only"), "{}", tuned.stdout);
+    let card = fs::read_to_string(at("tuned/best/README.md")).unwrap();
+    assert!(card.contains("began with `flickr8k`, whose licence holds: research only"), "{card}");
 }
 
 #[test]

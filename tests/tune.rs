@@ -355,3 +355,38 @@ fn a_run_that_selects_by_cider_scores_captions_and_stops_when_nothing_becomes_be
     let found = evaluation["scores"]["CIDEr"].as_f64().unwrap();
     assert!((found - ciders[0]).abs() < 1e-9, "{found} is not {ciders:?}");
 }
+
+#[test]
+fn validations_come_before_the_first_step_and_after_every_epoch() {
+    let output = tempfile::tempdir().unwrap();
+    let run = output.path().join("run");
+    let mut config = tuning(&run, 1);
+    let settings = config["train"].as_table_mut().unwrap();
+    settings.remove("max_steps");
+    settings.remove("validate_every");
+    set(&mut config, "train.epochs", 2.5);
+    set(&mut config, "data.captions_per_image", 5);
+    set(&mut config, "generate.num_beams", 2);
+    let ended = train(&config, &[]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stderr.contains("samples are decoded as [generate] says: 2 beams"));
+    let card = fs::read_to_string(run.join("last/README.md")).unwrap();
+    assert!(card.contains("validation images (2 beams)"), "{card}");
+    let state = fs::read(run.join("last/training/state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+    let steps = state["step"].as_u64().unwrap();
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let lines: Vec<_> = lines.filter(|line| line["kind"] == "validation").collect();
+    let validated: Vec<u64> = lines.iter().map(|line| line["step"].as_u64().unwrap()).collect();
+    // An epoch is a part of the steps, rounded up.
+    let epoch = |number: u64| (number as f64 * steps as f64 / 2.5).floor() as u64;
+    assert_eq!(validated.len(), 4, "{validated:?} of {steps}");
+    assert_eq!((validated[0], validated[3]), (0, steps));
+    for number in [1, 2] {
+        let at = validated[number as usize];
+        assert!(at.abs_diff(epoch(number)) <= 1, "{validated:?} of {steps}");
+        let passed = lines[number as usize]["epoch"].as_f64().unwrap();
+        assert!((number as f64..number as f64 + 0.2).contains(&passed), "{passed}");
+    }
+}

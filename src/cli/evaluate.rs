@@ -65,7 +65,8 @@ pub(super) struct EvaluateArgs {
     /// Measure on the first N images only
     #[arg(long, value_name = "N")]
     images: Option<usize>,
-    /// Write the captions, for `patchword score --predictions`, one JSON object a line
+    /// Write the captions, for `patchword score --predictions`, one JSON object a line; as with
+    /// --html, a file of that name is replaced
     #[arg(long, value_name = "FILE")]
     captions: Option<PathBuf>,
     /// Write a page of all images with captions, references and scores: one file for any browser

@@ -27,7 +27,7 @@ use crate::inspect::{Inspection, inspect};
 Examples:
   patchword inspect photo.jpg --out inspected
   patchword inspect photo.jpg --model checkpoints/mine --out inspected
-  patchword inspect photo.jpg --model checkpoints/mine --out inspected --text 'a dog on a beach'
+  patchword inspect photo.jpg --model checkpoints/mine --out a-dog --text 'a dog on a beach'
 
 DIR gets sheet.png (the photo, then one panel a word with the cross-attention over it) and
 attention.json (each word's map: mean, and every layer and head apart). Attention shows where the
@@ -40,6 +40,9 @@ pub(super) struct InspectArgs {
     /// Where to write
     #[arg(long, short, value_name = "DIR")]
     out: PathBuf,
+    /// Replace the files of an inspection that is there already
+    #[arg(long)]
+    overwrite: bool,
     /// Inspect this caption instead of the model's own
     #[arg(long, value_name = "CAPTION")]
     text: Option<String>,
@@ -57,7 +60,20 @@ pub(super) struct InspectArgs {
     device: DeviceArgs,
 }
 
+/// The files that are written.
+const SHEET: &str = "sheet.png";
+const ATTENTION: &str = "attention.json";
+
 pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, CliError> {
+    for file in [SHEET, ATTENTION].map(|name| arguments.out.join(name)) {
+        if file.exists() && !arguments.overwrite {
+            return Err(CliError::new(format_args!(
+                "{}: exists already; name another place",
+                file.display()
+            ))
+            .hint("--overwrite replaces what an inspection before wrote"));
+        }
+    }
     let photo = decode_file(&arguments.image, &DecodeLimits { max_pixels: arguments.max_pixels })?;
     let location = arguments.model.locate(console)?;
     let device = arguments.device.open(console)?;
@@ -90,13 +106,13 @@ pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, 
     writeln!(stdout, "{}", inspection.caption)?;
     console.note(format_args!(
         "wrote {} and {}",
-        arguments.out.join("sheet.png").display(),
-        arguments.out.join("attention.json").display()
+        arguments.out.join(SHEET).display(),
+        arguments.out.join(ATTENTION).display()
     ));
     Ok(Outcome::Complete)
 }
 
-/// Writes `sheet.png` and `attention.json`; shared with `patchword demo`.
+/// Writes `sheet.png` and `attention.json`, over those that are there; shared with `patchword demo`.
 pub(super) fn write(
     folder: &Path,
     photo: &RgbImage,
@@ -104,7 +120,7 @@ pub(super) fn write(
     layer: Option<usize>,
 ) -> Result<(), CliError> {
     fs::create_dir_all(folder).context(format_args!("{}: cannot be made", folder.display()))?;
-    let json = folder.join("attention.json");
+    let json = folder.join(ATTENTION);
     fs::write(&json, serde_json::to_vec(inspection)?)
         .context(format_args!("{}: cannot be written", json.display()))?;
     let panels = inspection
@@ -132,7 +148,7 @@ pub(super) fn write(
         footer: &format!("{what}; patchword {}", env!("CARGO_PKG_VERSION")),
         panels,
     };
-    let png = folder.join("sheet.png");
+    let png = folder.join(SHEET);
     render(&sheet, &SheetStyle::default())
         .save(&png)
         .context(format_args!("{}: cannot be written", png.display()))

@@ -50,7 +50,7 @@ pub(super) struct ScoreArgs {
     /// The training captions, as references, to tell new captions [default: the other splits' train]
     #[arg(long, value_name = "FILE")]
     training: Option<PathBuf>,
-    /// Write each image's scores, one JSON object a line
+    /// Write each image's scores, one JSON object a line; a file of that name is replaced
     #[arg(long, value_name = "FILE")]
     per_image: Option<PathBuf>,
     /// Captions are tokens separated by spaces already
