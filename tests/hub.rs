@@ -607,7 +607,7 @@ fn info_says_what_a_model_is_without_downloading_its_weights() {
     for line in [
         "model          tiny/captioner\n",
         "family         patchword\n",
-        "encoder        2 layers, width 16, 2 heads, patches of 8×8 on 16×16 pixels\n",
+        "encoder        2 layers, width 16, 2 heads; 2×2 patches of 8×8 on 16×16 pixels\n",
         "weights        F32, ",
         "begin <bos> (1), end <eos> (2), padding <pad> (0)\n",
         "preprocessing  height 16, width 16, resize squash, filter bilinear",

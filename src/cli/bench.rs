@@ -18,6 +18,7 @@ use crate::bench::{
 };
 use crate::checkpoint;
 use crate::model::{Captioner, initialize};
+use crate::plural::counted;
 use crate::train::TrainConfig;
 
 /// Measure the speed and memory of training and captioning on this machine
@@ -231,6 +232,7 @@ fn train_text(device: &str, report: &TrainReport) -> String {
         None => "random batches: nothing to wait for".into(),
     };
     let TrainReport { steps, warmup, step_seconds: step, .. } = report;
+    let steps = counted(*steps, "step");
     rows(&[
         ("device", device.into()),
         ("parameters", format!("{:.2} M", report.parameters as f64 / 1e6)),
@@ -246,7 +248,7 @@ fn train_text(device: &str, report: &TrainReport) -> String {
         (
             "step time",
             format!(
-                "{:.3} s median, {:.3} to {:.3} s ({steps} steps after {warmup})",
+                "{:.3} s median, {:.3} to {:.3} s ({steps} after {warmup})",
                 step.median, step.min, step.max
             ),
         ),
@@ -274,8 +276,11 @@ fn caption_text(device: &str, report: &CaptionReport) -> String {
         (
             "images",
             format!(
-                "{} in batches of {}, {} beams, {} tokens each",
-                report.images, report.batch_size, report.num_beams, report.new_tokens
+                "{} in batches of {}, {}, {} each",
+                report.images,
+                report.batch_size,
+                counted(report.num_beams, "beam"),
+                counted(report.new_tokens, "token")
             ),
         ),
         ("load the model", format!("{:.2} s", report.load_seconds)),

@@ -12,6 +12,7 @@ use super::progress::Progress;
 use crate::data::shapes::{ShapesConfig, Summary, generate};
 use crate::data::{DatasetFormat, LoadOptions, check, load};
 use crate::image::{DecodeLimits, decode_file};
+use crate::plural::counted;
 
 /// Check a data set, or draw scenes of coloured shapes
 #[derive(Debug, Args)]
@@ -142,6 +143,7 @@ pub(super) fn draw(
     let summary = generate(out, config, &|_| progress.advance(1))?;
     progress.finish();
     let what = if summary.reused { "is there already" } else { "written" };
-    console.note(format_args!("{}: {} scenes, {what}", out.display(), config.images));
+    let scenes = counted(config.images, "scene");
+    console.note(format_args!("{}: {scenes}, {what}", out.display()));
     Ok(summary)
 }

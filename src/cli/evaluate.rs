@@ -30,6 +30,7 @@ use crate::generate::GenerateConfig;
 use crate::image::{DecodeLimits, decode_file};
 use crate::metrics::bootstrap::{BootstrapConfig, Interval};
 use crate::metrics::{CIDER, CorpusScores, NUM_SCORES, ScoreConfig, ScoredImage, score};
+use crate::plural::counted;
 use crate::train::{Validation, validate};
 
 /// Measure a captioner on a split of a data set
@@ -398,8 +399,8 @@ pub(super) fn evaluate(
 impl Evaluation {
     pub(super) fn to_text(&self) -> String {
         let mut text = format!(
-            "{} images of {}: loss {:.4} nats a token, perplexity {:.3}\n",
-            self.images,
+            "{} of {}: loss {:.4} nats a token, perplexity {:.3}\n",
+            counted(self.images, "image"),
             self.split.name(),
             self.validation.loss,
             self.validation.perplexity()

@@ -10,6 +10,7 @@ use super::console::Console;
 use super::error::CliError;
 use crate::checkpoint::convert::convert;
 use crate::checkpoint::tensors::SavedType;
+use crate::plural::counted;
 
 /// Write a model's weights as safetensors, in the precision asked for
 #[derive(Debug, Args)]
@@ -53,8 +54,8 @@ pub(super) fn run(arguments: &ConvertArgs, console: &Console) -> Result<Outcome,
     });
     let converted = convert(&arguments.input, &arguments.output, saved)?;
     let megabytes = converted.bytes as f64 / 1e6;
-    let tensors = converted.num_tensors;
-    console.note(format_args!("{tensors} tensors, {megabytes:.1} MB"));
+    let tensors = counted(converted.num_tensors, "tensor");
+    console.note(format_args!("{tensors}, {megabytes:.1} MB"));
     writeln!(console.stdout(), "{}", converted.file.display())?;
     Ok(Outcome::Complete)
 }

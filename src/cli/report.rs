@@ -24,6 +24,7 @@ use crate::generate::GenerateConfig;
 use crate::image::{DecodeLimits, decode_file, thumbnail};
 use crate::metrics::bootstrap::Interval;
 use crate::metrics::{CIDER, NUM_SCORES};
+use crate::plural::counted;
 
 /// How the page shows photos.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -178,12 +179,8 @@ impl Report<'_> {
         .context(format_args!("cannot write {}", file.display()))?;
         progress.finish();
         let size = fs::metadata(file).map_or(0, |metadata| metadata.len());
-        let count = entries.len();
-        console.note(format_args!(
-            "gallery of {count} images: {} ({})",
-            file.display(),
-            megabytes(size)
-        ));
+        let count = counted(entries.len(), "image");
+        console.note(format_args!("gallery of {count}: {} ({})", file.display(), megabytes(size)));
         Ok(())
     }
 
@@ -244,7 +241,11 @@ impl Report<'_> {
                 below,
             };
             scores = vec![
-                score("all right", percent(*correct, *all), format!("{correct} of {all} captions")),
+                score(
+                    "all right",
+                    percent(*correct, *all),
+                    format!("{correct} of {}", counted(*all, "caption")),
+                ),
                 score("… and nothing left out", percent(*complete, *all), String::new()),
                 score(
                     "attention inside the box",
@@ -331,9 +332,9 @@ fn remarks(caption: &str, cut_off: bool) -> Vec<String> {
 fn diversity_of(scored: &Scored) -> String {
     let diversity = &scored.scores.diversity;
     let mut text = format!(
-        "{:.1} words on average, {} different words; {:.1} % different captions",
+        "{:.1} words on average, {}; {:.1} % different captions",
         diversity.mean_length,
-        diversity.vocabulary,
+        counted(diversity.vocabulary, "different word"),
         100.0 * diversity.unique
     );
     if let Some(novel) = diversity.novel {

@@ -16,6 +16,7 @@ use crate::metrics::files::{Predictions, References};
 use crate::metrics::{
     Comparison, CorpusScores, NUM_SCORES, SCORE_NAMES, ScoreConfig, ScoredImage, score,
 };
+use crate::plural::counted;
 
 /// Score captions as coco-caption does: BLEU, METEOR, ROUGE-L, CIDEr
 #[derive(Debug, Args)]
@@ -269,13 +270,13 @@ pub(super) fn to_text(
     let diversity = &scores.diversity;
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     text.push_str(&format!(
-        "{} images; METEOR matches: {}\n\
-         captions: {:.1} words, {} different words, {} of the captions different\n\
+        "{}; METEOR matches: {}\n\
+         captions: {:.1} words, {}, {} of the captions different\n\
          distinct 1- to 4-grams: {}\n",
-        scores.ids.len(),
+        counted(scores.ids.len(), "image"),
         meteor_stages(scores),
         diversity.mean_length,
-        diversity.vocabulary,
+        counted(diversity.vocabulary, "different word"),
         percent(diversity.unique),
         diversity.distinct.map(percent).join(", "),
     ));

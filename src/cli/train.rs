@@ -14,6 +14,7 @@ use super::progress::Progress;
 use super::stop;
 use crate::data::DatasetFormat;
 use crate::device::{BackendKind, Resolved};
+use crate::plural::counted;
 use crate::train::{Event, Observer, Plan, Start, TrainConfig, Validation, train};
 
 /// Train a captioner on your own images
@@ -131,8 +132,9 @@ pub(super) fn run_training(
     }
     if outcome.stopped_early {
         console.note(format_args!(
-            "stopped early, at step {}: nothing better in {} validations (train.patience)",
-            outcome.step, config.train.patience
+            "stopped early, at step {}: nothing better in {} (train.patience)",
+            outcome.step,
+            counted(config.train.patience, "validation")
         ));
     }
     console.note(format_args!(
@@ -146,7 +148,9 @@ pub(super) fn run_training(
     match outcome.skipped {
         0 => Ok(Outcome::Complete),
         skipped => {
-            console.warn(format_args!("{skipped} images could not be read and were left out"));
+            let were = if skipped == 1 { "was" } else { "were" };
+            let skipped = counted(skipped, "image");
+            console.warn(format_args!("{skipped} could not be read and {were} left out"));
             Ok(Outcome::SomeInputsFailed)
         }
     }
@@ -241,15 +245,15 @@ impl Observer for Reporter<'_> {
                     self.console.warn(problem);
                 }
                 if plan.problems.len() > 20 {
-                    self.console
-                        .warn(format_args!("… and {} more problems", plan.problems.len() - 20));
+                    let more = counted(plan.problems.len() - 20, "more problem");
+                    self.console.warn(format_args!("… and {more}"));
                 }
                 self.say(format!(
-                    "{} parameters, {} images to train on, {} to validate on, {} steps ({:.1} an epoch)",
+                    "{} parameters, {} to train on, {} to validate on, {} ({:.1} an epoch)",
                     parameters(plan),
-                    plan.train.len(),
+                    counted(plan.train.len(), "image"),
                     plan.val.len(),
-                    plan.steps,
+                    counted(plan.steps, "step"),
                     plan.steps_per_epoch
                 ));
                 if plan.config.train.samples > 0 && *step < plan.steps {

@@ -3,7 +3,7 @@
 use super::plan::Plan;
 use super::state::RunState;
 use crate::checkpoint::card::head;
-use crate::model::Backbone;
+use crate::plural::counted;
 
 /// Markdown: what the model is, what it learned from, how it was made.
 pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> String {
@@ -11,7 +11,7 @@ pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> 
     let (encoder, decoder) = (&config.model.encoder, &config.model.decoder);
     let best = match (state.best_loss, state.best_step) {
         (Some(loss), Some(step)) => format!(
-            "{loss:.4} nats a token (perplexity {:.2}){} {}, on {} images",
+            "{loss:.4} nats a token (perplexity {:.2}){} {}, on {}",
             loss.exp(),
             state.best_cider.map_or_else(String::new, |cider| format!(", CIDEr {cider:.4}")),
             match state.best_average.as_slice() {
@@ -19,7 +19,7 @@ pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> 
                 [] => format!("at step {step}"),
                 steps => format!("of the mean of the weights after steps {}", list(steps)),
             },
-            plan.val.len()
+            counted(plan.val.len(), "image")
         ),
         _ => "not validated yet".into(),
     };
@@ -27,34 +27,23 @@ pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> 
     let head = plan.license.as_deref().map_or_else(String::new, head);
     let mut card = format!(
         "{head}# An image captioner made by patchword {version}\n\n\
-         - Model: {kind} ({el} layers, width {ed}, patches of {patch}×{patch} on {w}×{h} pixels) and text \
-         decoder ({dl} layers, width {dd}, {vocab} tokens), {params:.2} M parameters.\n\
-         - Data: `{data}`, {train} training images.\n\
-         {origin}- Trained for {step} of {steps} steps ({epoch:.1} epochs) of {batch} images.\n\
+         - Vision encoder: {encoder}.\n\
+         - Text decoder: {decoder}.\n\
+         - Parameters: {params:.2} M.\n\
+         - Data: `{data}`, {train}.\n\
+         {origin}- Trained for {step} of {steps} ({epoch:.1} epochs) of {batch}.\n\
          - Best checkpoint: validation loss {best}.\n\n\
          Use it: `patchword caption PHOTO --model THIS_FOLDER`. It knows only what its training data shows; \
          look at what it says before you rely on it.\n",
         version = env!("CARGO_PKG_VERSION"),
         origin = origin(plan),
-        kind = match encoder.backbone {
-            Some(Backbone::MobileNetV2) => "MobileNetV2 and a transformer encoder on its features",
-            None => "ViT encoder",
-        },
-        el = encoder.num_layers,
-        ed = encoder.d_model,
-        patch = encoder.patch_size,
-        w = encoder.image_width,
-        h = encoder.image_height,
-        dl = decoder.num_layers,
-        dd = decoder.d_model,
-        vocab = decoder.vocab_size,
         params = plan.parameters as f64 / 1e6,
         data = config.data.path.display(),
-        train = plan.train.len(),
+        train = counted(plan.train.len(), "training image"),
         step = state.step,
-        steps = plan.steps,
+        steps = counted(plan.steps, "step"),
         epoch = plan.epoch(state.step),
-        batch = config.train.batch_size * config.train.accumulation,
+        batch = counted(config.train.batch_size * config.train.accumulation, "image"),
     );
     if !samples.is_empty() {
         let search = plan.generate.search();

@@ -17,6 +17,7 @@ use crate::data::{
 use crate::generate::GenerateConfig;
 use crate::image::DecodeLimits;
 use crate::model::Captioner;
+use crate::plural::counted;
 use crate::text::{SpecialTokenNames, Tokenizer, TokenizerConfig};
 
 /// A run that is ready to start.
@@ -99,7 +100,8 @@ impl Plan {
         let prompt = tokenizer.encode(&config.data.prompt)?;
         if prompt.len() + 2 > config.model.decoder.max_positions {
             let positions = config.model.decoder.max_positions;
-            let problem = format!("{} tokens; the model has {positions} positions", prompt.len());
+            let tokens = counted(prompt.len(), "token");
+            let problem = format!("{tokens}; the model has {positions} positions");
             return Err(config.value_error(file, "data.prompt", problem).into());
         }
         let train = examples(&dataset, Split::Train, &tokenizer)?;
@@ -175,10 +177,10 @@ impl Plan {
         let mut warnings = Vec::new();
         if warmup >= self.caption_steps && self.caption_steps > 0 {
             warnings.push(format!(
-                "schedule.warmup_steps is {warmup}, but the run has {} steps: it ends before the \
+                "schedule.warmup_steps is {warmup}, but the run has {}: it ends before the \
                  learning rate reaches schedule.learning_rate; raise train.epochs, or set \
                  warmup_steps to about {}",
-                self.caption_steps,
+                counted(self.caption_steps, "step"),
                 (self.caption_steps / 10).max(1)
             ));
         }
