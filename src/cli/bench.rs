@@ -51,9 +51,9 @@ Examples:
   patchword bench train --json --steps 30
   patchword bench train --config configs/flickr8k.toml --data ~/flickr8k
 
-Without --data, batches are random numbers in the config's shapes, so that nothing is read. Without
---config, the model has 26.7 M parameters (ViT of 6 layers, decoder of 4, 8 images of 224 pixels a
-step). The share of the matrix product counts the multiplications that the model needs, three
+Without --data, batches are random numbers in the config's shapes, so that nothing is read. Without \
+--config, the model has 26.7 M parameters (ViT of 6 layers, decoder of 4, 8 images of 224 pixels a \
+step). The share of the matrix product counts the multiplications that the model needs, three \
 forward passes a step, and nothing else.")]
 struct BenchTrainArgs {
     /// A training config, a TOML file
@@ -89,7 +89,7 @@ Examples:
   patchword bench caption --model checkpoints/mine --num-beams 3 --new-tokens 30
   patchword bench caption --config configs/vit-base.toml --images 4 --batch-size 1 --json
 
-The photo is made up, and every caption runs to --new-tokens: what is measured does not depend on
+The photo is made up, and every caption runs to --new-tokens: what is measured does not depend on \
 what the model says. Without --model, the model is the config's with random weights.")]
 struct BenchCaptionArgs {
     /// The model: a checkpoint folder, the folder of a training run, a Hugging Face folder, or a

@@ -51,7 +51,7 @@ Examples:
   patchword caption photo.jpg --model checkpoints/mine --do-sample --top-p 0.9 --seed 7
   find ~/photos -name '*.jpg' | patchword caption - --model checkpoints/mine
 
-Captions go to stdout in the order of the inputs. An image that cannot be read is named on stderr,
+Captions go to stdout in the order of the inputs. An image that cannot be read is named on stderr, \
 the rest goes on, and the exit code is 3.")]
 pub(super) struct CaptionArgs {
     /// Images, folders, globs, or - to read paths from stdin, one a line

@@ -68,8 +68,8 @@ Examples:
   patchword data shapes datasets/shapes
   patchword data shapes datasets/shapes-hard --hard
 
-The same options give the same bytes on every machine. A Hugging Face imagefolder: train/,
-validation/ and test/, each with a metadata.jsonl that also holds the scene and, for every word that
+The same options give the same bytes on every machine. A Hugging Face imagefolder: train/, \
+validation/ and test/, each with a metadata.jsonl that also holds the scene and, for every word that \
 names an object or its colour, the object's box.")]
 struct ShapesArgs {
     /// The folder to write

@@ -23,7 +23,7 @@ Examples:
   patchword devices --json             the same for a script
   patchword devices --device wgpu:0    see whether that device opens
 
-`auto` takes the best real GPU, else flex, which is this machine's CPU. A software adapter, which
+`auto` takes the best real GPU, else flex, which is this machine's CPU. A software adapter, which \
 plays GPU on the CPU and is slower than flex, is used only when you name it.")]
 pub(super) struct DevicesArgs {
     /// Print JSON

@@ -41,11 +41,11 @@ Examples:
   patchword evaluate --model checkpoints/mine --data ~/my-photos --html captions.html
   patchword evaluate --model checkpoints/shapes --data datasets/shapes --split test
 
-Prints loss and perplexity of the split's captions; then captions its images and scores that as
-`patchword score` does, with the best and the worst of them and a table for the model card. --html writes
-a page of all images with captions, references and scores, to sort, search and filter. On scenes of
-coloured shapes, whose truth is known, it is the share of captions in which every object, colour and
-relation is right instead, and how often a word's attention peaks inside its object's box (the decoder
+Prints loss and perplexity of the split's captions; then captions its images and scores that as \
+`patchword score` does, with the best and the worst of them and a table for the model card. --html writes \
+a page of all images with captions, references and scores, to sort, search and filter. On scenes of \
+coloured shapes, whose truth is known, it is the share of captions in which every object, colour and \
+relation is right instead, and how often a word's attention peaks inside its object's box (the decoder \
 layer is chosen on the validation split).")]
 pub(super) struct EvaluateArgs {
     #[command(flatten)]

@@ -29,8 +29,8 @@ Examples:
   patchword inspect photo.jpg --model checkpoints/mine --out inspected
   patchword inspect photo.jpg --model checkpoints/mine --out a-dog --text 'a dog on a beach'
 
-DIR gets sheet.png (the photo, then one panel a word with the cross-attention over it) and
-attention.json (each word's map: mean, and every layer and head apart). Attention shows where the
+DIR gets sheet.png (the photo, then one panel a word with the cross-attention over it) and \
+attention.json (each word's map: mean, and every layer and head apart). Attention shows where the \
 model looked when it chose a word; it is a clue to why, not a proof.")]
 pub(super) struct InspectArgs {
     /// The image

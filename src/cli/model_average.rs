@@ -18,7 +18,7 @@ Examples:
   patchword model average runs/seed-1 runs/seed-2 --output averaged
   patchword evaluate --model averaged --data ~/flickr8k --split val
 
-They must be of one model: the same config, tokenizer and tensors. Weights in 2 bytes are read, f32 is
+They must be of one model: the same config, tokenizer and tensors. Weights in 2 bytes are read, f32 is \
 written. While training, `average_last` in [train] does it by itself with the last validations' weights.")]
 pub(super) struct AverageArgs {
     /// Checkpoint folders, at least two; of a run, its best

@@ -21,8 +21,8 @@ Examples:
   patchword model convert flickr8k the-captioner-that-ships
   patchword model convert model_base_caption_capfilt_large.pth original.safetensors
 
-Reads safetensors and what torch.save writes, whole or in shards; nothing in a pickle is run. Of a
-folder, the other files come along, except for what only resuming a training needs. Weights in 2 bytes
+Reads safetensors and what torch.save writes, whole or in shards; nothing in a pickle is run. Of a \
+folder, the other files come along, except for what only resuming a training needs. Weights in 2 bytes \
 take half the space on disk, and as much memory as before once they are loaded.")]
 pub(super) struct ConvertArgs {
     /// A checkpoint folder, a Hugging Face folder, a file of weights, or flickr8k

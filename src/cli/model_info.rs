@@ -25,7 +25,7 @@ Examples:
   patchword model info Salesforce/blip-image-captioning-base
   patchword model info ~/models/blip --json
 
-Reads a folder of ours or a Hugging Face one, without its weights' data. Of an id that is not in the
+Reads a folder of ours or a Hugging Face one, without its weights' data. Of an id that is not in the \
 cache only the small files are downloaded.")]
 pub(super) struct InfoArgs {
     /// The model: a folder, or a Hugging Face id (owner/name) [default: the captioner that ships]

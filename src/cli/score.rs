@@ -26,11 +26,11 @@ Examples:
   patchword score --references captions_val2017.json --predictions results.json --json
   patchword score --references refs.json --predictions mine.json --compare theirs.json
 
-References: Karpathy's JSON, COCO captions JSON, or {id: [captions]}. Predictions: COCO results
-[{image_id, caption}], JSONL with path and caption as `patchword caption --format jsonl` writes it, or
+References: Karpathy's JSON, COCO captions JSON, or {id: [captions]}. Predictions: COCO results \
+[{image_id, caption}], JSONL with path and caption as `patchword caption --format jsonl` writes it, or \
 {id: caption}. A prediction is for the image of its name, of its file name, or of that without extension.
 
-CIDEr is coco-caption's, which is CIDEr-D; CIDEr_plain is neither clipped nor penalised for length.
+CIDEr is coco-caption's, which is CIDEr-D; CIDEr_plain is neither clipped nor penalised for length. \
 METEOR without --meteor-data matches exactly and by stem only, and is not coco-caption's.")]
 pub(super) struct ScoreArgs {
     /// What people wrote

@@ -27,8 +27,8 @@ Examples:
       --set train.epochs=20 --set schedule.learning_rate=5e-4
   patchword train configs/flickr8k.toml --data ~/my-photos --output checkpoints/mine --resume
 
-Ctrl-C saves and stops; --resume goes on as if nothing had happened. The run's folder holds best/
-and last/ (either is a --model), metrics.jsonl, curve.svg; with train.average_last also average/ (a
+Ctrl-C saves and stops; --resume goes on as if nothing had happened. The run's folder holds best/ \
+and last/ (either is a --model), metrics.jsonl, curve.svg; with train.average_last also average/ (a \
 --model too) and recent/, what it is the mean of.")]
 pub(super) struct TrainArgs {
     /// The config, a TOML file
