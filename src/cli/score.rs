@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::Outcome;
 use super::console::Console;
 use super::error::{CliError, Context};
+use crate::data::{DatasetFormat, detect};
 use crate::metrics::bootstrap::{BootstrapConfig, Interval};
 use crate::metrics::files::{Predictions, References};
 use crate::metrics::{
@@ -75,7 +76,7 @@ pub(super) struct ScoreArgs {
 }
 
 pub(super) fn run(arguments: ScoreArgs, console: &Console) -> Result<Outcome, CliError> {
-    let references = References::read(&arguments.references, arguments.split.as_deref())?;
+    let references = read_references(&arguments.references, arguments.split.as_deref())?;
     if !references.without_captions.is_empty() {
         console
             .warn(format_args!("images without references: {}", Few(&references.without_captions)));
@@ -99,7 +100,7 @@ pub(super) fn run(arguments: ScoreArgs, console: &Console) -> Result<Outcome, Cl
         return Err(CliError::new("no image has a prediction"));
     }
     let training = match &arguments.training {
-        Some(path) => Some(References::read(path, None)?.into_captions()),
+        Some(path) => Some(read_references(path, None)?.into_captions()),
         None => references.training,
     };
     let config = ScoreConfig {
@@ -131,6 +132,27 @@ pub(super) fn run(arguments: ScoreArgs, console: &Console) -> Result<Outcome, Cl
         stdout.write_all(to_text(&scores, &intervals, compared.as_ref()).as_bytes())?;
     }
     Ok(Outcome::Complete)
+}
+
+/// Reads references; of a folder it is said which file of it to name, or what else to do.
+fn read_references(path: &Path, split: Option<&str>) -> Result<References, CliError> {
+    References::read(path, split).map_err(|error| {
+        let error = CliError::from(error);
+        if !path.is_dir() {
+            return error;
+        }
+        let folder = path.display();
+        error.hint(match detect(path) {
+            Ok(DatasetFormat::Karpathy | DatasetFormat::Coco) => {
+                format!("references are one file: name the JSON file of captions in {folder}")
+            }
+            _ => format!(
+                "references are one file: Karpathy's JSON, COCO captions JSON or {{id: [captions]}}; \
+                 `patchword evaluate --model MODEL --data {folder}` captions the images of a data set \
+                 in a folder and scores the captions"
+            ),
+        })
+    })
 }
 
 /// The images that the predictions at `path` are for.
