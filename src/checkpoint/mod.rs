@@ -139,6 +139,14 @@ pub enum CheckpointError {
         /// The type in the file.
         found: String,
     },
+    /// transformers has no class that computes the model.
+    #[error("{model}: transformers cannot run this model: {problem}")]
+    NotForTransformers {
+        /// The model's folder.
+        model: PathBuf,
+        /// The key of its config at fault, and what transformers has.
+        problem: String,
+    },
     /// The model cannot read images of the size asked for.
     #[error(
         "an image size of {width}×{height} (width × height) does not fit this model: {problem}"
