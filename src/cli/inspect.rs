@@ -18,7 +18,7 @@ use super::train::shape_bucket;
 use crate::caption::{CaptionConfig, Prompt};
 use crate::checkpoint;
 use crate::image::{DecodeLimits, decode_file};
-use crate::inspect::sheet::{Region, Sheet, SheetPanel, SheetStyle, render};
+use crate::inspect::sheet::{LEAST_CEILING, Region, Sheet, SheetPanel, SheetStyle, render};
 use crate::inspect::{Inspection, inspect};
 
 /// Show which region of an image each word of its caption came from
@@ -135,17 +135,13 @@ pub(super) fn write(
             },
         })
         .collect();
-    let what = match layer {
-        Some(layer) => format!("cross-attention of decoder layer {layer}, mean of heads"),
-        None => "cross-attention, mean of layers and heads".to_string(),
-    };
     let sheet = Sheet {
         photo,
         region: region(inspection.region),
         rows: inspection.rows,
         cols: inspection.cols,
-        caption: &inspection.caption,
-        footer: &format!("{what}; patchword {}", env!("CARGO_PKG_VERSION")),
+        caption: &heading(inspection),
+        footer: &footer(layer),
         panels,
     };
     let png = folder.join(SHEET);
@@ -154,6 +150,51 @@ pub(super) fn write(
         .context(format_args!("{}: cannot be written", png.display()))
 }
 
+/// The caption, and whose it is where it is not the model's.
+fn heading(inspection: &Inspection) -> String {
+    match inspection.generated {
+        true => inspection.caption.clone(),
+        false => format!("{} (given, not generated)", inspection.caption),
+    }
+}
+
+/// What is drawn, and how to read it.
+fn footer(layer: Option<usize>) -> String {
+    let what = match layer {
+        Some(layer) => format!("cross-attention of decoder layer {layer}, mean of heads"),
+        None => "cross-attention, mean of layers and heads".to_string(),
+    };
+    format!(
+        "p: the word's probability. max: the largest share of attention on one patch; of: what the \
+         hottest colour stands for, at least {LEAST_CEILING} times an even share.\n{what}; patchword {}",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
 fn region([x0, y0, x1, y1]: [f32; 4]) -> Region {
     Region { x0, y0, x1, y1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sheet_says_whose_the_caption_is_and_how_to_read_it() {
+        let inspection = |generated| Inspection {
+            caption: "a dog".into(),
+            generated,
+            log_probability: -1.0,
+            rows: 1,
+            cols: 1,
+            region: [0.0, 0.0, 1.0, 1.0],
+            words: Vec::new(),
+        };
+        assert_eq!(heading(&inspection(true)), "a dog");
+        assert_eq!(heading(&inspection(false)), "a dog (given, not generated)");
+        for (layer, what) in [(None, "mean of layers"), (Some(2), "decoder layer 2")] {
+            let footer = footer(layer);
+            assert!(footer.contains("at least 3 times") && footer.contains(what), "{footer}");
+        }
+    }
 }
