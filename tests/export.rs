@@ -67,6 +67,8 @@ fn what_transformers_has_no_class_for_is_refused_by_its_key() {
     assert!(parameters(&load(&own).model) == parameters(&load(&output).model));
     let config = fs::read_to_string(output.join("config.json")).unwrap();
     assert!(config.contains("VisionEncoderDecoderModel") && config.contains("gpt2"));
+    let card = |folder: &Path| fs::read_to_string(folder.join("README.md")).unwrap();
+    assert_eq!(card(&output), card(&own.join("best")));
     let again = export(&own, &output);
     assert_eq!(again.code, 1);
     assert!(again.stderr.contains("exists already"), "{}", again.stderr);

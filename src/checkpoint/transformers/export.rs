@@ -1,5 +1,6 @@
 //! A captioner as a folder that transformers' `from_pretrained` loads.
 
+use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -49,6 +50,11 @@ pub(in super::super) fn write(
         "pad_token": token(special.pad),
     });
     write_json(&folder.join("tokenizer_config.json"), &names)?;
+    // Its licence holds for this form of it too.
+    let card = folder.join("README.md");
+    if let Ok(text) = fs::read(checkpoint.folder.join("README.md")) {
+        fs::write(&card, text).map_err(|source| CheckpointError::io(&card, source))?;
+    }
     let metadata = [("format".to_string(), "pt".to_string())].into();
     tensors::write(&folder.join("model.safetensors"), &export.theirs, metadata)
 }
