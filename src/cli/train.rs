@@ -291,13 +291,13 @@ impl Observer for Reporter<'_> {
             }
             Event::Step { step, epoch, loss, reward, learning_rate, images } => {
                 match (loss, reward) {
-                    (_, Some(reward)) => self.message = format!("reward {reward:.3}"),
-                    (Some(loss), None) => self.message = format!("loss {loss:.3}"),
+                    (_, Some(reward)) => self.message = format!("reward {reward:.3}, "),
+                    (Some(loss), None) => self.message = format!("loss {loss:.3}, "),
                     (None, None) => {}
                 }
                 if let Some(progress) = &self.progress {
                     progress.set_message(format!(
-                        "step {step}, epoch {epoch:.2}, {}, lr {learning_rate:.1e}",
+                        "step {step}, epoch {epoch:.2}, {}lr {learning_rate:.1e}",
                         self.message
                     ));
                     progress.advance(*images as u64);
