@@ -28,6 +28,7 @@ pub mod image;
 pub mod inspect;
 pub mod metrics;
 pub mod model;
+mod plural;
 #[cfg(test)]
 mod shared;
 pub mod text;

@@ -67,9 +67,24 @@ fn what_transformers_has_no_class_for_is_refused_by_its_key() {
     assert!(parameters(&load(&own).model) == parameters(&load(&output).model));
     let config = fs::read_to_string(output.join("config.json")).unwrap();
     assert!(config.contains("VisionEncoderDecoderModel") && config.contains("gpt2"));
+    let card = |folder: &Path| fs::read_to_string(folder.join("README.md")).unwrap();
+    assert_eq!(card(&output), card(&own.join("best")));
     let again = export(&own, &output);
     assert_eq!(again.code, 1);
     assert!(again.stderr.contains("exists already"), "{}", again.stderr);
+}
+
+#[test]
+#[cfg(feature = "shipped")]
+fn why_a_hybrid_cannot_be_exported_and_what_to_do_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let ended = export(Path::new("flickr8k"), &folder.path().join("out"));
+    assert_eq!(ended.code, 1);
+    let error = "error: flickr8k: transformers cannot run this model: the patches are a \
+                 convolutional network's features (`encoder.backbone`); it has no class for that";
+    assert_eq!(ended.lines(error).len(), 1, "{}", ended.stderr);
+    let hint = ended.lines("hint: patchword runs the model as it is");
+    assert!(hint.len() == 1 && hint[0].contains("configs/finetune.toml"), "{}", ended.stderr);
 }
 
 /// Not a test: `round_trip.py` has it compute logits. `ROUND_TRIP_MODEL` is a checkpoint,

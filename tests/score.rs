@@ -206,3 +206,30 @@ fn meteor_data_that_is_none_is_an_error() {
     assert_eq!(ended.code, 1);
     assert!(ended.stderr.contains("not a jar"), "{}", ended.stderr);
 }
+
+#[test]
+fn a_folder_of_references_is_answered_with_what_to_name_instead() {
+    let folder = tempfile::tempdir().unwrap();
+    let predictions = write(folder.path(), "said.json", &json!({"one.jpg": "a dog"}).to_string());
+    let refused = |data: &Path, expected: &[&str]| {
+        let ended = score(data, &predictions, &[]);
+        assert_eq!(ended.code, 1);
+        let hint = ended.lines("hint: references are one file");
+        assert_eq!(hint.len(), 1, "{}", ended.stderr);
+        for expected in expected {
+            assert!(hint[0].contains(expected), "{}", hint[0]);
+        }
+    };
+    let photos = folder.path().join("photos");
+    fs::create_dir(&photos).unwrap();
+    write(&photos, "one.txt", "A dog runs.");
+    image::RgbImage::new(8, 8).save(photos.join("one.png")).unwrap();
+    let command = format!("`patchword evaluate --model MODEL --data {}`", photos.display());
+    refused(&photos, &["COCO captions JSON", &command]);
+    let karpathy = folder.path().join("flickr8k");
+    fs::create_dir(&karpathy).unwrap();
+    let file =
+        json!({"images": [{"filename": "one.jpg", "split": "val", "sentences": [{"raw": "a"}]}]});
+    write(&karpathy, "dataset_flickr8k.json", &file.to_string());
+    refused(&karpathy, &["name the JSON file of captions in"]);
+}

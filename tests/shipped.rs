@@ -103,12 +103,23 @@ fn it_can_be_inspected_described_copied_and_trained_on() {
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     assert_eq!(ended.lines("model: flickr8k, ").len(), 1, "{}", ended.stderr);
     assert!(at("inspected/sheet.png").is_file());
+    // Nothing that is there is lost.
+    let again = here(&["inspect", photo, "--out", "inspected", "--text", "a dog"]);
+    assert_eq!(again.code, 1, "{}", again.stderr);
+    assert!(again.stderr.contains("exists already"), "{}", again.stderr);
+    assert!(again.stderr.contains("hint: --overwrite"), "{}", again.stderr);
+    let sheet = fs::read(at("inspected/sheet.png")).unwrap();
+    let over = ["inspect", photo, "--out", "inspected", "--text", "a dog", "--overwrite"];
+    assert_eq!(here(&over).code, 0);
+    assert!(fs::read(at("inspected/sheet.png")).unwrap() != sheet, "the old sheet is there still");
 
     let by_default = here(&["model", "info"]);
     let by_name = here(&["model", "info", "flickr8k"]);
     assert_eq!((by_default.code, by_name.code), (0, 0), "{}", by_default.stderr);
     assert_eq!(by_default.stdout, by_name.stdout);
-    for words in ["part of this program", "F16", "research only"] {
+    let encoder = "MobileNetV2, whose grid of features is the patches, then 1 layer, width 256";
+    for words in ["part of this program", "F16", "research only", encoder, "7×7 patches of 32×32"]
+    {
         assert!(by_name.stdout.contains(words), "{words}: {}", by_name.stdout);
     }
 
@@ -146,6 +157,11 @@ fn it_can_be_inspected_described_copied_and_trained_on() {
     let ended = here(&["caption", photo, "--model", "tuned", "--format", "jsonl"]);
     let line: Value = serde_json::from_str(ended.stdout.trim()).unwrap();
     assert_eq!(line["model"], "tuned");
+    // What is made of its weights is for research, too.
+    let tuned = here(&["model", "info", "tuned"]);
+    assert!(tuned.stdout.contains("research only"), "{}", tuned.stdout);
+    let card = fs::read_to_string(at("tuned/best/README.md")).unwrap();
+    assert!(card.contains("began with `flickr8k`, whose licence holds: research only"), "{card}");
 }
 
 #[test]

@@ -109,7 +109,7 @@ fn frozen_weights_stay_and_the_others_move() {
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     assert!(ended.stderr.contains("trained)"), "{}", ended.stderr);
     let weights = |folder: &Path| folder.join("model.safetensors");
-    let moved = changed(&weights(model), &weights(&output.path().join("run/best")));
+    let moved = changed(&weights(model), &weights(&output.path().join("run/last")));
     let frozen = |name: &String| {
         name.starts_with("encoder.layers.0.")
             || name.contains("norm.")
@@ -132,8 +132,8 @@ fn adapters_merged_and_apart_say_the_same_and_leave_the_rest_alone() {
         set(&mut config, "lora.merge", merge);
         let ended = train(&config, &[]);
         assert_eq!(ended.code, 0, "{}", ended.stderr);
-        let best = output.path().join(name).join("best");
-        let weights = best.join("model.safetensors");
+        let last = output.path().join(name).join("last");
+        let weights = last.join("model.safetensors");
         let moved = changed(&model.join("model.safetensors"), &weights);
         if merge {
             // Two encoder layers and one decoder layer with two attentions, two matrices each.
@@ -145,9 +145,9 @@ fn adapters_merged_and_apart_say_the_same_and_leave_the_rest_alone() {
             );
         } else {
             assert!(moved.is_empty(), "{moved:?}");
-            assert_eq!(tensors(&best.join("adapter.safetensors")).len(), 16);
+            assert_eq!(tensors(&last.join("adapter.safetensors")).len(), 16);
         }
-        captions.push(caption(&best));
+        captions.push(caption(&last));
     }
     assert_ne!(captions[0], caption(model), "nothing was learned");
     // Added before or after, floats round differently.
@@ -320,7 +320,7 @@ fn a_run_that_selects_by_cider_scores_captions_and_stops_when_nothing_becomes_be
     let output = tempfile::tempdir().unwrap();
     let run = output.path().join("run");
     let mut config = tuning(&run, 40);
-    // Nothing is learned, so that the first validation stays the best.
+    // Nothing is learned, so that the validation before the first step stays the best.
     set(&mut config, "schedule.learning_rate", 1e-12);
     set(&mut config, "optimizer.weight_decay", 0.0);
     set(&mut config, "train.validate_every", 2);
@@ -328,8 +328,11 @@ fn a_run_that_selects_by_cider_scores_captions_and_stops_when_nothing_becomes_be
     set(&mut config, "train.patience", 2);
     let ended = train(&config, &[]);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
-    assert!(ended.stderr.contains("stopped early, at step 6"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("stopped early, at step 4"), "{}", ended.stderr);
     assert!(ended.stderr.contains("best CIDEr"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("before the first step, of the model that"), "{}", ended.stderr);
+    let card = fs::read_to_string(run.join("best/README.md")).unwrap();
+    assert!(card.contains("before the first step"), "{card}");
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let ciders: Vec<f64> = lines.filter_map(|line| line["cider"].as_f64()).collect();
@@ -351,4 +354,39 @@ fn a_run_that_selects_by_cider_scores_captions_and_stops_when_nothing_becomes_be
     let evaluation: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
     let found = evaluation["scores"]["CIDEr"].as_f64().unwrap();
     assert!((found - ciders[0]).abs() < 1e-9, "{found} is not {ciders:?}");
+}
+
+#[test]
+fn validations_come_before_the_first_step_and_after_every_epoch() {
+    let output = tempfile::tempdir().unwrap();
+    let run = output.path().join("run");
+    let mut config = tuning(&run, 1);
+    let settings = config["train"].as_table_mut().unwrap();
+    settings.remove("max_steps");
+    settings.remove("validate_every");
+    set(&mut config, "train.epochs", 2.5);
+    set(&mut config, "data.captions_per_image", 5);
+    set(&mut config, "generate.num_beams", 2);
+    let ended = train(&config, &[]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stderr.contains("samples are decoded as [generate] says: 2 beams"));
+    let card = fs::read_to_string(run.join("last/README.md")).unwrap();
+    assert!(card.contains("validation images (2 beams)"), "{card}");
+    let state = fs::read(run.join("last/training/state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+    let steps = state["step"].as_u64().unwrap();
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let lines: Vec<_> = lines.filter(|line| line["kind"] == "validation").collect();
+    let validated: Vec<u64> = lines.iter().map(|line| line["step"].as_u64().unwrap()).collect();
+    // An epoch is a part of the steps, rounded up.
+    let epoch = |number: u64| (number as f64 * steps as f64 / 2.5).floor() as u64;
+    assert_eq!(validated.len(), 4, "{validated:?} of {steps}");
+    assert_eq!((validated[0], validated[3]), (0, steps));
+    for number in [1, 2] {
+        let at = validated[number as usize];
+        assert!(at.abs_diff(epoch(number)) <= 1, "{validated:?} of {steps}");
+        let passed = lines[number as usize]["epoch"].as_f64().unwrap();
+        assert!((number as f64..number as f64 + 0.2).contains(&passed), "{passed}");
+    }
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
 use crate::generate::{GenerateConfig, GenerateError, Generated, generate_images};
+use crate::plural::counted;
 
 /// A word of a caption and how sure the model was of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -194,7 +195,10 @@ pub fn caption_pixels(
     if room == 0 {
         return Err(GenerateError::Config {
             key: "prompt",
-            problem: format!("{} tokens; the model has no position left", config.prompt.ids.len()),
+            problem: format!(
+                "{}; the model has no position left",
+                counted(config.prompt.ids.len(), "token")
+            ),
         });
     }
     let mut decode = config.generate.clone();

@@ -11,7 +11,7 @@ use super::convert::{Converted, converted, copy_rest};
 use super::files::Files;
 use super::tensors::{HostTensor, HostTensors, SavedType, TableEntry, write_each};
 use super::weight_file::{Dtype, WeightFile};
-use super::{CheckpointError, adapter, atomic, locate, read_json};
+use super::{CheckpointError, adapter, atomic, card, locate, read_json};
 
 /// Files that must be the same in all checkpoints, as far as they are there.
 const SAME: [&str; 7] = [
@@ -201,11 +201,13 @@ fn difference(key: &str, one: &Value, two: &Value) -> Option<String> {
 /// Puts what this is above the first checkpoint's card.
 fn write_card(folder: &Path, inputs: &[PathBuf]) -> Result<(), CheckpointError> {
     let file = folder.join("README.md");
-    let mut card = format!("# The mean of the weights of {} checkpoints\n\n", inputs.len());
+    let first = fs::read_to_string(&file).unwrap_or_default();
+    let (head, first) = card::split(&first);
+    let mut card = format!("{head}# The mean of the weights of {} checkpoints\n\n", inputs.len());
     for input in inputs {
         card.push_str(&format!("- `{}`\n", input.display()));
     }
-    if let Ok(first) = fs::read_to_string(&file) {
+    if !first.trim().is_empty() {
         card.push_str(&format!("\nWhat the card of the first says:\n\n{first}"));
     }
     fs::write(&file, card).map_err(|source| CheckpointError::io(&file, source))

@@ -8,6 +8,7 @@ use burn::tensor::{Device, Tensor};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::card::license;
 use super::files::Files;
 use super::weight_file::WeightFile;
 use super::{CheckpointError, Location, Parts, is_of_transformers, own_parts, transformers};
@@ -234,69 +235,12 @@ fn tokens_info(tokenizer: &Tokenizer) -> TokensInfo {
     }
 }
 
-/// The licence in the YAML head of a model card: `license: mit`, a list of them, or `license: other`
-/// with a `license_name`.
-fn license(card: &str) -> Option<String> {
-    let mut lines = card.trim_start_matches('\u{feff}').lines();
-    lines.next().filter(|line| line.trim_end() == "---")?;
-    let head: Vec<&str> = lines.take_while(|line| line.trim_end() != "---").collect();
-    let clean = |text: &str| -> String {
-        let text = text.split(" #").next().unwrap_or_default();
-        text.trim()
-            .trim_matches(['"', '\''])
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(100)
-            .collect()
-    };
-    let value = |key: &str| -> Option<String> {
-        let place = head
-            .iter()
-            .position(|line| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(':')))?;
-        let own = clean(&head[place][key.len() + 1..]);
-        let listed: Vec<String> = match own.strip_prefix('[').and_then(|own| own.strip_suffix(']'))
-        {
-            Some(inner) => inner.split(',').map(clean).collect(),
-            None if own.is_empty() => head[place + 1..]
-                .iter()
-                .map_while(|line| line.trim_start().strip_prefix("- ").map(clean))
-                .collect(),
-            None => vec![own],
-        };
-        let text = listed.join(", ");
-        (!text.is_empty()).then_some(text)
-    };
-    match value("license") {
-        Some(license) if license == "other" => value("license_name").or(Some(license)),
-        license => license,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::*;
     use crate::shared::shared;
-
-    #[test]
-    fn the_licence_is_found_in_the_head_of_a_card_only() {
-        for (card, expected) in [
-            ("---\nlicense: mit\n---\n# A", Some("mit")),
-            ("---\ntags:\n- x\nlicense: \"bsd-3-clause\" # note\n---\n", Some("bsd-3-clause")),
-            ("---\nlicense:\n- mit\n- apache-2.0\nlanguage: en\n---\n", Some("mit, apache-2.0")),
-            ("---\nlicense: [mit, 'gpl-3.0']\n---\n", Some("mit, gpl-3.0")),
-            ("---\r\nlicense: mit\r\n---\r\n", Some("mit")),
-            ("---\nlicense: other\nlicense_name: own-1\n---\n", Some("own-1")),
-            ("---\nlicense_name: own-1\n---\n", None),
-            ("# A card\nlicense: mit\n", None),
-            ("---\ntags: []\n---\nlicense: mit\n", None),
-            ("---\nlicense:\n---\n", None),
-            ("", None),
-        ] {
-            assert_eq!(license(card).as_deref(), expected, "{card:?}");
-        }
-    }
 
     #[test]
     fn parameters_are_those_that_are_loaded() {

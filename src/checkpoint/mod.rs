@@ -15,6 +15,7 @@
 pub mod adapter;
 pub mod atomic;
 pub mod average;
+pub mod card;
 pub mod convert;
 pub mod encoder;
 mod files;
@@ -137,6 +138,14 @@ pub enum CheckpointError {
         tensor: String,
         /// The type in the file.
         found: String,
+    },
+    /// transformers has no class that computes the model.
+    #[error("{model}: transformers cannot run this model: {problem}")]
+    NotForTransformers {
+        /// The model's folder.
+        model: PathBuf,
+        /// The key of its config at fault, and what transformers has.
+        problem: String,
     },
     /// The model cannot read images of the size asked for.
     #[error(

@@ -18,6 +18,7 @@ use crate::bench::{
 };
 use crate::checkpoint;
 use crate::model::{Captioner, initialize};
+use crate::plural::counted;
 use crate::train::TrainConfig;
 
 /// Measure the speed and memory of training and captioning on this machine
@@ -50,9 +51,9 @@ Examples:
   patchword bench train --json --steps 30
   patchword bench train --config configs/flickr8k.toml --data ~/flickr8k
 
-Without --data, batches are random numbers in the config's shapes, so that nothing is read. Without
---config, the model has 26.7 M parameters (ViT of 6 layers, decoder of 4, 8 images of 224 pixels a
-step). The share of the matrix product counts the multiplications that the model needs, three
+Without --data, batches are random numbers in the config's shapes, so that nothing is read. Without \
+--config, the model has 26.7 M parameters (ViT of 6 layers, decoder of 4, 8 images of 224 pixels a \
+step). The share of the matrix product counts the multiplications that the model needs, three \
 forward passes a step, and nothing else.")]
 struct BenchTrainArgs {
     /// A training config, a TOML file
@@ -88,7 +89,7 @@ Examples:
   patchword bench caption --model checkpoints/mine --num-beams 3 --new-tokens 30
   patchword bench caption --config configs/vit-base.toml --images 4 --batch-size 1 --json
 
-The photo is made up, and every caption runs to --new-tokens: what is measured does not depend on
+The photo is made up, and every caption runs to --new-tokens: what is measured does not depend on \
 what the model says. Without --model, the model is the config's with random weights.")]
 struct BenchCaptionArgs {
     /// The model: a checkpoint folder, the folder of a training run, a Hugging Face folder, or a
@@ -231,6 +232,7 @@ fn train_text(device: &str, report: &TrainReport) -> String {
         None => "random batches: nothing to wait for".into(),
     };
     let TrainReport { steps, warmup, step_seconds: step, .. } = report;
+    let steps = counted(*steps, "step");
     rows(&[
         ("device", device.into()),
         ("parameters", format!("{:.2} M", report.parameters as f64 / 1e6)),
@@ -246,7 +248,7 @@ fn train_text(device: &str, report: &TrainReport) -> String {
         (
             "step time",
             format!(
-                "{:.3} s median, {:.3} to {:.3} s ({steps} steps after {warmup})",
+                "{:.3} s median, {:.3} to {:.3} s ({steps} after {warmup})",
                 step.median, step.min, step.max
             ),
         ),
@@ -274,8 +276,11 @@ fn caption_text(device: &str, report: &CaptionReport) -> String {
         (
             "images",
             format!(
-                "{} in batches of {}, {} beams, {} tokens each",
-                report.images, report.batch_size, report.num_beams, report.new_tokens
+                "{} in batches of {}, {}, {} each",
+                report.images,
+                report.batch_size,
+                counted(report.num_beams, "beam"),
+                counted(report.new_tokens, "token")
             ),
         ),
         ("load the model", format!("{:.2} s", report.load_seconds)),

@@ -51,7 +51,7 @@ Examples:
   patchword caption photo.jpg --model checkpoints/mine --do-sample --top-p 0.9 --seed 7
   find ~/photos -name '*.jpg' | patchword caption - --model checkpoints/mine
 
-Captions go to stdout in the order of the inputs. An image that cannot be read is named on stderr,
+Captions go to stdout in the order of the inputs. An image that cannot be read is named on stderr, \
 the rest goes on, and the exit code is 3.")]
 pub(super) struct CaptionArgs {
     /// Images, folders, globs, or - to read paths from stdin, one a line
@@ -136,13 +136,14 @@ pub(super) fn run(arguments: CaptionArgs, console: &Console) -> Result<Outcome, 
                 for caption in captions {
                     print(&mut stdout, &captioned.path, caption, &model, arguments.format)?;
                 }
+                progress.advance(1);
             }
             Err(reason) => {
                 failed += 1;
                 progress.suspend(|| console.warn(format_args!("no caption: {reason}")));
+                progress.advance_failed(1);
             }
         }
-        progress.advance(1);
         Ok(())
     };
     caption_all(&checkpoint, &device.device, inputs.paths.into_iter(), &read, &config, emit)?;

@@ -12,6 +12,7 @@ use super::progress::Progress;
 use crate::data::shapes::{ShapesConfig, Summary, generate};
 use crate::data::{DatasetFormat, LoadOptions, check, load};
 use crate::image::{DecodeLimits, decode_file};
+use crate::plural::counted;
 
 /// Check a data set, or draw scenes of coloured shapes
 #[derive(Debug, Args)]
@@ -67,8 +68,8 @@ Examples:
   patchword data shapes datasets/shapes
   patchword data shapes datasets/shapes-hard --hard
 
-The same options give the same bytes on every machine. A Hugging Face imagefolder: train/,
-validation/ and test/, each with a metadata.jsonl that also holds the scene and, for every word that
+The same options give the same bytes on every machine. A Hugging Face imagefolder: train/, \
+validation/ and test/, each with a metadata.jsonl that also holds the scene and, for every word that \
 names an object or its colour, the object's box.")]
 struct ShapesArgs {
     /// The folder to write
@@ -142,6 +143,7 @@ pub(super) fn draw(
     let summary = generate(out, config, &|_| progress.advance(1))?;
     progress.finish();
     let what = if summary.reused { "is there already" } else { "written" };
-    console.note(format_args!("{}: {} scenes, {what}", out.display(), config.images));
+    let scenes = counted(config.images, "scene");
+    console.note(format_args!("{}: {scenes}, {what}", out.display()));
     Ok(summary)
 }

@@ -27,7 +27,7 @@ Examples:
   patchword demo
   patchword demo demo-hard --hard
 
-Ten minutes on two CPU cores. Each step prints the command that does it alone. Interrupted, the same
+Ten minutes on two CPU cores. Each step prints the command that does it alone. Interrupted, the same \
 command goes on where it stopped.")]
 pub(super) struct DemoArgs {
     /// Where everything goes

@@ -13,6 +13,7 @@ use crate::device::{
     Adapter, AutoChoice, DeviceRequest, adapters, auto_choice, num_cpu_threads, num_cuda_devices,
     resolve,
 };
+use crate::plural::counted;
 
 /// List the devices that patchword can compute on, and say which one `auto` takes
 #[derive(Debug, Args)]
@@ -22,7 +23,7 @@ Examples:
   patchword devices --json             the same for a script
   patchword devices --device wgpu:0    see whether that device opens
 
-`auto` takes the best real GPU, else flex, which is this machine's CPU. A software adapter, which
+`auto` takes the best real GPU, else flex, which is this machine's CPU. A software adapter, which \
 plays GPU on the CPU and is slower than flex, is used only when you name it.")]
 pub(super) struct DevicesArgs {
     /// Print JSON
@@ -84,7 +85,7 @@ fn rows(adapters: &[Adapter], num_cuda: usize, choice: &AutoChoice) -> Vec<Row> 
     let threads = num_cpu_threads();
     rows.push(Row {
         request: DeviceRequest::Flex,
-        name: format!("this CPU, {threads} thread{}", if threads == 1 { "" } else { "s" }),
+        name: format!("this CPU, {}", counted(threads, "thread")),
         kind: "CPU".to_string(),
         api: String::new(),
         driver: String::new(),

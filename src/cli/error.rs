@@ -162,6 +162,13 @@ fn checkpoint_hint(error: &CheckpointError) -> Option<String> {
              owner/name, downloads one"
                 .into(),
         ),
+        CheckpointError::NotForTransformers { .. } => Some(
+            "patchword runs the model as it is (`patchword caption --model`), and `patchword model \
+             convert` writes its weights as safetensors for code of your own; for transformers, train \
+             with model.encoder.prefix_tokens = 1 and neither stem nor backbone, or fine-tune a public \
+             model (configs/finetune.toml)"
+                .into(),
+        ),
         _ => None,
     }
 }

@@ -30,6 +30,7 @@ use crate::generate::GenerateConfig;
 use crate::image::{DecodeLimits, decode_file};
 use crate::metrics::bootstrap::{BootstrapConfig, Interval};
 use crate::metrics::{CIDER, CorpusScores, NUM_SCORES, ScoreConfig, ScoredImage, score};
+use crate::plural::counted;
 use crate::train::{Validation, validate};
 
 /// Measure a captioner on a split of a data set
@@ -40,11 +41,11 @@ Examples:
   patchword evaluate --model checkpoints/mine --data ~/my-photos --html captions.html
   patchword evaluate --model checkpoints/shapes --data datasets/shapes --split test
 
-Prints loss and perplexity of the split's captions; then captions its images and scores that as
-`patchword score` does, with the best and the worst of them and a table for the model card. --html writes
-a page of all images with captions, references and scores, to sort, search and filter. On scenes of
-coloured shapes, whose truth is known, it is the share of captions in which every object, colour and
-relation is right instead, and how often a word's attention peaks inside its object's box (the decoder
+Prints loss and perplexity of the split's captions; then captions its images and scores that as \
+`patchword score` does, with the best and the worst of them and a table for the model card. --html writes \
+a page of all images with captions, references and scores, to sort, search and filter. On scenes of \
+coloured shapes, whose truth is known, it is the share of captions in which every object, colour and \
+relation is right instead, and how often a word's attention peaks inside its object's box (the decoder \
 layer is chosen on the validation split).")]
 pub(super) struct EvaluateArgs {
     #[command(flatten)]
@@ -65,7 +66,8 @@ pub(super) struct EvaluateArgs {
     /// Measure on the first N images only
     #[arg(long, value_name = "N")]
     images: Option<usize>,
-    /// Write the captions, for `patchword score --predictions`, one JSON object a line
+    /// Write the captions, for `patchword score --predictions`, one JSON object a line; as with
+    /// --html, a file of that name is replaced
     #[arg(long, value_name = "FILE")]
     captions: Option<PathBuf>,
     /// Write a page of all images with captions, references and scores: one file for any browser
@@ -288,11 +290,14 @@ fn caption_split(
             });
             answer
         });
-        if let Err(reason) = &answer {
-            progress.suspend(|| console.warn(format_args!("no caption: {reason}")));
+        match &answer {
+            Ok(_) => progress.advance(1),
+            Err(reason) => {
+                progress.suspend(|| console.warn(format_args!("no caption: {reason}")));
+                progress.advance_failed(1);
+            }
         }
         captioned.answers.push(answer);
-        progress.advance(1);
         Ok(())
     };
     let paths: Vec<PathBuf> = records.iter().map(|record| record.path.clone()).collect();
@@ -394,8 +399,8 @@ pub(super) fn evaluate(
 impl Evaluation {
     pub(super) fn to_text(&self) -> String {
         let mut text = format!(
-            "{} images of {}: loss {:.4} nats a token, perplexity {:.3}\n",
-            self.images,
+            "{} of {}: loss {:.4} nats a token, perplexity {:.3}\n",
+            counted(self.images, "image"),
             self.split.name(),
             self.validation.loss,
             self.validation.perplexity()

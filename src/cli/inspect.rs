@@ -18,7 +18,7 @@ use super::train::shape_bucket;
 use crate::caption::{CaptionConfig, Prompt};
 use crate::checkpoint;
 use crate::image::{DecodeLimits, decode_file};
-use crate::inspect::sheet::{Region, Sheet, SheetPanel, SheetStyle, render};
+use crate::inspect::sheet::{LEAST_CEILING, Region, Sheet, SheetPanel, SheetStyle, render};
 use crate::inspect::{Inspection, inspect};
 
 /// Show which region of an image each word of its caption came from
@@ -27,10 +27,10 @@ use crate::inspect::{Inspection, inspect};
 Examples:
   patchword inspect photo.jpg --out inspected
   patchword inspect photo.jpg --model checkpoints/mine --out inspected
-  patchword inspect photo.jpg --model checkpoints/mine --out inspected --text 'a dog on a beach'
+  patchword inspect photo.jpg --model checkpoints/mine --out a-dog --text 'a dog on a beach'
 
-DIR gets sheet.png (the photo, then one panel a word with the cross-attention over it) and
-attention.json (each word's map: mean, and every layer and head apart). Attention shows where the
+DIR gets sheet.png (the photo, then one panel a word with the cross-attention over it) and \
+attention.json (each word's map: mean, and every layer and head apart). Attention shows where the \
 model looked when it chose a word; it is a clue to why, not a proof.")]
 pub(super) struct InspectArgs {
     /// The image
@@ -40,6 +40,9 @@ pub(super) struct InspectArgs {
     /// Where to write
     #[arg(long, short, value_name = "DIR")]
     out: PathBuf,
+    /// Replace the files of an inspection that is there already
+    #[arg(long)]
+    overwrite: bool,
     /// Inspect this caption instead of the model's own
     #[arg(long, value_name = "CAPTION")]
     text: Option<String>,
@@ -57,7 +60,20 @@ pub(super) struct InspectArgs {
     device: DeviceArgs,
 }
 
+/// The files that are written.
+const SHEET: &str = "sheet.png";
+const ATTENTION: &str = "attention.json";
+
 pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, CliError> {
+    for file in [SHEET, ATTENTION].map(|name| arguments.out.join(name)) {
+        if file.exists() && !arguments.overwrite {
+            return Err(CliError::new(format_args!(
+                "{}: exists already; name another place",
+                file.display()
+            ))
+            .hint("--overwrite replaces what an inspection before wrote"));
+        }
+    }
     let photo = decode_file(&arguments.image, &DecodeLimits { max_pixels: arguments.max_pixels })?;
     let location = arguments.model.locate(console)?;
     let device = arguments.device.open(console)?;
@@ -90,13 +106,13 @@ pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, 
     writeln!(stdout, "{}", inspection.caption)?;
     console.note(format_args!(
         "wrote {} and {}",
-        arguments.out.join("sheet.png").display(),
-        arguments.out.join("attention.json").display()
+        arguments.out.join(SHEET).display(),
+        arguments.out.join(ATTENTION).display()
     ));
     Ok(Outcome::Complete)
 }
 
-/// Writes `sheet.png` and `attention.json`; shared with `patchword demo`.
+/// Writes `sheet.png` and `attention.json`, over those that are there; shared with `patchword demo`.
 pub(super) fn write(
     folder: &Path,
     photo: &RgbImage,
@@ -104,7 +120,7 @@ pub(super) fn write(
     layer: Option<usize>,
 ) -> Result<(), CliError> {
     fs::create_dir_all(folder).context(format_args!("{}: cannot be made", folder.display()))?;
-    let json = folder.join("attention.json");
+    let json = folder.join(ATTENTION);
     fs::write(&json, serde_json::to_vec(inspection)?)
         .context(format_args!("{}: cannot be written", json.display()))?;
     let panels = inspection
@@ -119,25 +135,66 @@ pub(super) fn write(
             },
         })
         .collect();
-    let what = match layer {
-        Some(layer) => format!("cross-attention of decoder layer {layer}, mean of heads"),
-        None => "cross-attention, mean of layers and heads".to_string(),
-    };
     let sheet = Sheet {
         photo,
         region: region(inspection.region),
         rows: inspection.rows,
         cols: inspection.cols,
-        caption: &inspection.caption,
-        footer: &format!("{what}; patchword {}", env!("CARGO_PKG_VERSION")),
+        caption: &heading(inspection),
+        footer: &footer(layer),
         panels,
     };
-    let png = folder.join("sheet.png");
+    let png = folder.join(SHEET);
     render(&sheet, &SheetStyle::default())
         .save(&png)
         .context(format_args!("{}: cannot be written", png.display()))
 }
 
+/// The caption, and whose it is where it is not the model's.
+fn heading(inspection: &Inspection) -> String {
+    match inspection.generated {
+        true => inspection.caption.clone(),
+        false => format!("{} (given, not generated)", inspection.caption),
+    }
+}
+
+/// What is drawn, and how to read it.
+fn footer(layer: Option<usize>) -> String {
+    let what = match layer {
+        Some(layer) => format!("cross-attention of decoder layer {layer}, mean of heads"),
+        None => "cross-attention, mean of layers and heads".to_string(),
+    };
+    format!(
+        "p: the word's probability. max: the largest share of attention on one patch; of: what the \
+         hottest colour stands for, at least {LEAST_CEILING} times an even share.\n{what}; patchword {}",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
 fn region([x0, y0, x1, y1]: [f32; 4]) -> Region {
     Region { x0, y0, x1, y1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sheet_says_whose_the_caption_is_and_how_to_read_it() {
+        let inspection = |generated| Inspection {
+            caption: "a dog".into(),
+            generated,
+            log_probability: -1.0,
+            rows: 1,
+            cols: 1,
+            region: [0.0, 0.0, 1.0, 1.0],
+            words: Vec::new(),
+        };
+        assert_eq!(heading(&inspection(true)), "a dog");
+        assert_eq!(heading(&inspection(false)), "a dog (given, not generated)");
+        for (layer, what) in [(None, "mean of layers"), (Some(2), "decoder layer 2")] {
+            let footer = footer(layer);
+            assert!(footer.contains("at least 3 times") && footer.contains(what), "{footer}");
+        }
+    }
 }

@@ -53,7 +53,8 @@ use error::CliError;
     propagate_version = true,
     disable_help_subcommand = true,
     arg_required_else_help = true,
-    after_help = "Start with `patchword devices`; `patchword COMMAND --help` explains a command and shows examples."
+    after_help = "Start with `patchword devices`; `patchword COMMAND --help` explains a command and shows \
+                  examples."
 )]
 struct Cli {
     #[command(flatten)]
@@ -185,6 +186,37 @@ mod tests {
             assert!(command.get_about().is_some(), "{} has no about text", command.get_name());
             let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(after.contains("Examples:"), "{} has no examples", command.get_name());
+        }
+    }
+
+    /// All commands below `command`, by their names.
+    fn all_below(command: &clap::Command, name: &str) -> Vec<(String, clap::Command)> {
+        let each = command.get_subcommands().flat_map(|inner| {
+            let name = format!("{name} {}", inner.get_name());
+            [vec![(name.clone(), inner.clone())], all_below(inner, &name)].concat()
+        });
+        each.collect()
+    }
+
+    #[test]
+    fn help_fits_a_terminal_and_a_file() {
+        let commands = all_below(&Cli::command(), "patchword");
+        assert!(commands.len() > 15, "{commands:?}");
+        for (name, command) in commands {
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            // Lines that are broken by hand break a second time where there is less room.
+            for paragraph in after.split("\n\n").filter(|text| !text.starts_with("Examples:")) {
+                assert!(!paragraph.contains('\n'), "{name}: {paragraph}");
+            }
+            // As clap has it for a file; an example must fit.
+            let help = command.term_width(100).render_long_help().to_string();
+            for line in help.lines() {
+                assert!(line.chars().count() <= 100, "{name}: {line}");
+            }
+            assert!(
+                after.lines().all(|line| !line.starts_with("  ") || line.len() <= 100),
+                "{after}"
+            );
         }
     }
 

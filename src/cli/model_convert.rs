@@ -10,6 +10,7 @@ use super::console::Console;
 use super::error::CliError;
 use crate::checkpoint::convert::convert;
 use crate::checkpoint::tensors::SavedType;
+use crate::plural::counted;
 
 /// Write a model's weights as safetensors, in the precision asked for
 #[derive(Debug, Args)]
@@ -20,8 +21,8 @@ Examples:
   patchword model convert flickr8k the-captioner-that-ships
   patchword model convert model_base_caption_capfilt_large.pth original.safetensors
 
-Reads safetensors and what torch.save writes, whole or in shards; nothing in a pickle is run. Of a
-folder, the other files come along, except for what only resuming a training needs. Weights in 2 bytes
+Reads safetensors and what torch.save writes, whole or in shards; nothing in a pickle is run. Of a \
+folder, the other files come along, except for what only resuming a training needs. Weights in 2 bytes \
 take half the space on disk, and as much memory as before once they are loaded.")]
 pub(super) struct ConvertArgs {
     /// A checkpoint folder, a Hugging Face folder, a file of weights, or flickr8k
@@ -53,8 +54,8 @@ pub(super) fn run(arguments: &ConvertArgs, console: &Console) -> Result<Outcome,
     });
     let converted = convert(&arguments.input, &arguments.output, saved)?;
     let megabytes = converted.bytes as f64 / 1e6;
-    let tensors = converted.num_tensors;
-    console.note(format_args!("{tensors} tensors, {megabytes:.1} MB"));
+    let tensors = counted(converted.num_tensors, "tensor");
+    console.note(format_args!("{tensors}, {megabytes:.1} MB"));
     writeln!(console.stdout(), "{}", converted.file.display())?;
     Ok(Outcome::Complete)
 }

@@ -18,10 +18,10 @@ use crate::checkpoint;
 Examples:
   patchword model export checkpoints/mine mine-for-transformers --to transformers
 
-transformers loads the folder with BlipForConditionalGeneration.from_pretrained where training started
-from a BLIP model, else with VisionEncoderDecoderModel.from_pretrained: a ViT or DeiT with GPT-2, BERT or
-RoBERTa. A model that these classes cannot compute is refused with the key of its config at fault: one
-without a class token (model.encoder.prefix_tokens = 1), with a stem or a backbone, for example.")]
+transformers loads the folder with BlipForConditionalGeneration.from_pretrained where training started \
+from a BLIP model, else with VisionEncoderDecoderModel.from_pretrained: a ViT or DeiT with GPT-2, BERT or \
+RoBERTa. A model that these classes cannot compute is refused with the key of its config at fault: one \
+without a class token (model.encoder.prefix_tokens = 1), with a stem or, as flickr8k, with a backbone.")]
 pub(super) struct ExportArgs {
     /// The model: a run's folder, a checkpoint folder, a Hugging Face folder or id
     #[arg(value_name = "MODEL")]

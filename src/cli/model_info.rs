@@ -14,6 +14,7 @@ use super::model_args::{Download, SourceArgs, as_cli_error, megabytes, shipped_b
 use crate::checkpoint::{self, Location, ModelInfo, TokenInfo, shipped};
 use crate::generate::GenerateConfig;
 use crate::hub::{Hub, HubSettings, MAIN, Reference, RemoteFile};
+use crate::plural::counted;
 
 /// Show what a model is: sizes, parameters, weights, tokens, preprocessing, decoding, licence
 #[derive(Debug, Args)]
@@ -24,7 +25,7 @@ Examples:
   patchword model info Salesforce/blip-image-captioning-base
   patchword model info ~/models/blip --json
 
-Reads a folder of ours or a Hugging Face one, without its weights' data. Of an id that is not in the
+Reads a folder of ours or a Hugging Face one, without its weights' data. Of an id that is not in the \
 cache only the small files are downloaded.")]
 pub(super) struct InfoArgs {
     /// The model: a folder, or a Hugging Face id (owner/name) [default: the captioner that ships]
@@ -80,7 +81,6 @@ pub(super) fn run(arguments: &InfoArgs, console: &Console) -> Result<Outcome, Cl
 
 fn text(described: &Described) -> String {
     let Described { name, info, not_downloaded } = described;
-    let (encoder, decoder) = (&info.model.encoder, &info.model.decoder);
     let count = |number: usize| match number {
         0..1_000_000 => format!("{:.1} k", number as f64 / 1e3),
         _ => format!("{:.1} M", number as f64 / 1e6),
@@ -98,29 +98,8 @@ fn text(described: &Described) -> String {
         ("model", name.clone()),
         ("folder", folder),
         ("family", info.family.clone()),
-        (
-            "encoder",
-            format!(
-                "{} layers, width {}, {} heads, patches of {4}×{4} on {3}×{5} pixels",
-                encoder.num_layers,
-                encoder.d_model,
-                encoder.num_heads,
-                encoder.image_width,
-                encoder.patch_size,
-                encoder.image_height
-            ),
-        ),
-        (
-            "decoder",
-            format!(
-                "{} layers, width {}, {} heads, {} tokens, {} positions",
-                decoder.num_layers,
-                decoder.d_model,
-                decoder.num_heads,
-                decoder.vocab_size,
-                decoder.max_positions
-            ),
-        ),
+        ("encoder", info.model.encoder.to_string()),
+        ("decoder", info.model.decoder.to_string()),
         (
             "parameters",
             format!(
@@ -143,7 +122,7 @@ fn text(described: &Described) -> String {
         let (types, size) = (types.join(", "), megabytes(weights.bytes));
         rows.push((
             "weights",
-            format!("{types}, {} tensors, {size} in {file}", weights.num_tensors),
+            format!("{types}, {}, {size} in {file}", counted(weights.num_tensors, "tensor")),
         ));
     }
     for RemoteFile { name, size } in not_downloaded {

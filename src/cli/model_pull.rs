@@ -18,9 +18,9 @@ Examples:
   patchword model pull nlpconnect/vit-gpt2-image-captioning --revision main
   cp -rL \"$(patchword model pull Salesforce/blip-image-captioning-base)\" blip
 
-Prints the model's folder, which is a --model too. Only what captioning needs is downloaded: the
-configs, the tokenizer, the card, and the weights once (safetensors if there are any). The cache is
-that of Hugging Face's own tools; HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HTTPS_PROXY count.
+Prints the model's folder, which is a --model too. Only what captioning needs is downloaded: the \
+configs, the tokenizer, the card, and the weights once (safetensors if there are any). The cache is \
+that of Hugging Face's own tools; HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HTTPS_PROXY count. \
 A download that breaks off goes on where it stopped.")]
 pub(super) struct PullArgs {
     /// The model's id

@@ -1,7 +1,8 @@
 //! Progress on stderr: a bar on a terminal, a line now and then elsewhere, nothing with `--quiet`.
 
+use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -15,6 +16,26 @@ const LINE_INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Progress {
     display: Display,
+    told: Mutex<Told>,
+}
+
+/// What follows the figures.
+#[derive(Debug, Default)]
+struct Told {
+    /// Parts that are done with, but not done.
+    failed: u64,
+    message: String,
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { failed, message } = self;
+        match (failed, message.as_str()) {
+            (0, message) => formatter.write_str(message),
+            (failed, "") => write!(formatter, "{failed} failed"),
+            (failed, message) => write!(formatter, "{failed} failed, {message}"),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -35,7 +56,7 @@ impl Progress {
         } else {
             Display::Lines(Mutex::new(Lines::new(label, length, unit, Instant::now())))
         };
-        Self { display }
+        Self { display, told: Mutex::default() }
     }
 
     /// Starts a download of `length` bytes.
@@ -73,12 +94,24 @@ impl Progress {
         }
     }
 
+    /// Says that `count` more parts are done with, but failed: they are counted apart as well.
+    pub fn advance_failed(&self, count: u64) {
+        self.tell(|told| told.failed += count);
+        self.advance(count);
+    }
+
     /// Sets what follows the figures, such as `loss 2.31`.
     pub fn set_message(&self, message: impl Into<String>) {
+        self.tell(|told| told.message = message.into());
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut Told)) {
+        let mut told = lock(&self.told);
+        change(&mut told);
         match &self.display {
             Display::Hidden => {}
-            Display::Bar(bar) => bar.set_message(message.into()),
-            Display::Lines(lines) => lock(lines).message = message.into(),
+            Display::Bar(bar) => bar.set_message(told.to_string()),
+            Display::Lines(lines) => lock(lines).message = told.to_string(),
         }
     }
 
@@ -213,8 +246,8 @@ fn short_time(seconds: f64) -> String {
 }
 
 /// What a panicking thread left behind is still good to count with.
-fn lock(lines: &Mutex<Lines>) -> std::sync::MutexGuard<'_, Lines> {
-    lines.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn print(line: Option<String>) {
@@ -284,6 +317,31 @@ mod tests {
         assert_eq!(progress.suspend(|| 7), 7);
         progress.finish();
         assert!(matches!(progress.display, Display::Hidden));
+    }
+
+    #[test]
+    fn failures_are_told_apart_and_what_was_said_stays() {
+        let progress = |length| Progress {
+            display: Display::Lines(Mutex::new(Lines::new(
+                "caption",
+                length,
+                "images",
+                Instant::now(),
+            ))),
+            told: Mutex::default(),
+        };
+        let line = |progress: &Progress| match &progress.display {
+            Display::Lines(lines) => lock(lines).line(Instant::now()),
+            _ => String::new(),
+        };
+        let progress = progress(Some(4));
+        progress.advance(3);
+        assert!(!line(&progress).contains("failed"), "{}", line(&progress));
+        progress.advance_failed(1);
+        let text = line(&progress);
+        assert!(text.starts_with("caption: 4/4 images") && text.ends_with(", 1 failed"), "{text}");
+        progress.set_message("loss 2");
+        assert!(line(&progress).ends_with(", 1 failed, loss 2"), "{}", line(&progress));
     }
 
     #[test]

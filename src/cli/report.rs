@@ -24,6 +24,7 @@ use crate::generate::GenerateConfig;
 use crate::image::{DecodeLimits, decode_file, thumbnail};
 use crate::metrics::bootstrap::Interval;
 use crate::metrics::{CIDER, NUM_SCORES};
+use crate::plural::counted;
 
 /// How the page shows photos.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -113,7 +114,7 @@ impl Report<'_> {
             ("data", dataset_name(self.data)),
             ("split", self.split.name().to_owned()),
             ("images", self.num_captioned().to_string()),
-            ("decoding", self.search()),
+            ("decoding", self.decode.search()),
         ];
         if let Some(Scored { scores, intervals, .. }) = self.scored {
             let corpus = scores.corpus();
@@ -178,12 +179,8 @@ impl Report<'_> {
         .context(format_args!("cannot write {}", file.display()))?;
         progress.finish();
         let size = fs::metadata(file).map_or(0, |metadata| metadata.len());
-        let count = entries.len();
-        console.note(format_args!(
-            "gallery of {count} images: {} ({})",
-            file.display(),
-            megabytes(size)
-        ));
+        let count = counted(entries.len(), "image");
+        console.note(format_args!("gallery of {count}: {} ({})", file.display(), megabytes(size)));
         Ok(())
     }
 
@@ -193,16 +190,6 @@ impl Report<'_> {
             (Some(scored), _) => scored.captioned.images.len(),
             (None, Some(scenes)) => scenes.report.captions.len(),
             (None, None) => 0,
-        }
-    }
-
-    /// How captions were found, in two or three words.
-    fn search(&self) -> String {
-        let GenerateConfig { num_beams, do_sample, seed, .. } = self.decode;
-        match (do_sample, num_beams) {
-            (true, _) => format!("sampled, seed {seed}"),
-            (false, 0 | 1) => "greedy".to_owned(),
-            (false, beams) => format!("{beams} beams"),
         }
     }
 
@@ -254,7 +241,11 @@ impl Report<'_> {
                 below,
             };
             scores = vec![
-                score("all right", percent(*correct, *all), format!("{correct} of {all} captions")),
+                score(
+                    "all right",
+                    percent(*correct, *all),
+                    format!("{correct} of {}", counted(*all, "caption")),
+                ),
                 score("… and nothing left out", percent(*complete, *all), String::new()),
                 score(
                     "attention inside the box",
@@ -341,9 +332,9 @@ fn remarks(caption: &str, cut_off: bool) -> Vec<String> {
 fn diversity_of(scored: &Scored) -> String {
     let diversity = &scored.scores.diversity;
     let mut text = format!(
-        "{:.1} words on average, {} different words; {:.1} % different captions",
+        "{:.1} words on average, {}; {:.1} % different captions",
         diversity.mean_length,
-        diversity.vocabulary,
+        counted(diversity.vocabulary, "different word"),
         100.0 * diversity.unique
     );
     if let Some(novel) = diversity.novel {

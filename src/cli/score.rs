@@ -11,11 +11,13 @@ use serde_json::{Map, Value, json};
 use super::Outcome;
 use super::console::Console;
 use super::error::{CliError, Context};
+use crate::data::{DatasetFormat, detect};
 use crate::metrics::bootstrap::{BootstrapConfig, Interval};
 use crate::metrics::files::{Predictions, References};
 use crate::metrics::{
     Comparison, CorpusScores, NUM_SCORES, SCORE_NAMES, ScoreConfig, ScoredImage, score,
 };
+use crate::plural::counted;
 
 /// Score captions as coco-caption does: BLEU, METEOR, ROUGE-L, CIDEr
 #[derive(Debug, Args)]
@@ -25,11 +27,11 @@ Examples:
   patchword score --references captions_val2017.json --predictions results.json --json
   patchword score --references refs.json --predictions mine.json --compare theirs.json
 
-References: Karpathy's JSON, COCO captions JSON, or {id: [captions]}. Predictions: COCO results
-[{image_id, caption}], JSONL with path and caption as `patchword caption --format jsonl` writes it, or
+References: Karpathy's JSON, COCO captions JSON, or {id: [captions]}. Predictions: COCO results \
+[{image_id, caption}], JSONL with path and caption as `patchword caption --format jsonl` writes it, or \
 {id: caption}. A prediction is for the image of its name, of its file name, or of that without extension.
 
-CIDEr is coco-caption's, which is CIDEr-D; CIDEr_plain is neither clipped nor penalised for length.
+CIDEr is coco-caption's, which is CIDEr-D; CIDEr_plain is neither clipped nor penalised for length. \
 METEOR without --meteor-data matches exactly and by stem only, and is not coco-caption's.")]
 pub(super) struct ScoreArgs {
     /// What people wrote
@@ -50,7 +52,7 @@ pub(super) struct ScoreArgs {
     /// The training captions, as references, to tell new captions [default: the other splits' train]
     #[arg(long, value_name = "FILE")]
     training: Option<PathBuf>,
-    /// Write each image's scores, one JSON object a line
+    /// Write each image's scores, one JSON object a line; a file of that name is replaced
     #[arg(long, value_name = "FILE")]
     per_image: Option<PathBuf>,
     /// Captions are tokens separated by spaces already
@@ -74,7 +76,7 @@ pub(super) struct ScoreArgs {
 }
 
 pub(super) fn run(arguments: ScoreArgs, console: &Console) -> Result<Outcome, CliError> {
-    let references = References::read(&arguments.references, arguments.split.as_deref())?;
+    let references = read_references(&arguments.references, arguments.split.as_deref())?;
     if !references.without_captions.is_empty() {
         console
             .warn(format_args!("images without references: {}", Few(&references.without_captions)));
@@ -98,7 +100,7 @@ pub(super) fn run(arguments: ScoreArgs, console: &Console) -> Result<Outcome, Cl
         return Err(CliError::new("no image has a prediction"));
     }
     let training = match &arguments.training {
-        Some(path) => Some(References::read(path, None)?.into_captions()),
+        Some(path) => Some(read_references(path, None)?.into_captions()),
         None => references.training,
     };
     let config = ScoreConfig {
@@ -130,6 +132,27 @@ pub(super) fn run(arguments: ScoreArgs, console: &Console) -> Result<Outcome, Cl
         stdout.write_all(to_text(&scores, &intervals, compared.as_ref()).as_bytes())?;
     }
     Ok(Outcome::Complete)
+}
+
+/// Reads references; of a folder it is said which file of it to name, or what else to do.
+fn read_references(path: &Path, split: Option<&str>) -> Result<References, CliError> {
+    References::read(path, split).map_err(|error| {
+        let error = CliError::from(error);
+        if !path.is_dir() {
+            return error;
+        }
+        let folder = path.display();
+        error.hint(match detect(path) {
+            Ok(DatasetFormat::Karpathy | DatasetFormat::Coco) => {
+                format!("references are one file: name the JSON file of captions in {folder}")
+            }
+            _ => format!(
+                "references are one file: Karpathy's JSON, COCO captions JSON or {{id: [captions]}}; \
+                 `patchword evaluate --model MODEL --data {folder}` captions the images of a data set \
+                 in a folder and scores the captions"
+            ),
+        })
+    })
 }
 
 /// The images that the predictions at `path` are for.
@@ -269,13 +292,13 @@ pub(super) fn to_text(
     let diversity = &scores.diversity;
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     text.push_str(&format!(
-        "{} images; METEOR matches: {}\n\
-         captions: {:.1} words, {} different words, {} of the captions different\n\
+        "{}; METEOR matches: {}\n\
+         captions: {:.1} words, {}, {} of the captions different\n\
          distinct 1- to 4-grams: {}\n",
-        scores.ids.len(),
+        counted(scores.ids.len(), "image"),
         meteor_stages(scores),
         diversity.mean_length,
-        diversity.vocabulary,
+        counted(diversity.vocabulary, "different word"),
         percent(diversity.unique),
         diversity.distinct.map(percent).join(", "),
     ));

@@ -14,6 +14,7 @@ use super::progress::Progress;
 use super::stop;
 use crate::data::DatasetFormat;
 use crate::device::{BackendKind, Resolved};
+use crate::plural::counted;
 use crate::train::{Event, Observer, Plan, Start, TrainConfig, Validation, train};
 
 /// Train a captioner on your own images
@@ -26,8 +27,8 @@ Examples:
       --set train.epochs=20 --set schedule.learning_rate=5e-4
   patchword train configs/flickr8k.toml --data ~/my-photos --output checkpoints/mine --resume
 
-Ctrl-C saves and stops; --resume goes on as if nothing had happened. The run's folder holds best/
-and last/ (either is a --model), metrics.jsonl, curve.svg; with train.average_last also average/ (a
+Ctrl-C saves and stops; --resume goes on as if nothing had happened. The run's folder holds best/ \
+and last/ (either is a --model), metrics.jsonl, curve.svg; with train.average_last also average/ (a \
 --model too) and recent/, what it is the mean of.")]
 pub(super) struct TrainArgs {
     /// The config, a TOML file
@@ -77,11 +78,12 @@ pub(super) fn run(arguments: TrainArgs, console: &Console) -> Result<Outcome, Cl
         config.data.cache_features = arguments.cache_features;
     }
     // A run that goes on has what it needs of the model that it began with.
-    if !(arguments.resume && config.output.join("last").is_dir()) {
+    let goes_on = arguments.resume && config.output.join("last").is_dir();
+    if let Some(name) = config.init.name()
+        && (arguments.dry_run || !goes_on)
+    {
         let source = SourceArgs { revision: None, offline: false };
-        for init in [&mut config.init.model, &mut config.init.encoder].into_iter().flatten() {
-            *init = source.locate(init, console)?;
-        }
+        config.init.located = Some(source.locate(name, console)?);
     }
     if arguments.dry_run {
         let plan = Plan::new(&config, &arguments.config, &Start::new(&config)?)?;
@@ -110,6 +112,9 @@ pub(super) fn run_training(
     if let Some((loss, step)) = outcome.best {
         let folder = config.output.join("best");
         let whose = match outcome.best_average.as_slice() {
+            [] if step == 0 => {
+                "before the first step, of the model that training began with".into()
+            }
             [] => format!("at step {step}"),
             steps => format!("of the {}", mean_of(steps)),
         };
@@ -127,8 +132,9 @@ pub(super) fn run_training(
     }
     if outcome.stopped_early {
         console.note(format_args!(
-            "stopped early, at step {}: nothing better in {} validations (train.patience)",
-            outcome.step, config.train.patience
+            "stopped early, at step {}: nothing better in {} (train.patience)",
+            outcome.step,
+            counted(config.train.patience, "validation")
         ));
     }
     console.note(format_args!(
@@ -142,7 +148,9 @@ pub(super) fn run_training(
     match outcome.skipped {
         0 => Ok(Outcome::Complete),
         skipped => {
-            console.warn(format_args!("{skipped} images could not be read and were left out"));
+            let were = if skipped == 1 { "was" } else { "were" };
+            let skipped = counted(skipped, "image");
+            console.warn(format_args!("{skipped} could not be read and {were} left out"));
             Ok(Outcome::SomeInputsFailed)
         }
     }
@@ -232,24 +240,35 @@ impl Observer for Reporter<'_> {
                     progress.finish();
                 }
             }
-            Event::Started { plan, step, changed } => {
+            Event::Started { plan, step, changed, other_init } => {
                 for problem in plan.problems.iter().take(20) {
                     self.console.warn(problem);
                 }
                 if plan.problems.len() > 20 {
-                    self.console
-                        .warn(format_args!("… and {} more problems", plan.problems.len() - 20));
+                    let more = counted(plan.problems.len() - 20, "more problem");
+                    self.console.warn(format_args!("… and {more}"));
                 }
                 self.say(format!(
-                    "{} parameters, {} images to train on, {} to validate on, {} steps ({:.1} an epoch)",
+                    "{} parameters, {} to train on, {} to validate on, {} ({:.1} an epoch)",
                     parameters(plan),
-                    plan.train.len(),
+                    counted(plan.train.len(), "image"),
                     plan.val.len(),
-                    plan.steps,
+                    counted(plan.steps, "step"),
                     plan.steps_per_epoch
                 ));
+                if plan.config.train.samples > 0 && *step < plan.steps {
+                    let search = plan.generate.search();
+                    self.say(format!("samples are decoded as [generate] says: {search}"));
+                }
                 for warning in plan.warnings() {
                     self.console.warn(warning);
+                }
+                if let Some(init) = other_init {
+                    self.console.warn(format_args!(
+                        "init is {init}, but the run began with {}, and goes on from there; to begin \
+                         anew, train into another folder with --output",
+                        plan.config.init
+                    ));
                 }
                 for setting in *changed {
                     self.console.warn(format_args!(
@@ -272,20 +291,24 @@ impl Observer for Reporter<'_> {
             }
             Event::Step { step, epoch, loss, reward, learning_rate, images } => {
                 match (loss, reward) {
-                    (_, Some(reward)) => self.message = format!("reward {reward:.3}"),
-                    (Some(loss), None) => self.message = format!("loss {loss:.3}"),
+                    (_, Some(reward)) => self.message = format!("reward {reward:.3}, "),
+                    (Some(loss), None) => self.message = format!("loss {loss:.3}, "),
                     (None, None) => {}
                 }
                 if let Some(progress) = &self.progress {
                     progress.set_message(format!(
-                        "step {step}, epoch {epoch:.2}, {}, lr {learning_rate:.1e}",
+                        "step {step}, epoch {epoch:.2}, {}lr {learning_rate:.1e}",
                         self.message
                     ));
                     progress.advance(*images as u64);
                 }
             }
             Event::Validated { step, validation, cider, best, samples } => {
-                self.say(format!("step {step}: {}", scores(validation, *cider, *best)));
+                let when = match step {
+                    0 => "before the first step".into(),
+                    _ => format!("step {step}"),
+                };
+                self.say(format!("{when}: {}", scores(validation, *cider, *best)));
                 for sample in *samples {
                     let name = sample.path.file_name().unwrap_or_default().to_string_lossy();
                     self.say(format!("  {name}: {}", sample.caption));

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{Dataset, DatasetFormat, ImageRecord, Loss, Origin, Problem, ProblemKind, Split};
+use crate::plural::plural;
 
 /// Decodes an image and gives its width and height in pixels, or the reason why it cannot.
 pub type Probe<'a> = dyn Fn(&Path) -> Result<(u32, u32), String> + Sync + 'a;
@@ -352,9 +353,11 @@ impl CheckReport {
         let captions_width = width(|split| split.captions);
         for split in &self.splits {
             let counts = format!(
-                "{:>images_width$} images, {:>captions_width$} captions",
+                "{:>images_width$} {:<7} {:>captions_width$} {}",
                 grouped(split.images),
+                plural(&split.images, "image") + ",",
                 grouped(split.captions),
+                plural(&split.captions, "caption"),
             );
             line(formatter, &format!("  {}", split.split), counts)?;
         }
@@ -364,8 +367,9 @@ impl CheckReport {
         let words = format!("min {min}, mean {mean:.1}, 95 % up to {p95}, max {max}");
         line(formatter, "words a caption", words)?;
         let vocabulary = format!(
-            "{} words, {} of them seen {FREQUENT} times or more",
+            "{} {}, {} of them seen {FREQUENT} times or more",
             grouped(self.vocabulary),
+            plural(&self.vocabulary, "word"),
             grouped(self.frequent_words)
         );
         line(formatter, "vocabulary", vocabulary)
@@ -401,7 +405,7 @@ impl fmt::Display for CheckReport {
             }
             Some(sizes) => {
                 let text = format!(
-                    "{}–{} × {}–{} pixels, {} sizes, most often {}×{} ({} images)",
+                    "{}–{} × {}–{} pixels, {} sizes, most often {}×{} ({} {})",
                     sizes.min_width,
                     sizes.max_width,
                     sizes.min_height,
@@ -409,7 +413,8 @@ impl fmt::Display for CheckReport {
                     grouped(sizes.num_sizes),
                     sizes.most_common.0,
                     sizes.most_common.1,
-                    grouped(sizes.num_most_common)
+                    grouped(sizes.num_most_common),
+                    plural(&sizes.num_most_common, "image")
                 );
                 line(formatter, "image size", text)?;
             }
@@ -571,7 +576,7 @@ mod tests {
         let text = report.to_string();
         for expected in [
             "images             2\n",
-            "  train            1 images, 1 captions\n",
+            "  train            1 image,  1 caption\n",
             "vocabulary         3 words, 0 of them seen 5 times or more\n",
             "image size         1×2 pixels, all of them\n",
             "problems           1\n\nunreadable image (1):\n  ",

@@ -222,7 +222,9 @@ impl Collector {
             .map(|(_, problem)| problem)
             .collect();
         let count = missing.len();
-        self.note(format!("none of the {count} images of the test split is here: it is left out"));
+        self.note(format!(
+            "none of the images ({count}) of the test split is here: it is left out"
+        ));
     }
 
     /// Moves a share of the training images into the validation split, each by its own hash, so that

@@ -94,7 +94,7 @@ pub enum DataError {
     },
     /// None of the listed images is there.
     #[error(
-        "{}: none of its {count} images was found; the first is {first:?}, looked for in {} \
+        "{}: none of its images ({count}) was found; the first is {first:?}, looked for in {} \
          (--images names the folder)",
         path.display(),
         looked_in.join(", ")

@@ -128,10 +128,10 @@ fn karpathy_excuses_only_a_wholly_absent_test_split() {
     let dataset = read(&folder);
     let expected = as_pairs(&[(ProblemKind::MissingImage, "dataset_x.json:images[2]")]);
     assert_eq!(problems(&folder, &dataset), expected);
-    assert!(dataset.notes[0].contains("none of the 1 images of the test split"));
+    assert!(dataset.notes[0].contains("none of the images (1) of the test split"));
     let empty = self::folder(&[("dataset_x.json", KARPATHY)]);
     let error = load(empty.path(), &LoadOptions::default()).unwrap_err().to_string();
-    assert!(error.contains("none of its 4 images was found") && error.contains("--images"));
+    assert!(error.contains("none of its images (4) was found") && error.contains("--images"));
 }
 
 #[test]

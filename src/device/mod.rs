@@ -16,6 +16,8 @@ use adapter::gpu;
 pub use adapter::{Adapter, AdapterKind, GraphicsApi};
 pub use request::{DeviceError, DeviceRequest};
 
+use crate::plural::counted;
+
 /// The adapters wgpu finds, in a fixed order: by API, then as the driver lists them. Empty where
 /// there is no driver, and in a build without the Cargo feature `wgpu`. Asked once per process.
 pub fn adapters() -> Vec<Adapter> {
@@ -255,10 +257,7 @@ fn flex(reason: String) -> Resolved {
 }
 
 fn flex_name() -> String {
-    match num_cpu_threads() {
-        1 => "flex (CPU, 1 thread)".to_string(),
-        threads => format!("flex (CPU, {threads} threads)"),
-    }
+    format!("flex (CPU, {})", counted(num_cpu_threads(), "thread"))
 }
 
 fn adapter_name(adapter: &Adapter) -> String {

@@ -14,6 +14,7 @@ use base64::prelude::BASE64_STANDARD;
 use rayon::prelude::*;
 
 use crate::image::Thumbnail;
+use crate::plural::counted;
 
 const TEMPLATE: &str = include_str!("gallery.html");
 
@@ -231,7 +232,7 @@ fn card(page: &Page, entry: &Entry<'_>, same: Option<usize>, picture: &Picture) 
     }
     let _ = write!(text, "<p class=\"name\"><bdi>{}</bdi>", escaped(&entry.name));
     if let Some(same) = same {
-        let _ = write!(text, " · {words} word{}", if words == 1 { "" } else { "s" });
+        let _ = write!(text, " · {}", counted(words, "word"));
         if same > 1 {
             let _ = write!(text, " · same caption on {same} images");
         }

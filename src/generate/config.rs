@@ -189,6 +189,15 @@ impl GenerateConfig {
         Self { do_sample: true, num_captions, seed, ..Self::greedy(max_new_tokens) }
     }
 
+    /// How captions are found, in two or three words.
+    pub fn search(&self) -> String {
+        match (self.do_sample, self.num_beams) {
+            (true, _) => format!("sampled, seed {}", self.seed),
+            (false, 0 | 1) => "greedy".into(),
+            (false, beams) => format!("{beams} beams"),
+        }
+    }
+
     /// Sequences that are decoded at a time for each image.
     pub fn rows_per_image(&self) -> usize {
         if self.num_beams > 1 { self.num_beams } else { self.num_captions }

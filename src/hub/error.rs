@@ -191,7 +191,7 @@ impl HubError {
         let by_hand = |id: &str| {
             format!(
                 "where there is a network, `patchword model pull {id}` downloads it and prints its \
-                 folder; copy that folder (following links) here and name it with --model"
+                 folder; copy that folder (following links) here and name the copy in place of {id}"
             )
         };
         match self {

@@ -12,6 +12,7 @@ use crate::caption::{CaptionConfig, caption_pixels};
 use crate::checkpoint::Checkpoint;
 use crate::generate::GenerateError;
 use crate::model::AttentionTrace;
+use crate::plural::counted;
 use crate::text::TextError;
 
 /// Why an inspection failed.
@@ -24,7 +25,7 @@ pub enum InspectError {
     #[error(transparent)]
     Text(#[from] TextError),
     /// A given caption has no words, or more tokens than the model has positions.
-    #[error("the caption has {tokens} tokens; this model can read 1 to {most}")]
+    #[error("the caption has {}; this model can read 1 to {most}", counted(*tokens, "token"))]
     Length {
         /// Its tokens.
         tokens: usize,

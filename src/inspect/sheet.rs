@@ -338,7 +338,7 @@ struct Heat<'a> {
 }
 
 /// Times the even share that the hottest colour stands for at least.
-const LEAST_CEILING: f32 = 3.0;
+pub const LEAST_CEILING: f32 = 3.0;
 
 impl<'a> Heat<'a> {
     fn new(sheet: &Sheet<'_>, values: &'a [f32], filter: HeatFilter) -> Self {

@@ -1,8 +1,11 @@
 //! What varies between captioners: every checkpoint we run is a value of [`CaptionerConfig`].
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::mobilenet::{self, MobileNetV2Shape};
+use crate::plural::counted;
 
 /// Why a model configuration cannot be built.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -139,6 +142,29 @@ pub struct EncoderConfig {
     /// Stochastic depth (Huang et al. 2016): rate at the last layer, rising linearly from 0 at the
     /// first, in `[0, 1)`; training only.
     pub drop_path: f64,
+}
+
+impl fmt::Display for EncoderConfig {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.backbone, self.stem.len()) {
+            (Some(Backbone::MobileNetV2), _) => {
+                formatter.write_str("MobileNetV2, whose grid of features is the patches, then ")?;
+            }
+            (None, 0) => {}
+            (None, stem) => write!(formatter, "{} and ", counted(stem, "convolution"))?,
+        }
+        let [rows, cols] = self.grid();
+        write!(
+            formatter,
+            "{}, width {}, {}; {cols}×{rows} patches of {4}×{4} on {3}×{5} pixels",
+            counted(self.num_layers, "layer"),
+            self.d_model,
+            counted(self.num_heads, "head"),
+            self.image_width,
+            self.patch_size,
+            self.image_height
+        )
+    }
 }
 
 impl Default for EncoderConfig {
@@ -321,6 +347,20 @@ pub struct DecoderConfig {
     pub head_bias: bool,
     /// Dropout on the embeddings and on each residual branch, in `[0, 1)`; training only.
     pub dropout: f64,
+}
+
+impl fmt::Display for DecoderConfig {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{}, width {}, {}; {}, {}",
+            counted(self.num_layers, "layer"),
+            self.d_model,
+            counted(self.num_heads, "head"),
+            counted(self.vocab_size, "token"),
+            counted(self.max_positions, "position")
+        )
+    }
 }
 
 impl Default for DecoderConfig {

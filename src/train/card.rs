@@ -2,7 +2,8 @@
 
 use super::plan::Plan;
 use super::state::RunState;
-use crate::model::Backbone;
+use crate::checkpoint::card::head;
+use crate::plural::counted;
 
 /// Markdown: what the model is, what it learned from, how it was made.
 pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> String {
@@ -10,58 +11,43 @@ pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> 
     let (encoder, decoder) = (&config.model.encoder, &config.model.decoder);
     let best = match (state.best_loss, state.best_step) {
         (Some(loss), Some(step)) => format!(
-            "{loss:.4} nats a token (perplexity {:.2}){} {}, on {} images",
+            "{loss:.4} nats a token (perplexity {:.2}){} {}, on {}",
             loss.exp(),
             state.best_cider.map_or_else(String::new, |cider| format!(", CIDEr {cider:.4}")),
             match state.best_average.as_slice() {
+                [] if step == 0 => "before the first step".into(),
                 [] => format!("at step {step}"),
                 steps => format!("of the mean of the weights after steps {}", list(steps)),
             },
-            plan.val.len()
+            counted(plan.val.len(), "image")
         ),
         _ => "not validated yet".into(),
     };
     let toml = toml::to_string_pretty(config).unwrap_or_default();
+    let head = plan.license.as_deref().map_or_else(String::new, head);
     let mut card = format!(
-        "# An image captioner made by patchword {version}\n\n\
-         - Model: {kind} ({el} layers, width {ed}, patches of {patch}×{patch} on {w}×{h} pixels) and text \
-         decoder ({dl} layers, width {dd}, {vocab} tokens), {params:.2} M parameters.\n\
-         - Data: `{data}`, {train} training images.\n\
-         {origin}- Trained for {step} of {steps} steps ({epoch:.1} epochs) of {batch} images.\n\
+        "{head}# An image captioner made by patchword {version}\n\n\
+         - Vision encoder: {encoder}.\n\
+         - Text decoder: {decoder}.\n\
+         - Parameters: {params:.2} M.\n\
+         - Data: `{data}`, {train}.\n\
+         {origin}- Trained for {step} of {steps} ({epoch:.1} epochs) of {batch}.\n\
          - Best checkpoint: validation loss {best}.\n\n\
          Use it: `patchword caption PHOTO --model THIS_FOLDER`. It knows only what its training data shows; \
          look at what it says before you rely on it.\n",
         version = env!("CARGO_PKG_VERSION"),
-        origin = match (&config.init.model, &config.init.encoder) {
-            (Some(path), _) =>
-                format!("- Started from `{}`, whose licence holds.\n", path.display()),
-            (_, Some(path)) => {
-                format!("- Its encoder started from `{}`, whose licence holds.\n", path.display())
-            }
-            _ => String::new(),
-        },
-        kind = match encoder.backbone {
-            Some(Backbone::MobileNetV2) => "MobileNetV2 and a transformer encoder on its features",
-            None => "ViT encoder",
-        },
-        el = encoder.num_layers,
-        ed = encoder.d_model,
-        patch = encoder.patch_size,
-        w = encoder.image_width,
-        h = encoder.image_height,
-        dl = decoder.num_layers,
-        dd = decoder.d_model,
-        vocab = decoder.vocab_size,
+        origin = origin(plan),
         params = plan.parameters as f64 / 1e6,
         data = config.data.path.display(),
-        train = plan.train.len(),
+        train = counted(plan.train.len(), "training image"),
         step = state.step,
-        steps = plan.steps,
+        steps = counted(plan.steps, "step"),
         epoch = plan.epoch(state.step),
-        batch = config.train.batch_size * config.train.accumulation,
+        batch = counted(config.train.batch_size * config.train.accumulation, "image"),
     );
     if !samples.is_empty() {
-        card.push_str("\n## What it says of validation images\n\n");
+        let search = plan.generate.search();
+        card.push_str(&format!("\n## What it says of validation images ({search})\n\n"));
         for sample in samples {
             let name = sample.path.file_name().unwrap_or_default().to_string_lossy();
             card.push_str(&format!("- `{name}`: {}\n", sample.caption));
@@ -69,6 +55,19 @@ pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> 
     }
     card.push_str(&format!("\n## Config\n\n```toml\n{toml}```\n"));
     card
+}
+
+/// What the weights began with, and under which licence that is.
+fn origin(plan: &Plan) -> String {
+    let init = &plan.config.init;
+    if init.is_empty() {
+        return String::new();
+    }
+    let license = match &plan.license {
+        Some(license) => format!(": {license}"),
+        None => " (no card says which)".into(),
+    };
+    format!("- Its weights began with {init}, whose licence holds{license}.\n")
 }
 
 /// `1, 2, 3`.

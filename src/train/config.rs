@@ -161,8 +161,9 @@ pub struct LoopConfig {
     /// Weights to keep as they are, by name or by the name of what they are part of, with `*` for
     /// anything: `encoder.layers.0`, `decoder.*norm`, `*_embedding`.
     pub freeze: Vec<String>,
-    /// Steps between validations.
-    pub validate_every: u64,
+    /// Steps between validations; if absent, one follows on every epoch. There is one after the last
+    /// step too, and one before the first where training starts from a captioner.
+    pub validate_every: Option<u64>,
     /// Most images validated on; 0 = all.
     pub validation_images: usize,
     /// What the best checkpoint is chosen by: `loss`, or `cider` of captions decoded as `generate` says.
@@ -193,7 +194,7 @@ impl Default for LoopConfig {
             label_smoothing: 0.1,
             freeze_encoder: false,
             freeze: Vec::new(),
-            validate_every: 500,
+            validate_every: None,
             validation_images: 500,
             select_by: SelectBy::Loss,
             patience: 0,
@@ -371,7 +372,7 @@ impl TrainConfig {
             ("train.batch_size", self.train.batch_size),
             ("train.accumulation", self.train.accumulation),
             ("train.data_parallel", self.train.data_parallel),
-            ("train.validate_every", self.train.validate_every as usize),
+            ("train.validate_every", self.train.validate_every.map_or(1, |steps| steps as usize)),
             ("train.checkpoint_every", self.train.checkpoint_every as usize),
             ("train.log_every", self.train.log_every as usize),
         ] {

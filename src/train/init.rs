@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::TrainError;
 use super::config::{TrainConfig, TrainConfigError};
 use super::state::{self, RunState};
+use crate::checkpoint::card::license_of;
 use crate::checkpoint::encoder::PretrainedEncoder;
 use crate::checkpoint::{self, Architecture, tensors};
 use crate::generate::GenerateConfig;
@@ -30,12 +31,40 @@ pub struct InitConfig {
     /// with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoder: Option<PathBuf>,
+    /// Where the one or the other lies, if its name is not a path: the folder of a downloaded model.
+    #[serde(skip)]
+    pub located: Option<PathBuf>,
 }
 
 impl InitConfig {
     /// Whether training starts from random weights.
     pub fn is_empty(&self) -> bool {
-        self.model.is_none() && self.encoder.is_none()
+        self.name().is_none()
+    }
+
+    /// The model or the encoder, as it was named.
+    pub fn name(&self) -> Option<&Path> {
+        self.model.as_deref().or(self.encoder.as_deref())
+    }
+
+    /// Whether both name the same start, wherever it lies.
+    pub(super) fn names_the_same(&self, other: &Self) -> bool {
+        self.model == other.model && self.encoder == other.encoder
+    }
+
+    /// Where it is read.
+    fn place(&self) -> Option<&Path> {
+        self.located.as_deref().or(self.name())
+    }
+}
+
+impl fmt::Display for InitConfig {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.model, &self.encoder) {
+            (Some(model), _) => write!(formatter, "`{}`", model.display()),
+            (_, Some(encoder)) => write!(formatter, "the encoder `{}`", encoder.display()),
+            (None, None) => formatter.write_str("random weights"),
+        }
     }
 }
 
@@ -56,7 +85,7 @@ impl<'de> Visitor<'de> for PathOrSection {
     }
 
     fn visit_str<E>(self, path: &str) -> Result<InitConfig, E> {
-        Ok(InitConfig { model: Some(path.into()), encoder: None })
+        Ok(InitConfig { model: Some(path.into()), ..InitConfig::default() })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<InitConfig, A::Error> {
@@ -68,7 +97,7 @@ impl<'de> Visitor<'de> for PathOrSection {
             encoder: Option<PathBuf>,
         }
         let Section { model, encoder } = Section::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(InitConfig { model, encoder })
+        Ok(InitConfig { model, encoder, located: None })
     }
 }
 
@@ -81,6 +110,8 @@ pub struct Start {
     pub(super) architecture: Option<Architecture>,
     /// What comes with the model, where that is not the config's.
     pub(super) base: Option<Base>,
+    /// The licence of what training starts from, if its card names one.
+    pub(super) license: Option<String>,
     /// The weights that training starts from.
     weights: Weights,
 }
@@ -107,7 +138,9 @@ impl Start {
     /// # Errors
     /// The file or tensor of `init.model` or `init.encoder` at fault.
     pub fn new(config: &TrainConfig) -> Result<Self, TrainError> {
-        if let Some(path) = &config.init.model {
+        let Some(path) = config.init.place() else { return Ok(Self::default()) };
+        let license = license_of(path);
+        if config.init.model.is_some() {
             let checkpoint = checkpoint::load(path, &Device::flex())?;
             let base = Base::Model {
                 model: checkpoint.model.config().clone(),
@@ -117,19 +150,16 @@ impl Start {
             let weights = Weights::Model(Box::new(checkpoint.model));
             let architecture = checkpoint.architecture;
             let tokenizer = Some(checkpoint.tokenizer);
-            return Ok(Self { tokenizer, architecture, base: Some(base), weights });
+            return Ok(Self { tokenizer, architecture, base: Some(base), license, weights });
         }
-        if let Some(path) = &config.init.encoder {
-            let encoder = checkpoint::encoder::load(path)?;
-            let base = Base::Encoder {
-                encoder: encoder.config_for(&config.model.encoder),
-                mean: encoder.preprocess.mean,
-                std: encoder.preprocess.std,
-            };
-            let weights = Weights::Encoder(Box::new(encoder));
-            return Ok(Self { base: Some(base), weights, ..Self::default() });
-        }
-        Ok(Self::default())
+        let encoder = checkpoint::encoder::load(path)?;
+        let base = Base::Encoder {
+            encoder: encoder.config_for(&config.model.encoder),
+            mean: encoder.preprocess.mean,
+            std: encoder.preprocess.std,
+        };
+        let weights = Weights::Encoder(Box::new(encoder));
+        Ok(Self { base: Some(base), license, weights, ..Self::default() })
     }
 
     /// The start of a run that goes on from the checkpoint in `folder`: what it started from need not
@@ -149,7 +179,10 @@ impl Start {
             None
         };
         let (tokenizer, architecture) = state::read_tokenizer(folder)?;
-        Ok(Self { tokenizer: Some(tokenizer), architecture, base, weights: Weights::Random })
+        let tokenizer = Some(tokenizer);
+        // Runs of earlier versions did not keep it.
+        let license = state.license.clone().or_else(|| old.init.place().and_then(license_of));
+        Ok(Self { tokenizer, architecture, base, license, weights: Weights::Random })
     }
 
     /// The model before the first step.
@@ -162,8 +195,8 @@ impl Start {
         match self.weights {
             Weights::Random => Ok(initialize(model, config.seed)),
             Weights::Model(weights) => {
-                let path = config.init.model.clone().unwrap_or_default();
-                Ok(tensors::apply(model, tensors::parameters(&*weights), &path)?)
+                let path = config.init.place().unwrap_or(Path::new(""));
+                Ok(tensors::apply(model, tensors::parameters(&*weights), path)?)
             }
             Weights::Encoder(encoder) => Ok(encoder.put_into(initialize(model, config.seed))?),
         }

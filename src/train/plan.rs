@@ -17,6 +17,7 @@ use crate::data::{
 use crate::generate::GenerateConfig;
 use crate::image::DecodeLimits;
 use crate::model::Captioner;
+use crate::plural::counted;
 use crate::text::{SpecialTokenNames, Tokenizer, TokenizerConfig};
 
 /// A run that is ready to start.
@@ -32,6 +33,8 @@ pub struct Plan {
     pub val: Vec<Example>,
     /// The public model that the run started from, if it did.
     pub architecture: Option<Architecture>,
+    /// The licence of what the run started from, if its card named one.
+    pub license: Option<String>,
     /// Token ids of `data.prompt`.
     pub prompt: Vec<u32>,
     /// How to decode samples, and the model's default afterwards.
@@ -97,7 +100,8 @@ impl Plan {
         let prompt = tokenizer.encode(&config.data.prompt)?;
         if prompt.len() + 2 > config.model.decoder.max_positions {
             let positions = config.model.decoder.max_positions;
-            let problem = format!("{} tokens; the model has {positions} positions", prompt.len());
+            let tokens = counted(prompt.len(), "token");
+            let problem = format!("{tokens}; the model has {positions} positions");
             return Err(config.value_error(file, "data.prompt", problem).into());
         }
         let train = examples(&dataset, Split::Train, &tokenizer)?;
@@ -146,6 +150,7 @@ impl Plan {
         );
         Ok(Self {
             architecture: start.architecture,
+            license: start.license.clone(),
             prompt,
             generate: config.decoding(),
             config,
@@ -172,10 +177,10 @@ impl Plan {
         let mut warnings = Vec::new();
         if warmup >= self.caption_steps && self.caption_steps > 0 {
             warnings.push(format!(
-                "schedule.warmup_steps is {warmup}, but the run has {} steps: it ends before the \
+                "schedule.warmup_steps is {warmup}, but the run has {}: it ends before the \
                  learning rate reaches schedule.learning_rate; raise train.epochs, or set \
                  warmup_steps to about {}",
-                self.caption_steps,
+                counted(self.caption_steps, "step"),
                 (self.caption_steps / 10).max(1)
             ));
         }
@@ -198,6 +203,23 @@ impl Plan {
     pub(super) fn max_new_tokens(&self) -> usize {
         let room = self.config.model.decoder.max_positions - self.begin().len();
         self.generate.max_new_tokens.min(room)
+    }
+
+    /// How captions are decoded while training: as the model does afterwards, one an image.
+    pub(super) fn decoding(&self) -> GenerateConfig {
+        let max_new_tokens = self.max_new_tokens();
+        GenerateConfig { max_new_tokens, num_captions: 1, ..self.generate.clone() }
+    }
+
+    /// Whether a validation follows on `step`, which is at least 1.
+    pub fn validates_after(&self, step: u64) -> bool {
+        // A sum of steps that should be a whole epoch may be a little less.
+        let epochs = |step: u64| (self.epoch(step) + 1e-9).floor();
+        step == self.steps
+            || match self.config.train.validate_every {
+                Some(every) => step.is_multiple_of(every),
+                None => epochs(step) > epochs(step - 1),
+            }
     }
 
     /// Images that were trained on before `step`, as often as they were.

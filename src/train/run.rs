@@ -12,7 +12,7 @@ use super::config::{SelectBy, TrainConfig};
 use super::curve::{CurvePoint, loss_curve_svg};
 use super::features;
 use super::gradients::Gradients;
-use super::init::Start;
+use super::init::{InitConfig, Start};
 use super::metrics::{Metric, Metrics};
 use super::optimizer::AdamW;
 use super::plan::{Plan, last_folder};
@@ -24,7 +24,6 @@ use super::{TrainError, Validation};
 use crate::checkpoint::average::mean_of_files;
 use crate::checkpoint::{atomic, tensors};
 use crate::data::{Batch, Example, LoaderConfig, SkippedImage, TrainLoader, mix};
-use crate::generate::GenerateConfig;
 use crate::model::Captioner;
 
 /// What happens in a run.
@@ -38,6 +37,8 @@ pub enum Event<'a> {
         step: u64,
         /// Settings that differ from those of the steps before: `key was … and is now …`.
         changed: &'a [String],
+        /// What the config says the run begins with, if that is not what it did begin with, which stays.
+        other_init: Option<&'a InitConfig>,
     },
     /// The features of some images are there.
     Features {
@@ -163,11 +164,17 @@ pub fn train(
     } else {
         None
     };
+    let mut config = config.clone();
+    let mut other_init = None;
     let start = match &old {
-        Some(old) => Start::resumed(&folder, old)?,
-        None => Start::new(config)?,
+        Some(old) => {
+            let given = std::mem::replace(&mut config.init, old.config.init.clone());
+            other_init = (!given.names_the_same(&config.init)).then_some(given);
+            Start::resumed(&folder, old)?
+        }
+        None => Start::new(&config)?,
     };
-    let plan = Plan::new(config, file, &start)?;
+    let plan = Plan::new(&config, file, &start)?;
     let device = device.clone().autodiff();
     let model = start.model(&plan.config, &device)?;
     let mut model = plan.trained.apply(model, &plan.config);
@@ -179,6 +186,7 @@ pub fn train(
         best_cider: None,
         best_average: Vec::new(),
         data: format!("{:016x}", plan.fingerprint),
+        license: plan.license.clone(),
         config: plan.config.clone(),
     };
     let mut changed = Vec::new();
@@ -199,7 +207,12 @@ pub fn train(
     // What a killed run had gone further is forgotten.
     state::recent(&plan.config.output, state.step);
     let metrics = Metrics::open(&plan.config.output, state.step)?;
-    observer.event(&Event::Started { plan: &plan, step: state.step, changed: &changed });
+    observer.event(&Event::Started {
+        plan: &plan,
+        step: state.step,
+        changed: &changed,
+        other_init: other_init.as_ref(),
+    });
     let accumulation = plan.config.train.accumulation as u64;
     let mut run = Run {
         gradients: Gradients::new(&plan.config.train, plan.trained.frozen_part, &loader, &device)?,
@@ -255,11 +268,15 @@ impl Run<'_> {
         let settings = &self.plan.config.train;
         let mut interrupted = false;
         let mut saved = self.state.step;
+        if self.state.step == 0 && self.plan.config.init.model.is_some() {
+            // Whether the run gains anything is seen from where it begins.
+            self.validate(&model)?;
+        }
         while self.state.step < self.plan.steps && !self.is_out_of_patience() {
             model = self.step(model)?;
             let step = self.state.step;
             let last = step == self.plan.steps;
-            let validates = last || step.is_multiple_of(settings.validate_every);
+            let validates = self.plan.validates_after(step);
             interrupted = !last && self.observer.stop_requested();
             // A line is of one phase.
             let turns = step == self.plan.caption_steps;
@@ -306,9 +323,12 @@ impl Run<'_> {
             Some(_) => self.plan.caption_steps,
             None => 0,
         };
-        let since =
-            self.state.best_step.map_or(0, |best| self.state.step.saturating_sub(best.max(first)));
-        settings.patience > 0 && since >= settings.patience * settings.validate_every
+        let Some(best) = self.state.best_step.filter(|_| settings.patience > 0) else {
+            return false;
+        };
+        let since = best.max(first) + 1..=self.state.step;
+        let worse = since.filter(|step| self.plan.validates_after(*step)).count() as u64;
+        worse >= settings.patience
     }
 
     fn learning_rate(&self) -> f64 {
@@ -487,7 +507,8 @@ impl Run<'_> {
             perplexity: validation.perplexity(),
             cider,
         })?;
-        if self.plan.config.train.average_last > 0 {
+        // Of the weights that a run learned: not of those that it began with.
+        if self.plan.config.train.average_last > 0 && step > 0 {
             state::save_recent(self.plan, model, &self.optimizer, step)?;
         }
         if best {
@@ -578,7 +599,7 @@ impl Run<'_> {
         let wanted = plan.config.train.samples.min(plan.val.len());
         let examples: Vec<&Example> =
             (0..wanted).map(|index| &plan.val[index * plan.val.len() / wanted]).collect();
-        let decode = GenerateConfig::greedy(plan.max_new_tokens());
+        let decode = plan.decoding();
         let loader = LoaderConfig { features: None, ..self.loader_config.clone() };
         let shares = &self.gradients.shares;
         let said = score::captions(model, plan, &loader, &examples, &decode, shares, &self.device)?;

@@ -76,8 +76,7 @@ pub(super) fn cider(
     shares: &Shares,
     device: &Device,
 ) -> Result<f64, TrainError> {
-    let max_new_tokens = plan.max_new_tokens();
-    let decode = GenerateConfig { max_new_tokens, num_captions: 1, ..plan.generate.clone() };
+    let decode = plan.decoding();
     let examples: Vec<&Example> = plan.val.iter().collect();
     let said = captions(model, plan, loader, &examples, &decode, shares, device)?;
     let (said, references): (Vec<String>, Vec<Vec<String>>) = said

@@ -43,7 +43,10 @@ pub(super) struct RunState {
     pub best_average: Vec<u64>,
     /// [`Plan::fingerprint`], in hexadecimal.
     pub data: String,
-    /// The run's config.
+    /// The licence of what the run began with, if its card named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
+    /// The run's config; its `init` is what the run began with.
     pub config: TrainConfig,
 }
 

@@ -1,5 +1,6 @@
 //! A captioner as a folder that transformers' `from_pretrained` loads.
 
+use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -24,8 +25,8 @@ pub(in super::super) fn write(
     checkpoint: &Checkpoint,
     folder: &Path,
 ) -> Result<(), CheckpointError> {
-    let unlike = |problem: String| CheckpointError::Invalid {
-        file: checkpoint.folder.join("config.json"),
+    let unlike = |problem: String| CheckpointError::NotForTransformers {
+        model: checkpoint.folder.clone(),
         problem,
     };
     let description = describe(checkpoint).map_err(unlike)?;
@@ -49,6 +50,11 @@ pub(in super::super) fn write(
         "pad_token": token(special.pad),
     });
     write_json(&folder.join("tokenizer_config.json"), &names)?;
+    // Its licence holds for this form of it too.
+    let card = folder.join("README.md");
+    if let Ok(text) = fs::read(checkpoint.folder.join("README.md")) {
+        fs::write(&card, text).map_err(|source| CheckpointError::io(&card, source))?;
+    }
     let metadata = [("format".to_string(), "pt".to_string())].into();
     tensors::write(&folder.join("model.safetensors"), &export.theirs, metadata)
 }
@@ -59,10 +65,13 @@ fn describe(checkpoint: &Checkpoint) -> Result<Description, String> {
     let (encoder, decoder) = (&model.encoder, &model.decoder);
     let require = |holds: bool, problem: &str| match holds {
         true => Ok(()),
-        false => Err(format!("{problem}: transformers has no class for that")),
+        false => Err(format!("{problem}; it has no class for that")),
     };
-    require(encoder.backbone.is_none(), "`encoder.backbone` is set")?;
-    require(encoder.stem.is_empty(), "`encoder.stem` is not empty")?;
+    require(
+        encoder.backbone.is_none(),
+        "the patches are a convolutional network's features (`encoder.backbone`)",
+    )?;
+    require(encoder.stem.is_empty(), "convolutions stand before the patches (`encoder.stem`)")?;
     require(
         encoder.positions == PatchPositions::Learned,
         "`encoder.positions` is not \"learned\"",
@@ -76,9 +85,7 @@ fn describe(checkpoint: &Checkpoint) -> Result<Description, String> {
         (1, _) => EncoderFamily::Vit,
         (2, _) => EncoderFamily::Deit,
         _ => {
-            return Err(
-                "`encoder.prefix_tokens` is 0: a ViT of transformers has a class token".into()
-            );
+            return Err("`encoder.prefix_tokens` is 0, but its ViT always has a class token".into());
         }
     };
     let decoder_family = if decoder.norm == NormPlacement::Pre {
