@@ -385,7 +385,7 @@ impl Run<'_> {
             };
             let first = step - plan.caption_steps;
             self.loader = TrainLoader::new(plan.train.clone(), loader, first);
-            self.critic = Some(SelfCritical::new(plan, config));
+            self.critic = Some(SelfCritical::new(plan, config, self.loader_config.bucket));
         }
         let batch = self.loader.next_batch().ok_or(TrainError::LoaderDied)?;
         self.note_skipped(&batch)?;
@@ -396,9 +396,8 @@ impl Run<'_> {
         }
         let draws = mix(plan.config.seed ^ 0x5c57, step);
         let noise = mix(plan.config.seed ^ 0xd0_0d, step);
-        let bucket = self.loader_config.bucket;
         let say = |model: &Captioner, memory: &Tensor<3>, part| {
-            critic.say(model, memory, &batch, part, plan, bucket, draws)
+            critic.say(model, memory, &batch, part, plan, draws)
         };
         let temperature = f64::from(config.temperature);
         let (loss, reward) = self.gradients.add_said(model, &batch, noise, temperature, say)?;

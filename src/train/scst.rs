@@ -75,6 +75,8 @@ pub enum Baseline {
 /// Rewards, and what they need.
 pub(super) struct SelfCritical {
     config: ScstConfig,
+    /// Lengths are rounded up to a multiple of this.
+    bucket: usize,
     cider: CiderDOfWords,
     /// Tokenised captions of each training image.
     references: Vec<Vec<String>>,
@@ -88,14 +90,14 @@ impl fmt::Debug for SelfCritical {
 
 impl SelfCritical {
     /// Counts the n-grams of the training captions.
-    pub fn new(plan: &Plan, config: &ScstConfig) -> Self {
+    pub fn new(plan: &Plan, config: &ScstConfig, bucket: usize) -> Self {
         let references: Vec<Vec<String>> = plan
             .train_references
             .par_iter()
             .map(|captions| captions.iter().map(|caption| words(caption, true)).collect())
             .collect();
         let cider = CiderDOfWords::from_references(&references);
-        Self { config: config.clone(), cider, references }
+        Self { config: config.clone(), bucket, cider, references }
     }
 
     /// Samples captions of the images `part` of `batch` from `model`: captions whose tokens are weighted by
@@ -109,14 +111,13 @@ impl SelfCritical {
         batch: &Batch,
         part: Range<usize>,
         plan: &Plan,
-        bucket: usize,
         seed: u64,
     ) -> Result<Said, TrainError> {
         let special = plan.tokenizer.special_tokens();
         let (prompt, most) = (plan.begin(), plan.max_new_tokens());
         let first = part.start as u64;
         let decode = |config: &GenerateConfig| {
-            generate_images(model, memory, first, &prompt, special.eos, config, bucket)
+            generate_images(model, memory, first, &prompt, special.eos, config, self.bucket)
         };
         let rewards = |captions: &[Generated], of_each: usize| -> Vec<f64> {
             let reward = |(index, caption): (usize, &Generated)| {
@@ -145,7 +146,7 @@ impl SelfCritical {
         let advantages: Vec<f32> = better.map(|better| better as f32).collect();
         let reward = of_samples.iter().sum::<f64>() / samples as f64;
         let given = prompt.len();
-        Ok(weighted(&captions, &advantages, reward, given, samples, special.pad, bucket))
+        Ok(weighted(&captions, &advantages, reward, given, samples, special.pad, self.bucket))
     }
 }
 
