@@ -7,7 +7,7 @@
 
 mod align;
 mod data;
-pub(super) mod normalize;
+mod normalize;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::AddAssign;

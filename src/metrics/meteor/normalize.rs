@@ -11,7 +11,7 @@ const NO_SENTENCE_END: [&str; 3] = ["v", "vs", "rev"];
 const NO_SENTENCE_END_BEFORE_NUMBER: &str = "pp";
 
 /// The words of a caption, lowercased.
-pub(in crate::metrics) fn normalize(text: &str) -> Vec<String> {
+pub(super) fn normalize(text: &str) -> Vec<String> {
     let mut text = set_symbols_apart(text);
     for (left, right) in [(false, false), (true, false), (false, true)] {
         let side = |digit: bool| move |c: char| c.is_ascii_digit() == digit;
