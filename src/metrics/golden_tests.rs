@@ -1,12 +1,16 @@
 //! Against what pycocoevalcap computes, where its results are at hand.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::ptb::tokenize;
 use super::{NUM_SCORES, SCORE_NAMES, ScoreConfig, ScoredImage, score};
 use crate::shared::shared;
+
+/// The place of METEOR among the scores.
+const METEOR: usize = 4;
 
 #[derive(Deserialize)]
 struct Golden {
@@ -95,33 +99,71 @@ fn bleu_rouge_and_cider_are_pycocoevalcaps_from_its_tokens_and_from_raw_text() {
     }
 }
 
-/// METEOR's data are not in `shared`: set `PATCHWORD_METEOR_DATA` to the jar.
-///
-/// One image differs by more than 1e-3 (3019986034 of `flickr8k_val_human`, .3741 for .3696): "is" for
-/// "plays an" and "is playing" for "plays" match as many words in as many chunks, and the distances by
-/// which METEOR's beam search then chooses come out otherwise.
+/// METEOR's data are not in `shared`: `PATCHWORD_METEOR_DATA` names the jar.
+fn meteor_data() -> Option<PathBuf> {
+    let data = std::env::var_os("PATCHWORD_METEOR_DATA").map(PathBuf::from);
+    if data.is_none() {
+        eprintln!("skipped: PATCHWORD_METEOR_DATA is not set");
+    }
+    data
+}
+
 #[test]
 fn meteor_with_its_data_is_pycocoevalcaps() {
-    let Some(data) = std::env::var_os("PATCHWORD_METEOR_DATA") else {
-        eprintln!("skipped: PATCHWORD_METEOR_DATA is not set");
-        return;
-    };
+    let Some(data) = meteor_data() else { return };
     for (name, golden) in goldens() {
-        let config = ScoreConfig {
-            tokenized: true,
-            meteor_data: Some(std::path::Path::new(&data)),
-            training: None,
-        };
+        let config =
+            ScoreConfig { tokenized: true, meteor_data: Some(data.as_path()), training: None };
         let scores = score(&golden.images(true), config).unwrap();
-        let off = (scores.corpus()[4] - golden.corpus["METEOR"]).abs();
-        assert!(off < 1e-3, "{name}: the corpus is off by {off}");
-        let differences: Vec<f64> = scores
-            .per_image()
-            .zip(&golden.per_image["METEOR"])
-            .map(|(own, expected)| (own[4] - expected).abs())
+        let off = (scores.corpus()[METEOR] - golden.corpus["METEOR"]).abs();
+        assert!(off < 1e-9, "{name}: the corpus is off by {off}");
+        let wrong: Vec<_> = scores
+            .ids
+            .iter()
+            .zip(scores.per_image().map(|own| own[METEOR]).zip(&golden.per_image["METEOR"]))
+            .filter(|(_, (own, expected))| (own - **expected).abs() > 1e-9)
             .collect();
-        let wrong = differences.iter().filter(|off| **off > 1e-3).count();
-        eprintln!("{name}: METEOR off by {off}; {wrong} of {} images", differences.len());
-        assert!(wrong * 1000 <= differences.len(), "{name}: {wrong} images");
+        assert!(wrong.is_empty(), "{name}: {} images: {wrong:?}", wrong.len());
+    }
+}
+
+/// Made by `testdata/make_meteor_pairs.py`, as are the last two columns: METEOR with exact and stem
+/// matches alone and our own function words, and METEOR with its data.
+fn meteor_pairs_are_the_originals(column: usize, data: Option<&Path>) {
+    let mut images = Vec::new();
+    let mut expected = Vec::new();
+    for (place, line) in include_str!("testdata/meteor_pairs.tsv").lines().enumerate() {
+        let columns: Vec<&str> = line.split('\t').collect();
+        expected.push(columns[column].parse::<f64>().unwrap());
+        images.push(ScoredImage {
+            id: place.to_string(),
+            caption: columns[0].to_owned(),
+            references: columns[1].split("|||").map(str::to_owned).collect(),
+        });
+    }
+    // The last line is of all.
+    images.pop();
+    assert!(images.len() > 400);
+    let config = ScoreConfig { tokenized: true, meteor_data: data, training: None };
+    let scores = score(&images, config).unwrap();
+    let own = scores.per_image().map(|own| own[METEOR]).chain([scores.corpus()[METEOR]]);
+    let wrong: Vec<_> = own
+        .zip(&expected)
+        .enumerate()
+        .filter(|(_, (own, expected))| (own - **expected).abs() > 1e-9)
+        .map(|(place, scores)| (images.get(place).map(|image| &image.caption), scores))
+        .collect();
+    assert!(wrong.is_empty(), "{} of {}: {wrong:#?}", wrong.len(), images.len());
+}
+
+#[test]
+fn meteor_pairs_by_exact_and_stem_matches_are_the_originals() {
+    meteor_pairs_are_the_originals(2, None);
+}
+
+#[test]
+fn meteor_pairs_with_its_data_are_the_originals() {
+    if let Some(data) = meteor_data() {
+        meteor_pairs_are_the_originals(3, Some(data.as_path()));
     }
 }

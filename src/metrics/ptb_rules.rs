@@ -243,6 +243,8 @@ pub(super) fn rules() -> Vec<Rule> {
 
     // Words with digits, hyphens, strokes.
     rule(thing.clone(), End::Match, Text::Same);
+    // Before a hyphen and one letter the abbreviation wins.
+    rule(format!(r"(?:{ABBREVIATIONS})\.(?s:..)"), End::Before(2), Text::Same);
     rule(hyphenated.clone(), End::Match, Text::Plain);
     rule(format!(r"{joined}(?:\\?/{joined}){{1,2}}"), End::Match, Text::Same);
     rule(company.into(), End::Match, Text::Plain);
@@ -297,7 +299,6 @@ pub(super) fn rules() -> Vec<Rule> {
     }
 
     // Abbreviations.
-    rule(format!(r"(?:{ABBREVIATIONS})\.(?s:..)"), End::Before(2), Text::Same);
     rule(format!(r"(?:{ABBREVIATIONS}|{TITLES})\."), End::Match, Text::Same);
     rule(r"[A-Za-z]\.".into(), End::Match, Text::Same);
     rule(format!(r"{acronym}\."), End::Match, Text::Same);

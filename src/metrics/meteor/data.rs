@@ -66,6 +66,9 @@ const SUFFIXES: [(&str, &str); 18] = [
     ("est", "e"),
 ];
 
+/// The words of a phrase, as numbers.
+type Phrase = Box<[u32]>;
+
 /// METEOR's data, as far as it concerns the captions to be scored.
 #[derive(Debug, Clone, Default)]
 pub struct MeteorData {
@@ -74,19 +77,22 @@ pub struct MeteorData {
     synonym_sets: HashMap<String, Vec<u32>>,
     /// The dictionary forms of irregular words.
     exceptions: HashMap<String, Vec<String>>,
-    /// By phrase, of words joined by spaces.
-    paraphrases: HashMap<String, Vec<String>>,
+    /// By phrase, in the order of the table, in which most pairs are twice, once each way round.
+    paraphrases: HashMap<Phrase, Vec<Phrase>>,
+    /// The most words of a phrase that has a paraphrase.
+    longest_phrase: usize,
 }
 
 impl MeteorData {
     /// Reads the data at `path`: the jar, with `data/paraphrase-en.gz` or `paraphrase-en.gz` beside it,
     /// or a folder that holds the jar or what it unpacks to. Of the paraphrases only those are kept
-    /// that consist of `words`, the words (by METEOR's own tokens) of the captions to be scored.
+    /// that consist of `words`, the words (by METEOR's own tokens) of the captions to be scored, by whose
+    /// numbers they are kept.
     ///
     /// # Errors
     ///
     /// See [`MeteorDataError`].
-    pub(super) fn read(path: &Path, words: &HashSet<String>) -> Result<Self, MeteorDataError> {
+    pub(super) fn read(path: &Path, words: &HashMap<String, u32>) -> Result<Self, MeteorDataError> {
         let source = Source::open(path)?;
         let function_words = source.text("function/english.words")?;
         let mut data = Self {
@@ -118,13 +124,16 @@ impl MeteorData {
     fn read_paraphrases(
         &mut self,
         path: &Path,
-        words: &HashSet<String>,
+        words: &HashMap<String, u32>,
     ) -> Result<(), MeteorDataError> {
         let failed = |source| MeteorDataError::Read { path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
         let mut lines = BufReader::with_capacity(1 << 20, MultiGzDecoder::new(file));
         let (mut probability, mut from, mut to) = (Vec::new(), Vec::new(), Vec::new());
-        let known = |phrase: &str| phrase.split(' ').all(|word| words.contains(word));
+        let known = |phrase: &[u8]| -> Option<Phrase> {
+            let phrase = str::from_utf8(phrase).ok()?;
+            phrase.split_ascii_whitespace().map(|word| words.get(word).copied()).collect()
+        };
         loop {
             let mut read = |line: &mut Vec<u8>| {
                 line.clear();
@@ -138,14 +147,12 @@ impl MeteorData {
                 let problem = "ends within a pair (expected three lines a pair)".to_owned();
                 return Err(MeteorDataError::Malformed { path: path.to_owned(), problem });
             }
-            let (Ok(from), Ok(to)) = (str::from_utf8(&from), str::from_utf8(&to)) else {
-                continue;
-            };
-            let (from, to) = (from.trim(), to.trim());
-            if known(from) && known(to) {
-                for (from, to) in [(from, to), (to, from)] {
-                    self.paraphrases.entry(from.to_owned()).or_default().push(to.to_owned());
-                }
+            if let Some((from, to)) = known(&from).zip(known(&to))
+                && !from.is_empty()
+                && !to.is_empty()
+            {
+                self.longest_phrase = self.longest_phrase.max(from.len());
+                self.paraphrases.entry(from).or_default().push(to);
             }
         }
     }
@@ -154,13 +161,13 @@ impl MeteorData {
         self.function_words.contains(word)
     }
 
-    pub(super) fn paraphrases_of(&self, phrase: &str) -> &[String] {
+    pub(super) fn paraphrases_of(&self, phrase: &[u32]) -> &[Phrase] {
         self.paraphrases.get(phrase).map_or(&[], Vec::as_slice)
     }
 
     /// The most words of a phrase that has a paraphrase.
     pub(super) fn longest_phrase(&self) -> usize {
-        self.paraphrases.keys().map(|phrase| phrase.split(' ').count()).max().unwrap_or(0)
+        self.longest_phrase
     }
 
     /// The synonym sets of a word and of its dictionary form, sorted.

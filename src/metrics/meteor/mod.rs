@@ -9,7 +9,7 @@ mod align;
 mod data;
 mod normalize;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::AddAssign;
 use std::path::Path;
 
@@ -54,6 +54,7 @@ pub struct MeteorCounts {
 }
 
 impl AddAssign for MeteorCounts {
+    /// A caption that is its reference adds no chunk, as METEOR has it.
     fn add_assign(&mut self, other: Self) {
         self.caption_words += other.caption_words;
         self.reference_words += other.reference_words;
@@ -65,7 +66,9 @@ impl AddAssign for MeteorCounts {
             own.caption_function += other.caption_function;
             own.reference_function += other.reference_function;
         }
-        self.chunks += other.chunks;
+        if !other.is_identical() {
+            self.chunks += other.chunks;
+        }
         self.caption_matched += other.caption_matched;
         self.reference_matched += other.reference_matched;
     }
@@ -75,11 +78,18 @@ impl MeteorCounts {
     /// METEOR, from 0 to 1.
     pub fn score(&self) -> f64 {
         let weigh = |content: f64, function: f64| DELTA * content + (1.0 - DELTA) * function;
+        let weights = Stage::ALL.map(Stage::weight);
+        let sum = |of_word: fn(&StageCounts) -> f64, of_kind: f64, sum: &mut f64| {
+            for (stage, weight) in self.stages.iter().zip(weights) {
+                *sum += of_word(stage) * weight * of_kind;
+            }
+        };
+        // In METEOR's order, for its last digits.
         let (mut caption, mut reference) = (0.0, 0.0);
-        for (stage, weight) in self.stages.iter().zip(Stage::ALL.map(Stage::weight)) {
-            caption += weight * weigh(stage.caption_content, stage.caption_function);
-            reference += weight * weigh(stage.reference_content, stage.reference_function);
-        }
+        sum(|stage| stage.caption_content, DELTA, &mut caption);
+        sum(|stage| stage.reference_content, DELTA, &mut reference);
+        sum(|stage| stage.caption_function, 1.0 - DELTA, &mut caption);
+        sum(|stage| stage.reference_function, 1.0 - DELTA, &mut reference);
         let of = |words: f64, function: f64| weigh(words - function, function);
         let precision = caption / of(self.caption_words, self.caption_function_words);
         let recall = reference / of(self.reference_words, self.reference_function_words);
@@ -87,15 +97,19 @@ impl MeteorCounts {
             return 0.0;
         }
         let mean = 1.0 / ((1.0 - ALPHA) / precision + ALPHA / recall);
-        let identical = self.chunks == 1.0
-            && self.caption_matched == self.caption_words
-            && self.reference_matched == self.reference_words;
-        let fragmentation = if identical {
+        let fragmentation = if self.is_identical() {
             0.0
         } else {
             self.chunks / ((self.caption_matched + self.reference_matched) / 2.0)
         };
         mean * (1.0 - GAMMA * fragmentation.powf(BETA))
+    }
+
+    /// Whether every word is matched, in one chunk.
+    fn is_identical(&self) -> bool {
+        self.chunks == 1.0
+            && self.caption_matched == self.caption_words
+            && self.reference_matched == self.reference_words
     }
 }
 
@@ -107,7 +121,6 @@ pub struct MeteorText {
 
 #[derive(Debug)]
 struct Word {
-    text: String,
     stem: u32,
     is_function: bool,
     synonym_sets: Vec<u32>,
@@ -119,7 +132,6 @@ pub struct Meteor {
     words: Vec<Word>,
     ids: HashMap<String, u32>,
     data: Option<MeteorData>,
-    longest_phrase: usize,
 }
 
 impl Meteor {
@@ -133,24 +145,20 @@ impl Meteor {
         texts: impl IntoIterator<Item = &'a str>,
         data: Option<&Path>,
     ) -> Result<Self, MeteorDataError> {
-        let mut known = HashSet::new();
+        let mut known = BTreeSet::new();
         for text in texts {
             known.extend(normalize::normalize(text));
         }
-        let data = data.map(|path| MeteorData::read(path, &known)).transpose()?;
+        let ids: HashMap<String, u32> = known.iter().cloned().zip(0..).collect();
+        let data = data.map(|path| MeteorData::read(path, &ids)).transpose()?;
         let own_function_words: HashSet<&str> = FUNCTION_WORDS.split_whitespace().collect();
         let stemmer = Stemmer::create(Algorithm::English);
-        let mut sorted: Vec<String> = known.into_iter().collect();
-        sorted.sort_unstable();
         let mut stems: HashMap<String, u32> = HashMap::new();
-        let mut ids = HashMap::with_capacity(sorted.len());
-        let mut words = Vec::with_capacity(sorted.len());
-        for text in sorted {
+        let mut words = Vec::with_capacity(known.len());
+        for text in known {
             let next = stems.len() as u32;
-            let stem = *stems.entry(stemmer.stem(&text).into_owned()).or_insert(next);
-            ids.insert(text.clone(), words.len() as u32);
             words.push(Word {
-                stem,
+                stem: *stems.entry(stemmer.stem(&text).into_owned()).or_insert(next),
                 is_function: data.as_ref().map_or_else(
                     || own_function_words.contains(text.as_str()),
                     |data| data.is_function_word(&text),
@@ -158,11 +166,9 @@ impl Meteor {
                 synonym_sets: data
                     .as_ref()
                     .map_or_else(Vec::new, |data| data.synonym_sets_of(&text)),
-                text,
             });
         }
-        let longest_phrase = data.as_ref().map_or(0, MeteorData::longest_phrase);
-        Ok(Self { words, ids, data, longest_phrase })
+        Ok(Self { words, ids, data })
     }
 
     /// Whether synonyms and paraphrases match too.
@@ -224,7 +230,8 @@ impl Meteor {
         counts
     }
 
-    /// All possible matches, by first word in the reference and in order of stage.
+    /// All possible matches, by first word in the reference. Their order, which decides between equal
+    /// alignments, is METEOR's: by stage, then by place in the caption.
     fn matches(&self, caption: &[u32], reference: &[u32]) -> Vec<Vec<Match>> {
         let mut matches = vec![Vec::new(); reference.len()];
         let single = |stage, at_reference, at_caption| Match {
@@ -232,59 +239,67 @@ impl Meteor {
             reference: (at_reference, 1),
             caption: (at_caption, 1),
         };
-        // Equal captions need no search, and the search could miss their alignment.
-        if caption == reference {
-            for (place, matches) in matches.iter_mut().enumerate() {
-                matches.push(single(Stage::Exact, place, place));
-            }
-            return matches;
-        }
+        // Between equal captions METEOR looks for equal words only.
+        let stages: &[Stage] = if caption == reference {
+            &[Stage::Exact]
+        } else {
+            &[Stage::Exact, Stage::Stem, Stage::Synonym]
+        };
         let word = |id: u32| self.words.get(id as usize);
-        for stage in [Stage::Exact, Stage::Stem, Stage::Synonym] {
-            for (at_reference, right) in reference.iter().enumerate() {
+        for stage in stages {
+            for (at_reference, (right, matches)) in reference.iter().zip(&mut matches).enumerate() {
                 for (at_caption, left) in caption.iter().enumerate() {
                     let alike = match (stage, word(*left), word(*right)) {
                         (Stage::Exact, ..) => left == right,
-                        (_, Some(left), Some(right)) if left.text != right.text => match stage {
-                            Stage::Stem => left.stem == right.stem,
-                            _ => overlap(&left.synonym_sets, &right.synonym_sets),
-                        },
+                        (_, Some(_), Some(_)) if left == right => false,
+                        (Stage::Stem, Some(left), Some(right)) => left.stem == right.stem,
+                        (_, Some(left), Some(right)) => {
+                            overlap(&left.synonym_sets, &right.synonym_sets)
+                        }
                         _ => false,
                     };
                     if alike {
-                        matches[at_reference].push(single(stage, at_reference, at_caption));
+                        matches.push(single(*stage, at_reference, at_caption));
                     }
                 }
             }
         }
-        if self.longest_phrase > 0 {
-            self.paraphrase_matches(caption, reference, &mut matches);
+        if caption != reference
+            && let Some(data) = &self.data
+        {
+            // The table is asked for the reference's phrases and then for the caption's: a pair that
+            // it has both ways round is two equal matches.
+            for_each_paraphrase(data, reference, caption, |reference, caption| {
+                push_paraphrase(&mut matches, reference, caption);
+            });
+            for_each_paraphrase(data, caption, reference, |caption, reference| {
+                push_paraphrase(&mut matches, reference, caption);
+            });
         }
         matches
     }
+}
 
-    fn paraphrase_matches(&self, caption: &[u32], reference: &[u32], matches: &mut [Vec<Match>]) {
-        let Some(data) = &self.data else { return };
-        let text = |words: &[u32]| -> Vec<&str> {
-            words
-                .iter()
-                .filter_map(|id| Some(self.words.get(*id as usize)?.text.as_str()))
-                .collect()
-        };
-        let (caption, reference) = (text(caption), text(reference));
-        for start in 0..caption.len() {
-            for length in 1..=self.longest_phrase.min(caption.len() - start) {
-                let phrase = caption[start..start + length].join(" ");
-                for paraphrase in data.paraphrases_of(&phrase) {
-                    let words: Vec<&str> = paraphrase.split(' ').collect();
-                    for (at, window) in reference.windows(words.len()).enumerate() {
-                        if window == words {
-                            matches[at].push(Match {
-                                stage: Stage::Paraphrase,
-                                reference: (at, words.len()),
-                                caption: (start, length),
-                            });
-                        }
+fn push_paraphrase(matches: &mut [Vec<Match>], reference: (usize, usize), caption: (usize, usize)) {
+    if let Some(matches) = matches.get_mut(reference.0) {
+        matches.push(Match { stage: Stage::Paraphrase, reference, caption });
+    }
+}
+
+/// Calls `found` with the first word and the length of each phrase of `from` that has a paraphrase in
+/// `to`, and with those of the paraphrase.
+fn for_each_paraphrase(
+    data: &MeteorData,
+    from: &[u32],
+    to: &[u32],
+    mut found: impl FnMut((usize, usize), (usize, usize)),
+) {
+    for start in 0..from.len() {
+        for length in 1..=data.longest_phrase().min(from.len() - start) {
+            for paraphrase in data.paraphrases_of(&from[start..start + length]) {
+                for (at, window) in to.windows(paraphrase.len()).enumerate() {
+                    if *window == **paraphrase {
+                        found((start, length), (at, paraphrase.len()));
                     }
                 }
             }
