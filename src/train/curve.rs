@@ -1,14 +1,29 @@
-//! The loss curve of a run, as an SVG that any browser shows.
+//! The curves of a run, loss and score over its steps, as an SVG that any browser shows.
 
 use std::fmt::Write as _;
 
-/// Loss at a step.
+/// A value at a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CurvePoint {
     /// Optimizer steps done, from 0.
     pub step: u64,
-    /// Mean cross-entropy in nats a token; points whose loss is not finite are left out.
-    pub loss: f64,
+    /// Loss in nats a token, or a score; points whose value is not finite are left out.
+    pub value: f64,
+}
+
+/// What is drawn over the steps with an axis of its own. Any of its curves may be empty.
+#[derive(Clone, Debug, Default)]
+pub struct Panel {
+    /// What the axis says: `loss`.
+    pub quantity: &'static str,
+    /// Values while training, smoothed over the raw ones.
+    pub train: Vec<CurvePoint>,
+    /// Values of validations.
+    pub validation: Vec<CurvePoint>,
+    /// The checkpoint that is kept as the best.
+    pub best: Option<CurvePoint>,
+    /// Whether it was chosen by this.
+    pub chosen_by: bool,
 }
 
 const WIDTH: f64 = 900.0;
@@ -26,123 +41,139 @@ const TRAIN: &str = "#2563a8";
 const VALIDATION: &str = "#d1495b";
 const BEST: &str = "#1b7f4b";
 
-/// A self-contained SVG with training loss (smoothed, over the raw values), validation loss and the
-/// best validation point. Any of them may be empty.
-pub fn loss_curve_svg(
-    title: &str,
-    train: &[CurvePoint],
-    validation: &[CurvePoint],
-    best: Option<CurvePoint>,
-) -> String {
-    let train = finite(train);
-    let validation = finite(validation);
-    let best = best.filter(|point| point.loss.is_finite());
-    let raw = envelope(&train);
-    let smooth = thinned(&smoothed(&train));
-    let axes = Axes::new(train.iter().chain(&validation).chain(&best));
-
-    let mut svg = String::new();
-    let mut put = |element: String| {
-        svg.push_str(&element);
-        svg.push('\n');
-    };
-    put(format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" \
-         height=\"{HEIGHT}\" font-family=\"system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, \
-         sans-serif\" font-size=\"13\" fill=\"#33363d\">"
-    ));
-    put(format!("<title>{}</title>", escaped(title)));
-    put(format!("<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#ffffff\"/>"));
-    put(format!(
-        "<text x=\"{LEFT}\" y=\"30\" font-size=\"17\" font-weight=\"600\">{}</text>",
-        escaped(title)
-    ));
-
-    let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
-    for tick in axes.loss_ticks() {
-        let y = axes.y(tick);
-        put(format!(
-            "<line x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{right}\" y2=\"{y:.1}\" stroke=\"#e4e6ea\"/>"
-        ));
-        let label = number(tick);
-        put(format!(
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>",
-            LEFT - 8.0,
-            y + 4.5
-        ));
-    }
-    for tick in axes.step_ticks() {
-        let x = axes.x(tick);
-        put(format!(
-            "<line x1=\"{x:.1}\" y1=\"{TOP}\" x2=\"{x:.1}\" y2=\"{bottom}\" stroke=\"#f0f1f4\"/>"
-        ));
-        let label = number(tick);
-        put(format!(
-            "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>",
-            bottom + 19.0
-        ));
-    }
-    put(format!("<path d=\"M{LEFT} {TOP}V{bottom}H{right}\" fill=\"none\" stroke=\"#9a9ea8\"/>"));
-    let middle = (LEFT + right) / 2.0;
-    put(format!(
-        "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">step</text>",
-        HEIGHT - 14.0
-    ));
-    let scale = if axes.logarithmic { "loss (log)" } else { "loss" };
-    put(format!(
-        "<text transform=\"translate(18 {:.1}) rotate(-90)\" text-anchor=\"middle\">{scale}</text>",
-        (TOP + bottom) / 2.0
-    ));
-
-    if train.is_empty() && validation.is_empty() && best.is_none() {
-        put(format!(
-            "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"#82868f\">no loss was \
-             recorded</text>",
-            (TOP + bottom) / 2.0
-        ));
-    }
-    put(axes.line(&raw, TRAIN, "stroke-width=\"1\" stroke-opacity=\"0.25\""));
-    put(axes.line(&smooth, TRAIN, "stroke-width=\"2\""));
-    put(axes.line(&validation, VALIDATION, "stroke-width=\"1.5\""));
-    for point in &thinned(&validation) {
-        put(axes.dot(point, VALIDATION, 3.0));
-    }
-    if let [only] = train[..] {
-        put(axes.dot(&only, TRAIN, 3.0));
-    }
-    if let Some(best) = best {
-        put(axes.dot(&best, BEST, 5.5));
-        let (x, y) = (axes.x(best.step as f64), axes.y(best.loss));
-        // Above the point, and on the side where there is room.
-        let (x, anchor) = if x > middle { (x - 9.0, "end") } else { (x + 9.0, "start") };
-        put(format!(
-            "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" fill=\"{BEST}\" \
-             font-weight=\"600\" paint-order=\"stroke\" stroke=\"#ffffff\" \
-             stroke-width=\"4\">best {:.4} at step {}</text>",
-            (y - 11.0).max(TOP + 12.0),
-            best.loss,
-            best.step
-        ));
-    }
-    let mut entries = Vec::new();
-    if !train.is_empty() {
-        entries.push(("train (smoothed over raw)", TRAIN));
-    }
-    if !validation.is_empty() {
-        entries.push(("validation", VALIDATION));
-    }
-    let mut x = right;
-    for (label, colour) in entries.iter().rev() {
-        x -= 7.0 * label.len() as f64 + 34.0;
-        put(format!(
-            "<line x1=\"{x:.1}\" y1=\"26\" x2=\"{:.1}\" y2=\"26\" stroke=\"{colour}\" \
-             stroke-width=\"3\"/><text x=\"{:.1}\" y=\"30\">{label}</text>",
-            x + 20.0,
-            x + 26.0
-        ));
+/// A self-contained SVG with one panel below the other, over the same steps.
+pub fn curves_svg(title: &str, panels: &[Panel]) -> String {
+    let finite_panels: Vec<Panel> = panels
+        .iter()
+        .map(|panel| Panel {
+            train: finite(&panel.train),
+            validation: finite(&panel.validation),
+            best: panel.best.filter(|point| point.value.is_finite()),
+            ..panel.clone()
+        })
+        .collect();
+    let steps = Axes::new(finite_panels.iter().flat_map(Panel::points)).steps;
+    let height = HEIGHT * panels.len() as f64;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
+         height=\"{height}\" font-family=\"system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, \
+         sans-serif\" font-size=\"13\" fill=\"#33363d\">\n<title>{title}</title>\n\
+         <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n\
+         <text x=\"{LEFT}\" y=\"30\" font-size=\"17\" font-weight=\"600\">{title}</text>\n",
+        title = escaped(title)
+    );
+    for (number, panel) in finite_panels.iter().enumerate() {
+        let top = HEIGHT * number as f64;
+        svg.push_str(&format!("<g transform=\"translate(0 {top})\">\n"));
+        panel.draw(steps, &mut svg);
+        svg.push_str("</g>\n");
     }
     svg.push_str("</svg>\n");
     svg
+}
+
+impl Panel {
+    pub(super) fn points(&self) -> impl Iterator<Item = &CurvePoint> {
+        self.train.iter().chain(&self.validation).chain(&self.best)
+    }
+
+    fn draw(&self, steps: [f64; 2], svg: &mut String) {
+        let Self { quantity, train, validation, best, chosen_by } = self;
+        let raw = envelope(train);
+        let smooth = thinned(&smoothed(train));
+        let axes = Axes { steps, ..Axes::new(self.points()) };
+        let mut put = |element: String| {
+            svg.push_str(&element);
+            svg.push('\n');
+        };
+        let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
+        for tick in axes.loss_ticks() {
+            let y = axes.y(tick);
+            put(format!(
+                "<line x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{right}\" y2=\"{y:.1}\" stroke=\"#e4e6ea\"/>"
+            ));
+            let label = number(tick);
+            put(format!(
+                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>",
+                LEFT - 8.0,
+                y + 4.5
+            ));
+        }
+        for tick in axes.step_ticks() {
+            let x = axes.x(tick);
+            put(format!(
+                "<line x1=\"{x:.1}\" y1=\"{TOP}\" x2=\"{x:.1}\" y2=\"{bottom}\" stroke=\"#f0f1f4\"/>"
+            ));
+            let label = number(tick);
+            put(format!(
+                "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>",
+                bottom + 19.0
+            ));
+        }
+        put(format!(
+            "<path d=\"M{LEFT} {TOP}V{bottom}H{right}\" fill=\"none\" stroke=\"#9a9ea8\"/>"
+        ));
+        let middle = (LEFT + right) / 2.0;
+        put(format!(
+            "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">step</text>",
+            HEIGHT - 14.0
+        ));
+        let scale = if axes.logarithmic { " (log)" } else { "" };
+        put(format!(
+            "<text transform=\"translate(18 {:.1}) rotate(-90)\" text-anchor=\"middle\">{quantity}{scale}</text>",
+            (TOP + bottom) / 2.0
+        ));
+
+        if train.is_empty() && validation.is_empty() && best.is_none() {
+            put(format!(
+                "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"#82868f\">no {quantity} \
+                 was recorded</text>",
+                (TOP + bottom) / 2.0
+            ));
+        }
+        put(axes.line(&raw, TRAIN, "stroke-width=\"1\" stroke-opacity=\"0.25\""));
+        put(axes.line(&smooth, TRAIN, "stroke-width=\"2\""));
+        put(axes.line(validation, VALIDATION, "stroke-width=\"1.5\""));
+        for point in &thinned(validation) {
+            put(axes.dot(point, VALIDATION, 3.0));
+        }
+        if let [only] = train[..] {
+            put(axes.dot(&only, TRAIN, 3.0));
+        }
+        if let Some(best) = best {
+            put(axes.dot(best, BEST, 5.5));
+        }
+        if let (Some(best), true) = (best, chosen_by) {
+            let (x, y) = (axes.x(best.step as f64), axes.y(best.value));
+            // Above the point, and on the side where there is room.
+            let (x, anchor) = if x > middle { (x - 9.0, "end") } else { (x + 9.0, "start") };
+            put(format!(
+                "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" fill=\"{BEST}\" \
+                 font-weight=\"600\" paint-order=\"stroke\" stroke=\"#ffffff\" \
+                 stroke-width=\"4\">best {:.4} at step {}</text>",
+                (y - 11.0).max(TOP + 12.0),
+                best.value,
+                best.step
+            ));
+        }
+        let mut entries = Vec::new();
+        if !train.is_empty() {
+            entries.push(("train (smoothed over raw)", TRAIN));
+        }
+        if !validation.is_empty() {
+            entries.push(("validation", VALIDATION));
+        }
+        let mut x = right;
+        for (label, colour) in entries.iter().rev() {
+            x -= 7.0 * label.len() as f64 + 34.0;
+            put(format!(
+                "<line x1=\"{x:.1}\" y1=\"26\" x2=\"{:.1}\" y2=\"26\" stroke=\"{colour}\" \
+                 stroke-width=\"3\"/><text x=\"{:.1}\" y=\"30\">{label}</text>",
+                x + 20.0,
+                x + 26.0
+            ));
+        }
+    }
 }
 
 /// Where steps and losses lie on the drawing.
@@ -159,7 +190,7 @@ impl Axes {
         for point in points {
             let step = point.step as f64;
             steps = [steps[0].min(step), steps[1].max(step)];
-            losses = [losses[0].min(point.loss), losses[1].max(point.loss)];
+            losses = [losses[0].min(point.value), losses[1].max(point.value)];
         }
         if steps[0] > steps[1] {
             (steps, losses) = ([0.0, 1.0], [0.0, 1.0]);
@@ -222,7 +253,7 @@ impl Axes {
         let mut path = String::new();
         for (index, point) in points.iter().enumerate() {
             let letter = if index == 0 { 'M' } else { 'L' };
-            let (x, y) = (self.x(point.step as f64), self.y(point.loss));
+            let (x, y) = (self.x(point.step as f64), self.y(point.value));
             // Writing to a string cannot fail.
             let _ = write!(path, "{letter}{x:.1} {y:.1}");
         }
@@ -232,7 +263,7 @@ impl Axes {
     }
 
     fn dot(&self, point: &CurvePoint, colour: &str, radius: f64) -> String {
-        let (x, y) = (self.x(point.step as f64), self.y(point.loss));
+        let (x, y) = (self.x(point.step as f64), self.y(point.value));
         format!(
             "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\" fill=\"{colour}\" stroke=\"#ffffff\"/>"
         )
@@ -278,7 +309,7 @@ fn number(value: f64) -> String {
 
 fn finite(points: &[CurvePoint]) -> Vec<CurvePoint> {
     let mut kept: Vec<CurvePoint> =
-        points.iter().copied().filter(|point| point.loss.is_finite()).collect();
+        points.iter().copied().filter(|point| point.value.is_finite()).collect();
     // A resumed run may have logged some steps twice or out of order.
     kept.sort_by_key(|point| point.step);
     kept
@@ -291,7 +322,7 @@ fn smoothed(points: &[CurvePoint]) -> Vec<CurvePoint> {
     let mut sums = vec![0.0];
     let mut total = 0.0;
     for point in points {
-        total += point.loss;
+        total += point.value;
         sums.push(total);
     }
     let smooth = |(index, point): (usize, &CurvePoint)| {
@@ -299,8 +330,8 @@ fn smoothed(points: &[CurvePoint]) -> Vec<CurvePoint> {
         let (from, to) = (index - half, (index + half + 1).min(points.len()));
         let mean = (sums[to] - sums[from]) / (to - from) as f64;
         // Losses near the largest number there is overflow the sums.
-        let loss = if half > 0 && mean.is_finite() { mean } else { point.loss };
-        CurvePoint { step: point.step, loss }
+        let loss = if half > 0 && mean.is_finite() { mean } else { point.value };
+        CurvePoint { step: point.step, value: loss }
     };
     points.iter().enumerate().map(smooth).collect()
 }
@@ -324,12 +355,12 @@ fn envelope(points: &[CurvePoint]) -> Vec<CurvePoint> {
     points
         .chunks(every)
         .flat_map(|run| {
-            let by_loss = |a: &&CurvePoint, b: &&CurvePoint| a.loss.total_cmp(&b.loss);
+            let by_value = |a: &&CurvePoint, b: &&CurvePoint| a.value.total_cmp(&b.value);
             let mut ends: Vec<CurvePoint> = run
                 .iter()
-                .min_by(by_loss)
+                .min_by(by_value)
                 .into_iter()
-                .chain(run.iter().max_by(by_loss))
+                .chain(run.iter().max_by(by_value))
                 .copied()
                 .collect();
             ends.sort_by_key(|point| point.step);
@@ -356,21 +387,32 @@ mod tests {
     use super::*;
 
     fn points(list: &[(u64, f64)]) -> Vec<CurvePoint> {
-        list.iter().map(|(step, loss)| CurvePoint { step: *step, loss: *loss }).collect()
+        list.iter().map(|(step, loss)| CurvePoint { step: *step, value: *loss }).collect()
     }
 
     fn run(steps: u64) -> (Vec<CurvePoint>, Vec<CurvePoint>) {
         let train = (0..steps).map(|step| {
             let noise = (step * 7919 % 1000) as f64 / 1000.0 - 0.5;
             let loss = 2.1 + 6.9 / (1.0 + step as f64 / 300.0) + 0.5 * noise;
-            CurvePoint { step, loss }
+            CurvePoint { step, value: loss }
         });
         let validation = (1..=20).map(|index| {
             let step = index * steps / 20;
             let late = (index as f64 - 14.0).max(0.0) * 0.02;
-            CurvePoint { step, loss: 2.4 + 6.9 / (1.0 + step as f64 / 300.0) + late }
+            CurvePoint { step, value: 2.4 + 6.9 / (1.0 + step as f64 / 300.0) + late }
         });
         (train.collect(), validation.collect())
+    }
+
+    fn loss_curve_svg(
+        title: &str,
+        train: &[CurvePoint],
+        validation: &[CurvePoint],
+        best: Option<CurvePoint>,
+    ) -> String {
+        let (train, validation) = (train.to_vec(), validation.to_vec());
+        let panel = Panel { quantity: "loss", train, validation, best, chosen_by: true };
+        curves_svg(title, &[panel])
     }
 
     /// Tags balance, and nothing that is no number is written as one.
@@ -385,7 +427,7 @@ mod tests {
     #[test]
     fn a_run_has_curves_and_a_marked_best() {
         let (train, validation) = run(6000);
-        let best = validation.iter().copied().min_by(|a, b| a.loss.total_cmp(&b.loss));
+        let best = validation.iter().copied().min_by(|a, b| a.value.total_cmp(&b.value));
         let svg = loss_curve_svg("flickr8k <small> & co", &train, &validation, best);
         check(&svg);
         assert!(svg.contains("flickr8k &lt;small&gt; &amp; co"));
@@ -418,11 +460,35 @@ mod tests {
     fn losses_that_are_no_numbers_are_left_out() {
         let holes = points(&[(0, 3.0), (1, f64::NAN), (2, f64::INFINITY), (3, 2.0)]);
         let whole = points(&[(0, 3.0), (3, 2.0)]);
-        let nan = Some(CurvePoint { step: 1, loss: f64::NAN });
+        let nan = Some(CurvePoint { step: 1, value: f64::NAN });
         assert_eq!(
             loss_curve_svg("t", &holes, &holes, nan),
             loss_curve_svg("t", &whole, &whole, None)
         );
+    }
+
+    #[test]
+    fn a_score_has_a_panel_over_the_same_steps() {
+        let losses = points(&[(100, 3.0), (400, 2.0)]);
+        let scores = points(&[(200, 0.25), (300, 0.5)]);
+        let panels = [
+            Panel { quantity: "loss", train: losses, best: None, ..Panel::default() },
+            Panel {
+                quantity: "CIDEr",
+                validation: scores.clone(),
+                best: Some(scores[1]),
+                chosen_by: true,
+                ..Panel::default()
+            },
+        ];
+        let svg = curves_svg("two", &panels);
+        check(&svg);
+        assert!(svg.contains(">CIDEr<") && svg.contains(">loss<"), "{svg}");
+        assert!(svg.contains("best 0.5000 at step 300"), "{svg}");
+        // Two thirds of the way from step 100 to 400, in the lower panel too.
+        let x = LEFT + (WIDTH - LEFT - RIGHT) * 2.0 / 3.0;
+        assert!(svg.contains(&format!("<circle cx=\"{x:.1}\"")), "{svg}");
+        assert_eq!(svg.matches("<g ").count(), svg.matches("</g>").count());
     }
 
     #[test]
@@ -445,16 +511,16 @@ mod tests {
     #[test]
     fn smoothing_neither_shifts_nor_lags() {
         let flat = smoothed(&points(&(0..500).map(|step| (step, 4.0)).collect::<Vec<_>>()));
-        assert!(flat.iter().all(|point| (point.loss - 4.0).abs() < 1e-9));
+        assert!(flat.iter().all(|point| (point.value - 4.0).abs() < 1e-9));
         let falling =
             points(&(0..500).map(|step| (step, 9.0 - step as f64 / 100.0)).collect::<Vec<_>>());
         for (smooth, raw) in smoothed(&falling).iter().zip(&falling) {
             let allowed = if raw.step < 495 { 1e-9 } else { 0.026 };
-            assert!((smooth.loss - raw.loss).abs() < allowed, "{smooth:?} for {raw:?}");
+            assert!((smooth.value - raw.value).abs() < allowed, "{smooth:?} for {raw:?}");
         }
         let noisy: Vec<(u64, f64)> = (0..500).map(|step| (step, (step % 2) as f64)).collect();
         let smooth = smoothed(&points(&noisy));
-        assert!(smooth[100..].iter().all(|point| (point.loss - 0.5).abs() < 0.1));
+        assert!(smooth[100..].iter().all(|point| (point.value - 0.5).abs() < 0.1));
     }
 
     #[test]
@@ -462,7 +528,7 @@ mod tests {
         let mut long: Vec<(u64, f64)> = (0..50_000).map(|step| (step, 1.0)).collect();
         long[33_333].1 = 9.0;
         let long = points(&long);
-        assert!(envelope(&long).iter().any(|point| point.loss == 9.0));
+        assert!(envelope(&long).iter().any(|point| point.value == 9.0));
         assert!(envelope(&long).len() <= MOST_POINTS + 2);
         assert_eq!(thinned(&long).last(), long.last());
         assert!(thinned(&long).len() <= MOST_POINTS + 1);
@@ -474,7 +540,7 @@ mod tests {
     fn curve_to_look_at() {
         let Some(folder) = std::env::var_os("PATCHWORD_SHEETS") else { return };
         let (train, validation) = run(6000);
-        let best = validation.iter().copied().min_by(|a, b| a.loss.total_cmp(&b.loss));
+        let best = validation.iter().copied().min_by(|a, b| a.value.total_cmp(&b.value));
         let svg = loss_curve_svg("flickr8k: loss", &train, &validation, best);
         std::fs::write(std::path::Path::new(&folder).join("curve.svg"), svg).unwrap();
     }

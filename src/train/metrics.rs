@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::curve::CurvePoint;
+use super::curve::{CurvePoint, Panel};
 use crate::checkpoint::{CheckpointError, atomic};
 
 /// One line.
@@ -96,20 +96,34 @@ impl Metrics {
             .map_err(|source| CheckpointError::io(&self.file, source))
     }
 
-    /// Training and validation loss over steps.
-    pub fn curves(&self) -> (Vec<CurvePoint>, Vec<CurvePoint>) {
-        let mut train = Vec::new();
-        let mut validation = Vec::new();
+    /// Loss over steps; below it the score and the reward, where there are any. `best`: the step of the
+    /// checkpoint that is kept, its loss and its score.
+    pub fn curves(&self, best: Option<(u64, f64, Option<f64>)>) -> Vec<Panel> {
+        let mut losses = Panel { quantity: "loss, nats a token", ..Panel::default() };
+        let mut scores = Panel { quantity: "CIDEr", chosen_by: true, ..Panel::default() };
         for line in &self.lines {
             match *line {
-                Metric::Train { reward: Some(_), .. } | Metric::Average { .. } => {}
-                Metric::Train { step, loss, .. } => train.push(CurvePoint { step, loss }),
-                Metric::Validation { step, loss, .. } => {
-                    validation.push(CurvePoint { step, loss });
+                Metric::Average { .. } => {}
+                Metric::Train { step, reward: Some(value), .. } => {
+                    scores.train.push(CurvePoint { step, value });
+                }
+                Metric::Train { step, loss, .. } => {
+                    losses.train.push(CurvePoint { step, value: loss });
+                }
+                Metric::Validation { step, loss, cider, .. } => {
+                    losses.validation.push(CurvePoint { step, value: loss });
+                    let cider = cider.map(|value| CurvePoint { step, value });
+                    scores.validation.extend(cider);
                 }
             }
         }
-        (train, validation)
+        if let Some((step, loss, cider)) = best {
+            losses.best = Some(CurvePoint { step, value: loss });
+            scores.best = cider.map(|value| CurvePoint { step, value });
+        }
+        losses.chosen_by = scores.best.is_none();
+        let scored = scores.points().next().is_some();
+        std::iter::once(losses).chain(scored.then_some(scores)).collect()
     }
 }
 

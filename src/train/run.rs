@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::card::card;
 use super::config::{SelectBy, TrainConfig};
-use super::curve::{CurvePoint, loss_curve_svg};
+use super::curve::curves_svg;
 use super::features;
 use super::gradients::Gradients;
 use super::init::{InitConfig, Start};
@@ -632,15 +632,11 @@ impl Run<'_> {
     }
 
     fn draw_curve(&self) -> Result<(), TrainError> {
-        let (train, validation) = self.metrics.curves();
-        let best = self
-            .state
-            .best_loss
-            .zip(self.state.best_average.last().copied().or(self.state.best_step))
-            .map(|(loss, step)| CurvePoint { step, loss });
+        let step = self.state.best_average.last().copied().or(self.state.best_step);
+        let best = self.state.best_loss.zip(step);
+        let best = best.map(|(loss, step)| (step, loss, self.state.best_cider));
         let name = self.plan.config.output.file_name().unwrap_or_default().to_string_lossy();
-        let title = format!("{name}: loss in nats a token");
-        let svg = loss_curve_svg(&title, &train, &validation, best);
+        let svg = curves_svg(&name, &self.metrics.curves(best));
         Ok(atomic::replace_file(&self.plan.config.output.join("curve.svg"), svg.as_bytes())?)
     }
 }
