@@ -144,6 +144,11 @@ pub struct EncoderConfig {
     pub drop_path: f64,
 }
 
+/// A transformer's size: `1 layer, width 256, 4 heads`.
+fn layers(num_layers: usize, d_model: usize, num_heads: usize) -> String {
+    format!("{}, width {d_model}, {}", counted(num_layers, "layer"), counted(num_heads, "head"))
+}
+
 impl fmt::Display for EncoderConfig {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.backbone, self.stem.len()) {
@@ -156,10 +161,8 @@ impl fmt::Display for EncoderConfig {
         let [rows, cols] = self.grid();
         write!(
             formatter,
-            "{}, width {}, {}; {cols}×{rows} patches of {4}×{4} on {3}×{5} pixels",
-            counted(self.num_layers, "layer"),
-            self.d_model,
-            counted(self.num_heads, "head"),
+            "{}; {cols}×{rows} patches of {2}×{2} on {1}×{3} pixels",
+            layers(self.num_layers, self.d_model, self.num_heads),
             self.image_width,
             self.patch_size,
             self.image_height
@@ -353,10 +356,8 @@ impl fmt::Display for DecoderConfig {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
-            "{}, width {}, {}; {}, {}",
-            counted(self.num_layers, "layer"),
-            self.d_model,
-            counted(self.num_heads, "head"),
+            "{}; {}, {}",
+            layers(self.num_layers, self.d_model, self.num_heads),
             counted(self.vocab_size, "token"),
             counted(self.max_positions, "position")
         )

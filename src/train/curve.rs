@@ -14,8 +14,10 @@ pub struct CurvePoint {
 /// What is drawn over the steps with an axis of its own. Any of its curves may be empty.
 #[derive(Clone, Debug, Default)]
 pub struct Panel {
-    /// What the axis says: `loss`.
+    /// What is drawn: `loss`.
     pub quantity: &'static str,
+    /// What the axis says after that: `, nats a token`.
+    pub unit: &'static str,
     /// Values while training, smoothed over the raw ones.
     pub train: Vec<CurvePoint>,
     /// Values of validations.
@@ -43,16 +45,8 @@ const BEST: &str = "#1b7f4b";
 
 /// A self-contained SVG with one panel below the other, over the same steps.
 pub fn curves_svg(title: &str, panels: &[Panel]) -> String {
-    let finite_panels: Vec<Panel> = panels
-        .iter()
-        .map(|panel| Panel {
-            train: finite(&panel.train),
-            validation: finite(&panel.validation),
-            best: panel.best.filter(|point| point.value.is_finite()),
-            ..panel.clone()
-        })
-        .collect();
-    let steps = Axes::new(finite_panels.iter().flat_map(Panel::points)).steps;
+    let panels: Vec<Panel> = panels.iter().map(Panel::finite).collect();
+    let steps = Axes::new(panels.iter().flat_map(Panel::points)).steps;
     let height = HEIGHT * panels.len() as f64;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
@@ -62,7 +56,7 @@ pub fn curves_svg(title: &str, panels: &[Panel]) -> String {
          <text x=\"{LEFT}\" y=\"30\" font-size=\"17\" font-weight=\"600\">{title}</text>\n",
         title = escaped(title)
     );
-    for (number, panel) in finite_panels.iter().enumerate() {
+    for (number, panel) in panels.iter().enumerate() {
         let top = HEIGHT * number as f64;
         svg.push_str(&format!("<g transform=\"translate(0 {top})\">\n"));
         panel.draw(steps, &mut svg);
@@ -77,8 +71,20 @@ impl Panel {
         self.train.iter().chain(&self.validation).chain(&self.best)
     }
 
+    /// Without values that are no numbers.
+    fn finite(&self) -> Self {
+        Self {
+            quantity: self.quantity,
+            unit: self.unit,
+            train: finite(&self.train),
+            validation: finite(&self.validation),
+            best: self.best.filter(|point| point.value.is_finite()),
+            chosen_by: self.chosen_by,
+        }
+    }
+
     fn draw(&self, steps: [f64; 2], svg: &mut String) {
-        let Self { quantity, train, validation, best, chosen_by } = self;
+        let Self { quantity, unit, train, validation, best, chosen_by } = self;
         let raw = envelope(train);
         let smooth = thinned(&smoothed(train));
         let axes = Axes { steps, ..Axes::new(self.points()) };
@@ -87,7 +93,7 @@ impl Panel {
             svg.push('\n');
         };
         let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
-        for tick in axes.loss_ticks() {
+        for tick in axes.value_ticks() {
             let y = axes.y(tick);
             put(format!(
                 "<line x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{right}\" y2=\"{y:.1}\" stroke=\"#e4e6ea\"/>"
@@ -120,7 +126,7 @@ impl Panel {
         ));
         let scale = if axes.logarithmic { " (log)" } else { "" };
         put(format!(
-            "<text transform=\"translate(18 {:.1}) rotate(-90)\" text-anchor=\"middle\">{quantity}{scale}</text>",
+            "<text transform=\"translate(18 {:.1}) rotate(-90)\" text-anchor=\"middle\">{quantity}{unit}{scale}</text>",
             (TOP + bottom) / 2.0
         ));
 
@@ -143,7 +149,7 @@ impl Panel {
         if let Some(best) = best {
             put(axes.dot(best, BEST, 5.5));
         }
-        if let (Some(best), true) = (best, chosen_by) {
+        if let Some(best) = best.filter(|_| *chosen_by) {
             let (x, y) = (axes.x(best.step as f64), axes.y(best.value));
             // Above the point, and on the side where there is room.
             let (x, anchor) = if x > middle { (x - 9.0, "end") } else { (x + 9.0, "start") };
@@ -176,39 +182,39 @@ impl Panel {
     }
 }
 
-/// Where steps and losses lie on the drawing.
+/// Where steps and values lie on the drawing.
 struct Axes {
     steps: [f64; 2],
-    losses: [f64; 2],
+    values: [f64; 2],
     logarithmic: bool,
 }
 
 impl Axes {
     fn new<'a>(points: impl Iterator<Item = &'a CurvePoint>) -> Self {
         let mut steps = [f64::INFINITY, f64::NEG_INFINITY];
-        let mut losses = steps;
+        let mut values = steps;
         for point in points {
             let step = point.step as f64;
             steps = [steps[0].min(step), steps[1].max(step)];
-            losses = [losses[0].min(point.value), losses[1].max(point.value)];
+            values = [values[0].min(point.value), values[1].max(point.value)];
         }
         if steps[0] > steps[1] {
-            (steps, losses) = ([0.0, 1.0], [0.0, 1.0]);
+            (steps, values) = ([0.0, 1.0], [0.0, 1.0]);
         }
         if steps[0] == steps[1] {
             steps[1] += 1.0;
         }
-        let logarithmic = losses[0] > 0.0 && losses[1] / losses[0] > WIDE;
+        let logarithmic = values[0] > 0.0 && values[1] / values[0] > WIDE;
         if logarithmic {
-            losses = [losses[0] / 1.1, losses[1] * 1.1];
+            values = [values[0] / 1.1, values[1] * 1.1];
         } else {
-            let span = losses[1] - losses[0];
-            let room = if span > 0.0 { span * 0.05 } else { losses[0].abs().max(1.0) * 0.1 };
-            losses = [losses[0] - room, losses[1] + room];
+            let span = values[1] - values[0];
+            let room = if span > 0.0 { span * 0.05 } else { values[0].abs().max(1.0) * 0.1 };
+            values = [values[0] - room, values[1] + room];
         }
         // Sums of the largest numbers there are would overflow.
-        losses = losses.map(|loss| loss.clamp(-1e300, 1e300));
-        Self { steps, losses, logarithmic }
+        values = values.map(|value| value.clamp(-1e300, 1e300));
+        Self { steps, values, logarithmic }
     }
 
     fn x(&self, step: f64) -> f64 {
@@ -216,12 +222,12 @@ impl Axes {
         LEFT + (step - from) / (to - from) * (WIDTH - LEFT - RIGHT)
     }
 
-    fn y(&self, loss: f64) -> f64 {
-        let [from, to] = self.losses;
+    fn y(&self, value: f64) -> f64 {
+        let [from, to] = self.values;
         let share = if self.logarithmic {
-            (loss.ln() - from.ln()) / (to.ln() - from.ln())
+            (value.ln() - from.ln()) / (to.ln() - from.ln())
         } else {
-            (loss - from) / (to - from)
+            (value - from) / (to - from)
         };
         HEIGHT - BOTTOM - share.clamp(0.0, 1.0) * (HEIGHT - TOP - BOTTOM)
     }
@@ -230,10 +236,10 @@ impl Axes {
         round_ticks(self.steps, 8.0, 1.0)
     }
 
-    fn loss_ticks(&self) -> Vec<f64> {
-        let [from, to] = self.losses;
+    fn value_ticks(&self) -> Vec<f64> {
+        let [from, to] = self.values;
         if !self.logarithmic {
-            return round_ticks(self.losses, 7.0, 0.0);
+            return round_ticks(self.values, 7.0, 0.0);
         }
         let decades = from.log10().floor() as i32..=to.log10().ceil() as i32;
         let every = (decades.clone().count() / 8).max(1);
@@ -411,7 +417,8 @@ mod tests {
         best: Option<CurvePoint>,
     ) -> String {
         let (train, validation) = (train.to_vec(), validation.to_vec());
-        let panel = Panel { quantity: "loss", train, validation, best, chosen_by: true };
+        let quantity = "loss";
+        let panel = Panel { quantity, unit: "", train, validation, best, chosen_by: true };
         curves_svg(title, &[panel])
     }
 

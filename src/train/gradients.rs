@@ -142,13 +142,7 @@ impl Gradients {
             let loss = scale(loss, weight / settings.accumulation as f64);
             (value, GradientsParams::from_grads(loss.backward(), &model))
         });
-        // In the order of the shares, whichever came first: sums of floats depend on it.
-        let mut losses = Vec::with_capacity(results.len());
-        for (loss, grads) in results {
-            losses.push(loss);
-            self.accumulator.accumulate(model, grads);
-        }
-        Tensor::cat(losses, 0).sum()
+        self.sum(model, results)
     }
 
     /// Adds the gradients of captions that `say` makes of a batch's images and weighs, and returns the loss,
@@ -190,14 +184,25 @@ impl Gradients {
             let value = loss.clone().inner();
             Ok((value, GradientsParams::from_grads(loss.backward(), &model), said.reward))
         });
-        let (mut losses, mut rewards) = (Vec::with_capacity(results.len()), 0.0);
+        let mut rewards = 0.0;
+        let mut learned = Vec::with_capacity(results.len());
         for result in results {
             let (loss, grads, reward) = result?;
-            losses.push(loss);
+            learned.push((loss, grads));
             rewards += reward;
+        }
+        Ok((self.sum(model, learned), rewards / images))
+    }
+
+    /// Adds the shares' gradients, and sums their losses.
+    fn sum(&mut self, model: &Captioner, shares: Vec<(Tensor<1>, GradientsParams)>) -> Tensor<1> {
+        // In the order of the shares, whichever came first: sums of floats depend on it.
+        let mut losses = Vec::with_capacity(shares.len());
+        for (loss, grads) in shares {
+            losses.push(loss);
             self.accumulator.accumulate(model, grads);
         }
-        Ok((Tensor::cat(losses, 0).sum(), rewards / images))
+        Tensor::cat(losses, 0).sum()
     }
 
     /// The model for each of `count` shares.

@@ -99,7 +99,7 @@ impl Metrics {
     /// Loss over steps; below it the score and the reward, where there are any. `best`: the step of the
     /// checkpoint that is kept, its loss and its score.
     pub fn curves(&self, best: Option<(u64, f64, Option<f64>)>) -> Vec<Panel> {
-        let mut losses = Panel { quantity: "loss, nats a token", ..Panel::default() };
+        let mut losses = Panel { quantity: "loss", unit: ", nats a token", ..Panel::default() };
         let mut scores = Panel { quantity: "CIDEr", chosen_by: true, ..Panel::default() };
         for line in &self.lines {
             match *line {

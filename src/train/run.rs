@@ -272,7 +272,9 @@ impl Run<'_> {
             // Whether the run gains anything is seen from where it begins.
             self.validate(&model)?;
         }
-        while self.state.step < self.plan.steps && !self.is_out_of_patience() {
+        // Only a validation can end patience; a run that is resumed may have come to its end.
+        let mut ended = self.is_out_of_patience();
+        while self.state.step < self.plan.steps && !ended {
             model = self.step(model)?;
             let step = self.state.step;
             let last = step == self.plan.steps;
@@ -284,19 +286,19 @@ impl Run<'_> {
                 self.log()?;
             }
             // Even if a stop was asked for: who resumes after this step does not come here again.
-            let mut ends = last;
+            ended = last;
             if validates {
                 self.validate(&model)?;
-                ends |= self.is_out_of_patience();
+                ended |= self.is_out_of_patience();
             }
-            if ends {
+            if ended {
                 self.try_average()?;
             }
             if validates || interrupted || step.is_multiple_of(settings.checkpoint_every) {
                 self.save(&model)?;
                 saved = step;
             }
-            if interrupted || ends {
+            if interrupted {
                 break;
             }
         }
