@@ -23,7 +23,7 @@ use patchword::model::{
     Activation, Captioner, CaptionerConfig, DecoderConfig, EncoderConfig, HeadKind, NormPlacement,
     initialize,
 };
-use patchword::train::{AdamW, AdamWConfig, FrozenPart, forward_loss};
+use patchword::train::{AdamW, AdamWConfig, forward_loss};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::SafeTensors;
@@ -330,7 +330,7 @@ fn weights(model: &Captioner) -> BTreeMap<String, Vec<f32>> {
 fn gradients(
     config: &CaptionerConfig,
     device: &Device,
-    frozen: FrozenPart,
+    frozen: EncoderStage,
 ) -> (f32, BTreeMap<String, Vec<f32>>) {
     let device = device.clone().autodiff();
     let model = stirred(config, &device);
@@ -342,35 +342,35 @@ fn gradients(
     (value, collect.found)
 }
 
-fn assert_same_gradients(config: &CaptionerConfig, frozen: FrozenPart, tolerance: f64) {
+fn assert_same_gradients(config: &CaptionerConfig, frozen: EncoderStage, tolerance: f64) {
     let Some(devices) = devices() else { return };
     let (expected_loss, expected) = gradients(config, &devices.flex, frozen);
     let (loss, found) = gradients(config, &devices.wgpu, frozen);
     assert_close("loss", &[loss], &[expected_loss], TOLERANCE);
     let mut names: Vec<String> = weights(&fresh(config, &devices.flex)).into_keys().collect();
-    names.retain(|name| !(frozen == FrozenPart::Encoder && name.starts_with("encoder.")));
+    names.retain(|name| !(frozen == EncoderStage::States && name.starts_with("encoder.")));
     assert!(names.iter().eq(expected.keys()), "flex: gradients of {:?}", expected.keys());
     assert_all_close("gradient", &found, &expected, tolerance);
 }
 
 #[test]
 fn gradients_of_every_weight_agree() {
-    assert_same_gradients(&without_gelu(own_model()), FrozenPart::Nothing, TOLERANCE);
+    assert_same_gradients(&without_gelu(own_model()), EncoderStage::Pixels, TOLERANCE);
 }
 
 #[test]
 fn gradients_with_a_frozen_encoder_agree() {
-    assert_same_gradients(&without_gelu(own_model()), FrozenPart::Encoder, TOLERANCE);
+    assert_same_gradients(&without_gelu(own_model()), EncoderStage::States, TOLERANCE);
 }
 
 #[test]
 fn gradients_of_a_foreign_model_agree() {
-    assert_same_gradients(&without_gelu(foreign_model()), FrozenPart::Nothing, TOLERANCE);
+    assert_same_gradients(&without_gelu(foreign_model()), EncoderStage::Pixels, TOLERANCE);
 }
 
 #[test]
 fn gradients_through_gelu_agree() {
-    assert_same_gradients(&own_model(), FrozenPart::Nothing, TOLERANCE);
+    assert_same_gradients(&own_model(), EncoderStage::Pixels, TOLERANCE);
 }
 
 /// What ten steps of training leave.
@@ -387,7 +387,7 @@ fn train_ten_steps(config: &CaptionerConfig, device: &Device) -> Trained {
     let mut losses = Vec::new();
     for step in 0..10 {
         let loss =
-            forward_loss(&model, batch(step % 2), &loader(), 0.1, FrozenPart::Nothing, &device);
+            forward_loss(&model, batch(step % 2), &loader(), 0.1, EncoderStage::Pixels, &device);
         losses.push(values(loss.clone().inner())[0]);
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         let rate_of = |path: &str| if path.starts_with("encoder.") { 2e-3 } else { 4e-3 };

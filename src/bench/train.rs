@@ -13,8 +13,8 @@ use super::flops::{StepShape, training_step};
 use super::{BenchError, Timing, matmul_rate, peak_memory};
 use crate::data::{Batch, LoaderConfig, SpecialIds, TrainLoader};
 use crate::image::DecodeLimits;
-use crate::model::{Captioner, initialize};
-use crate::train::{AdamW, FrozenPart, Gradients, Plan, Start, TrainConfig, TrainError};
+use crate::model::{Captioner, EncoderStage, initialize};
+use crate::train::{AdamW, Gradients, Plan, Start, TrainConfig, TrainError};
 
 /// What is measured.
 #[derive(Debug, Clone)]
@@ -98,7 +98,7 @@ pub fn bench_train(
     let parameters = model.num_params();
     let mut optimizer = AdamW::new(&config.optimizer);
     let frozen =
-        if config.train.freeze_encoder { FrozenPart::Encoder } else { FrozenPart::Nothing };
+        if config.train.freeze_encoder { EncoderStage::States } else { EncoderStage::Pixels };
     let mut gradients = Gradients::new(&config.train, frozen, batches.loader(), &device)?;
     let mut timed = Vec::with_capacity(bench.steps);
     let mut total = Totals::default();

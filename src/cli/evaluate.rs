@@ -30,6 +30,7 @@ use crate::generate::GenerateConfig;
 use crate::image::{DecodeLimits, decode_file};
 use crate::metrics::bootstrap::{BootstrapConfig, Interval};
 use crate::metrics::{CIDER, CorpusScores, NUM_SCORES, ScoreConfig, ScoredImage, score};
+use crate::model::EncoderStage;
 use crate::plural::counted;
 use crate::train::{Validation, validate};
 
@@ -373,7 +374,8 @@ pub(super) fn evaluate(
     };
     let mut of_split = examples(dataset, split, &checkpoint.tokenizer)?;
     of_split.truncate(most);
-    let validation = validate(&checkpoint.model, &of_split, &loader, &device.device)?;
+    let validation =
+        validate(&checkpoint.model, &of_split, &loader, EncoderStage::Pixels, &device.device)?;
     for image in &validation.skipped {
         console.warn(format_args!("left out: {}", image.reason));
     }

@@ -23,15 +23,6 @@ const MAGIC: &[u8; 8] = b"PWFEAT1\n";
 const HEADER: u64 = 16;
 const RECORD_HEADER: usize = 16;
 
-/// How far into the encoder the features come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FeatureStage {
-    /// What patches are embedded from: the features of a frozen backbone or stem.
-    Patches,
-    /// The encoder's output.
-    States,
-}
-
 /// Why features could not be kept.
 #[derive(Debug, thiserror::Error)]
 pub enum FeatureError {
@@ -147,14 +138,13 @@ impl FeatureWriter {
     /// A file that cannot be written.
     pub fn finish(
         self,
-        stage: FeatureStage,
         identities: HashMap<PathBuf, u64>,
         views: u32,
     ) -> Result<Features, FeatureError> {
         self.file.sync_all().map_err(|source| self.io(source))?;
         self.file.unlock().map_err(|source| self.io(source))?;
         let Self { path, file, shape, places, .. } = self;
-        Ok(Features { path, stage, shape, views, places, identities, file: Mutex::new(file) })
+        Ok(Features { path, shape, views, places, identities, file: Mutex::new(file) })
     }
 }
 
@@ -162,7 +152,6 @@ impl FeatureWriter {
 #[derive(Debug)]
 pub struct Features {
     path: PathBuf,
-    stage: FeatureStage,
     shape: [usize; 2],
     views: u32,
     places: HashMap<(u64, u32), u64>,
@@ -171,11 +160,6 @@ pub struct Features {
 }
 
 impl Features {
-    /// Where in the encoder they come from.
-    pub fn stage(&self) -> FeatureStage {
-        self.stage
-    }
-
     /// `[positions, width]` of an image.
     pub fn shape(&self) -> [usize; 2] {
         self.shape
@@ -267,7 +251,7 @@ mod tests {
         assert!(writer.contains(first, 0) && !writer.contains(second, 0));
         writer.append(second, 0, &[2.0; 6]).unwrap();
         let identities = HashMap::from([(one.clone(), first), (two.clone(), second)]);
-        let features = writer.finish(FeatureStage::Patches, identities, 1).unwrap();
+        let features = writer.finish(identities, 1).unwrap();
         assert_eq!(features.read(&one, 0).unwrap(), [0.0, 1.0, -2.0, 3.5, 0.25, 6.0]);
         assert_eq!(features.read(&two, 0).unwrap(), [2.0; 6]);
         assert!(features.read(&two, 1).unwrap_err().contains("two.png"));
@@ -288,7 +272,7 @@ mod tests {
         fs::write(&path, bytes).unwrap();
         let writer = FeatureWriter::open(folder.path(), 7, [1, 2]).unwrap();
         let identities = HashMap::from([(one.clone(), first)]);
-        let features = writer.finish(FeatureStage::Patches, identities, 1).unwrap();
+        let features = writer.finish(identities, 1).unwrap();
         assert!(features.read(&one, 0).unwrap_err().contains("damaged"));
     }
 }

@@ -25,7 +25,7 @@ pub mod shapes;
 pub use check::{CheckReport, check};
 pub use detect::{DatasetFormat, detect};
 pub use error::DataError;
-pub use features::{FeatureError, FeatureStage, FeatureWriter, Features, hash, identity};
+pub use features::{FeatureError, FeatureWriter, Features, hash, identity};
 pub use loader::{
     Batch, Example, LoaderConfig, SkippedImage, SpecialIds, TrainLoader, examples, for_each_batch,
     mix, says_direction, units_per_epoch,

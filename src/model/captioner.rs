@@ -5,7 +5,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor};
 
 use super::cache::DecoderCache;
-use super::config::{CaptionerConfig, ConfigError};
+use super::config::{CaptionerConfig, ConfigError, EncoderStage};
 use super::cpu;
 use super::decoder::TextDecoder;
 use super::encoder::VisionEncoder;
@@ -84,42 +84,23 @@ impl Captioner {
         Tensor::cat(parts.map(|part| self.project(self.encoder.forward(part))).collect(), 0)
     }
 
-    /// The encoder's output, with no gradient: [`Self::encode_states`] does the rest. A frozen encoder
-    /// costs a forward pass.
+    /// The part of the encoder before `stage`, with no gradient: [`Self::encode_from`] does the rest. What
+    /// is frozen costs a forward pass, or nothing where its output was kept.
     ///
     /// # Shapes
     /// `pixels`: `[batch, 3, image_height, image_width]`, normalised; result:
-    /// `[batch, patches, d_model]`, on a device without autodiff.
-    pub fn states_frozen(&self, pixels: Tensor<4>) -> Tensor<3> {
-        self.encoder.valid().forward(pixels.without_autodiff())
+    /// as [`VisionEncoder::forward_until`], on a device without autodiff.
+    pub fn encode_until(&self, pixels: Tensor<4>, stage: EncoderStage) -> Tensor<3> {
+        self.encoder.valid().forward_until(pixels.without_autodiff(), stage)
     }
 
-    /// Makes the memory of what [`Self::states_frozen`] gave; on a device with autodiff, pass it on
+    /// Makes the memory of what [`Self::encode_until`] gave; on a device with autodiff, pass it on
     /// with `.autodiff()`.
     ///
     /// # Shapes
-    /// `states`: `[batch, patches, d_model]`; result: `[batch, patches, memory_width]`.
-    pub fn encode_states(&self, states: Tensor<3>) -> Tensor<3> {
-        self.project(states)
-    }
-
-    /// What patches are embedded from, with no gradient: [`Self::encode_patches`] does the rest. Of a
-    /// hybrid these are the features of a frozen backbone, the same at every step.
-    ///
-    /// # Shapes
-    /// `pixels`: `[batch, 3, image_height, image_width]`, normalised; result: as
-    /// [`VisionEncoder::patches`], on a device without autodiff.
-    pub fn patches_frozen(&self, pixels: Tensor<4>) -> Tensor<3> {
-        self.encoder.valid().patches(pixels.without_autodiff())
-    }
-
-    /// Encodes what [`Self::patches_frozen`] gave; on a device with autodiff, pass it on with
-    /// `.autodiff()`.
-    ///
-    /// # Shapes
-    /// `patches`: as [`VisionEncoder::patches`]; result: `[batch, patches, memory_width]`.
-    pub fn encode_patches(&self, patches: Tensor<3>) -> Tensor<3> {
-        self.project(self.encoder.forward_patches(patches))
+    /// Result: `[batch, patches, memory_width]`.
+    pub fn encode_from(&self, features: Tensor<3>, stage: EncoderStage) -> Tensor<3> {
+        self.project(self.encoder.forward_from(features, stage))
     }
 
     fn project(&self, features: Tensor<3>) -> Tensor<3> {

@@ -84,6 +84,20 @@ pub enum Backbone {
     MobileNetV2,
 }
 
+/// Where an encoder can be cut in two, in the order of the computation: what is frozen from the image
+/// on to one of these is computed without a graph, and once if it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EncoderStage {
+    /// Before everything.
+    Pixels,
+    /// After the backbone's first convolution and so many of its blocks.
+    Block(usize),
+    /// Before the patch embedding: after the backbone, or a stem.
+    Patches,
+    /// After everything: the encoder's output.
+    States,
+}
+
 /// The vision encoder: patch embedding and a stack of self-attention layers
 /// (ViT, <https://arxiv.org/abs/2010.11929>).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -218,6 +232,36 @@ impl EncoderConfig {
         }
         let channels = self.stem.last().copied().unwrap_or(3);
         [channels, self.patch_size >> self.stem.len()]
+    }
+
+    /// What there is of an image at `stage`: `[a, b]` of [`super::VisionEncoder::forward_until`]'s result.
+    /// Channels and places of the grid, row by row, where a convolution follows; before `Patches` and `States`
+    /// positions and their width.
+    pub fn stage_shape(&self, stage: EncoderStage) -> [usize; 2] {
+        let stride = self.stage_stride(stage);
+        let places = (self.image_height / stride) * (self.image_width / stride);
+        match stage {
+            EncoderStage::States => [self.num_prefix() + self.num_patches(), self.d_model],
+            EncoderStage::Patches => {
+                let [channels, side] = self.patch_input();
+                [self.num_patches(), channels * side * side]
+            }
+            EncoderStage::Block(blocks) if self.backbone.is_some() => {
+                [MobileNetV2Shape::new(self.backbone_width).after(blocks).0, places]
+            }
+            EncoderStage::Block(_) | EncoderStage::Pixels => [3, places],
+        }
+    }
+
+    /// Pixels of the image's side that are one of the grid's at `stage`.
+    pub(super) fn stage_stride(&self, stage: EncoderStage) -> usize {
+        match stage {
+            EncoderStage::Block(blocks) if self.backbone.is_some() => {
+                MobileNetV2Shape::new(self.backbone_width).after(blocks).1
+            }
+            EncoderStage::Block(_) | EncoderStage::Pixels => 1,
+            EncoderStage::Patches | EncoderStage::States => self.patch_size,
+        }
     }
 
     /// Positions before the first patch.

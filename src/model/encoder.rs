@@ -6,7 +6,7 @@ use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig, Pa
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::attention::{Attention, AttentionConfig, AttentionMask};
-use super::config::{Backbone, ConfigError, EncoderConfig, PatchPositions};
+use super::config::{Backbone, ConfigError, EncoderConfig, EncoderStage, PatchPositions};
 use super::feed_forward::{FeedForward, gelu};
 use super::half::normalize;
 use super::mobilenet::MobileNetV2;
@@ -67,6 +67,42 @@ impl VisionEncoder {
         self.forward_patches(self.patches(pixels))
     }
 
+    /// The part of [`Self::forward`] before `stage`.
+    ///
+    /// # Shapes
+    /// `pixels`: as [`Self::forward`]; result: `[batch, a, b]`, `a` and `b` as
+    /// [`EncoderConfig::stage_shape`] says.
+    pub fn forward_until(&self, pixels: Tensor<4>, stage: EncoderStage) -> Tensor<3> {
+        let grid = match (stage, &self.backbone) {
+            (EncoderStage::States, _) => return self.forward(pixels),
+            (EncoderStage::Patches, _) => return self.patches(pixels),
+            (EncoderStage::Block(blocks), Some(backbone)) => backbone.until(pixels, blocks),
+            (EncoderStage::Block(_) | EncoderStage::Pixels, _) => pixels,
+        };
+        grid.flatten(2, 3)
+    }
+
+    /// The part of [`Self::forward`] after `stage`, of what [`Self::forward_until`] gave.
+    ///
+    /// # Shapes
+    /// Result as that of [`Self::forward`].
+    pub fn forward_from(&self, features: Tensor<3>, stage: EncoderStage) -> Tensor<3> {
+        let [batch, channels, _] = features.dims();
+        let (height, width) = (self.config.image_height, self.config.image_width);
+        match (stage, &self.backbone) {
+            (EncoderStage::States, _) => features,
+            (EncoderStage::Patches, _) => self.forward_patches(features),
+            (EncoderStage::Block(blocks), Some(backbone)) => {
+                let stride = self.config.stage_stride(stage);
+                let x = features.reshape([batch, channels, height / stride, width / stride]);
+                self.forward_patches(self.flattened(backbone.after(x, blocks)))
+            }
+            (EncoderStage::Block(_) | EncoderStage::Pixels, _) => {
+                self.forward(features.reshape([batch, channels, height, width]))
+            }
+        }
+    }
+
     /// What patches are embedded from: pixels, outputs of the stem, or the backbone's features.
     ///
     /// # Shapes
@@ -74,15 +110,20 @@ impl VisionEncoder {
     /// `[batch, patches, channels × side²]` with [`EncoderConfig::patch_input`]'s channels and side,
     /// row by row of the grid, without a class token.
     pub fn patches(&self, pixels: Tensor<4>) -> Tensor<3> {
-        let mut pixels = self.stem.iter().fold(pixels, |x, layer| gelu(layer.forward(x)));
+        let mut grid = self.stem.iter().fold(pixels, |x, layer| gelu(layer.forward(x)));
         if let Some(backbone) = &self.backbone {
-            pixels = backbone.forward(pixels);
+            grid = backbone.forward(grid);
         }
-        let [batch, channels, _, _] = pixels.dims();
+        self.flattened(grid)
+    }
+
+    /// `[batch, channels, rows × side, cols × side]` as patches.
+    fn flattened(&self, grid: Tensor<4>) -> Tensor<3> {
+        let [batch, channels, _, _] = grid.dims();
         let [rows, cols] = self.config.grid();
         let [_, side] = self.config.patch_input();
         // A convolution whose stride is its kernel is one matrix product over flattened patches.
-        let patches: Tensor<6> = pixels.reshape([batch, channels, rows, side, cols, side]);
+        let patches: Tensor<6> = grid.reshape([batch, channels, rows, side, cols, side]);
         patches.permute([0, 2, 4, 1, 3, 5]).reshape([batch, rows * cols, channels * side * side])
     }
 

@@ -73,6 +73,14 @@ impl MobileNetV2Shape {
         Self { stem, blocks, channels: divisible_by_8(1280.0 * width.max(1.0)) }
     }
 
+    /// Channels after the first convolution and `blocks` blocks, and pixels of the image's side that
+    /// are one of the grid's there.
+    pub(super) fn after(&self, blocks: usize) -> (usize, usize) {
+        let before = &self.blocks[..blocks.min(self.blocks.len())];
+        let channels = before.last().map_or(self.stem, |block| block.output);
+        (channels, before.iter().fold(2, |stride, block| stride * block.stride))
+    }
+
     /// Multiplications of one image of `height × width` pixels.
     pub fn multiplications(&self, height: usize, width: usize) -> f64 {
         let (mut rows, mut cols) = (height.div_ceil(2), width.div_ceil(2));
@@ -120,10 +128,22 @@ impl MobileNetV2 {
     /// `pixels`: `[batch, 3, height, width]`; result: `[batch, channels, height/32, width/32]`,
     /// from 0 to 6.
     pub fn forward(&self, pixels: Tensor<4>) -> Tensor<4> {
-        let mut x = relu6(self.stem.forward(pixels));
-        for block in &self.blocks {
-            x = block.forward(x);
-        }
+        self.after(self.until(pixels, self.blocks.len()), self.blocks.len())
+    }
+
+    /// The first convolution and the first `blocks` blocks.
+    ///
+    /// # Shapes
+    /// `pixels`: `[batch, 3, height, width]`; result: `[batch, output, rows, cols]` of the last of
+    /// these blocks.
+    pub(super) fn until(&self, pixels: Tensor<4>, blocks: usize) -> Tensor<4> {
+        let x = relu6(self.stem.forward(pixels));
+        self.blocks.iter().take(blocks).fold(x, |x, block| block.forward(x))
+    }
+
+    /// The rest of [`Self::forward`], after [`Self::until`] with as many `blocks`.
+    pub(super) fn after(&self, x: Tensor<4>, blocks: usize) -> Tensor<4> {
+        let x = self.blocks.iter().skip(blocks).fold(x, |x, block| block.forward(x));
         relu6(mix(&self.head, x))
     }
 }
@@ -244,7 +264,7 @@ fn biased(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Backbone, Captioner, CaptionerConfig, initialize};
+    use crate::model::{Backbone, Captioner, CaptionerConfig, EncoderStage, initialize};
     use burn::tensor::Distribution;
 
     #[test]
@@ -298,7 +318,8 @@ mod tests {
         (config.encoder.image_height, config.encoder.image_width) = (64, 64);
         let model = initialize(Captioner::new(&config, &device).unwrap(), 3);
         let random = Distribution::Normal(0.0, 1.0);
-        let features = model.patches_frozen(Tensor::random([2, 3, 64, 64], random, &device));
+        let features = model
+            .encode_until(Tensor::random([2, 3, 64, 64], random, &device), EncoderStage::Patches);
         assert_eq!(features.dims(), [2, 4, 1280]);
         let mean = features.clone().mean().into_scalar::<f32>();
         let most = features.greater_equal_elem(6.0).float().mean().into_scalar::<f32>();

@@ -35,8 +35,8 @@ pub use attention::{Attention, AttentionConfig, AttentionMask, KeyValue};
 pub use cache::DecoderCache;
 pub use captioner::Captioner;
 pub use config::{
-    Activation, Backbone, CaptionerConfig, ConfigError, DecoderConfig, EncoderConfig, HeadKind,
-    NormPlacement, PatchPositions,
+    Activation, Backbone, CaptionerConfig, ConfigError, DecoderConfig, EncoderConfig, EncoderStage,
+    HeadKind, NormPlacement, PatchPositions,
 };
 pub use decoder::TextDecoder;
 pub use encoder::VisionEncoder;

@@ -623,13 +623,43 @@ fn a_frozen_encoder_gets_no_gradient_and_gives_the_same_memory() {
     let config = other();
     let model = shaken(&config, 10, &device);
     let pixels = images(2, &config, &device);
-    let frozen = model.encode_states(model.states_frozen(pixels.clone()).autodiff());
+    let stage = EncoderStage::States;
+    let frozen = model.encode_from(model.encode_until(pixels.clone(), stage).autodiff(), stage);
     assert_close(&values(frozen.clone().inner()), &values(model.encode(pixels).inner()), 1e-5);
     let logits = model.decode(ids(&[&[1, 2, 3], &[1, 4, 5]], &device), frozen);
     let grads = GradientsParams::from_grads(logits.square().mean().backward(), &model);
     let gradients = gradients_by_name(&model, grads);
     assert!(gradients.keys().all(|name| !name.starts_with("encoder.")));
     assert!(gradients.contains_key("memory_projection.weight"));
+}
+
+#[test]
+fn an_encoder_cut_at_any_stage_gives_the_same_memory() {
+    use EncoderStage::{Block, Patches, Pixels, States};
+    let device = Device::flex().autodiff();
+    let stem = other();
+    let mut of_blocks = tiny();
+    hybrid(&mut of_blocks);
+    let cuts = [Pixels, Block(0), Block(1), Block(4), Block(14), Block(17), Patches, States];
+    for (config, cuts) in [(stem, &[Pixels, Patches, States][..]), (of_blocks, &cuts[..])] {
+        let model = shaken(&config, 10, &device);
+        let pixels = images(2, &config, &device);
+        let whole = values(model.encode(pixels.clone()).inner());
+        let mut before = usize::MAX;
+        for &stage in cuts {
+            let features = model.encode_until(pixels.clone(), stage);
+            let [batch, a, b] = features.dims();
+            assert_eq!((batch, [a, b]), (2, config.encoder.stage_shape(stage)), "{stage:?}");
+            let memory = model.encode_from(features.autodiff(), stage);
+            assert_close(&values(memory.clone().inner()), &whole, 1e-4);
+            // What comes before the cut has no gradient, all that comes after it has.
+            let logits = model.decode(ids(&[&[1, 2, 3], &[1, 4, 5]], &device), memory);
+            let grads = GradientsParams::from_grads(logits.square().mean().backward(), &model);
+            let learned = gradients_by_name(&model, grads).len();
+            assert!(learned < before, "{stage:?}: {learned} gradients, {before} one stage earlier");
+            before = learned;
+        }
+    }
 }
 
 // --- Every shape of model ---

@@ -399,6 +399,7 @@ impl TrainConfig {
             );
         }
         positive("schedule.encoder_factor", self.schedule.encoder_factor)?;
+        positive("schedule.backbone_factor", self.schedule.backbone_factor)?;
         share("optimizer.beta_1", self.optimizer.beta_1)?;
         share("optimizer.beta_2", self.optimizer.beta_2)?;
         positive("optimizer.epsilon", self.optimizer.epsilon)?;

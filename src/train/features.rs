@@ -11,11 +11,11 @@ use rayon::prelude::*;
 
 use super::TrainError;
 use super::plan::Plan;
-use super::trained::FrozenPart;
+use super::trained::parts_before;
 use crate::checkpoint::tensors::parameters;
-use crate::data::{Example, FeatureStage, FeatureWriter, Features, hash, identity, mix};
+use crate::data::{Example, FeatureWriter, Features, hash, identity, mix};
 use crate::image::{DecodeLimits, augment, decode_file};
-use crate::model::{Captioner, EncoderConfig};
+use crate::model::{Captioner, EncoderConfig, EncoderStage};
 
 /// Images that go through the encoder together.
 const BATCH: usize = 16;
@@ -31,20 +31,10 @@ pub(super) fn compute(
 ) -> Result<Arc<Features>, TrainError> {
     let config = &plan.config;
     let encoder = &config.model.encoder;
-    let (stage, shape, part) = match plan.trained.frozen_part {
-        // A plan with features has a frozen part.
-        FrozenPart::Nothing | FrozenPart::Patches => {
-            let [channels, side] = encoder.patch_input();
-            (FeatureStage::Patches, [encoder.num_patches(), channels * side * side], "patches")
-        }
-        FrozenPart::Encoder => {
-            let positions = encoder.num_prefix() + encoder.num_patches();
-            (FeatureStage::States, [positions, encoder.d_model], "states")
-        }
-    };
+    let stage = plan.trained.frozen_until;
     let views = config.data.cache_views;
-    let key = key(plan, model, part);
-    let mut writer = FeatureWriter::open(folder, key, shape)?;
+    let key = key(plan, model, stage);
+    let mut writer = FeatureWriter::open(folder, key, encoder.stage_shape(stage))?;
     let examples: Vec<&Example> = plan.train.iter().chain(&plan.val).collect();
     let mut identities = HashMap::new();
     let limits = DecodeLimits { max_pixels: config.data.max_pixels };
@@ -79,11 +69,7 @@ pub(super) fn compute(
             let values: Vec<f32> = pixels.iter().flatten().flatten().copied().collect();
             let shape = [of_views.len(), 3, config.image.height, config.image.width];
             let pixels = Tensor::from_data(TensorData::new(values, shape), &device);
-            let features = match stage {
-                FeatureStage::Patches => model.patches_frozen(pixels),
-                FeatureStage::States => model.states_frozen(pixels),
-            };
-            let values = features.try_into_vec_as::<f32>();
+            let values = model.encode_until(pixels, stage).try_into_vec_as::<f32>();
             let values = values.map_err(|error| TrainError::Device(error.to_string()))?;
             let size = values.len() / of_views.len();
             for (((_, id, view), _), values) in of_views.iter().zip(values.chunks(size)) {
@@ -95,29 +81,32 @@ pub(super) fn compute(
             return Err(TrainError::StoppedEarly { done, total: examples.len() });
         }
     }
-    Ok(Arc::new(writer.finish(stage, identities, views)?))
+    Ok(Arc::new(writer.finish(identities, views)?))
 }
 
 /// A number for everything that features depend on besides the image.
-fn key(plan: &Plan, model: &Captioner, part: &str) -> u64 {
+fn key(plan: &Plan, model: &Captioner, stage: EncoderStage) -> u64 {
     let config = &plan.config;
-    // Neither what is trained after the features nor dropout changes them.
     let encoder = &config.model.encoder;
-    let shape = match part {
-        "patches" => format!("{:?} {} {:?}", encoder.backbone, encoder.patch_size, encoder.stem),
-        _ => format!("{:?}", EncoderConfig { dropout: 0.0, drop_path: 0.0, ..encoder.clone() }),
+    let frozen = parts_before(stage);
+    let shape = match stage {
+        // Neither what is trained after the features nor dropout changes them.
+        EncoderStage::States => {
+            let still = EncoderConfig { dropout: 0.0, drop_path: 0.0, ..encoder.clone() };
+            format!("states {still:?}")
+        }
+        _ => format!("patches {:?} {} {:?}", encoder.backbone, encoder.patch_size, encoder.stem),
     };
-    let mut text = format!("{part} {shape} {:?}", config.image);
+    let mut text = format!("{shape} {:?}", config.image);
+    if let EncoderStage::Block(blocks) = stage {
+        text.push_str(&format!(" block {blocks}"));
+    }
     if config.data.cache_views > 1 {
         text.push_str(&format!(" {:?} {}", config.augment, config.seed));
     }
     let mut key = hash(text.as_bytes());
-    let inside = |name: &str| match part {
-        "patches" => name.starts_with("encoder.backbone.") || name.starts_with("encoder.stem."),
-        _ => name.starts_with("encoder."),
-    };
     for (name, tensor) in parameters(model) {
-        if inside(&name) {
+        if frozen.iter().any(|part| name.starts_with(part.as_str())) {
             let bytes: Vec<u8> = tensor.values.iter().flat_map(|v| v.to_le_bytes()).collect();
             key = mix(key, hash(&bytes));
         }

@@ -11,10 +11,9 @@ use super::TrainError;
 use super::config::LoopConfig;
 use super::loss::{cross_entropy, policy_gradient};
 use super::shares::{Shares, ranges};
-use super::trained::FrozenPart;
 use super::validate::pixels;
-use crate::data::{Batch, FeatureStage, LoaderConfig, mix};
-use crate::model::{Captioner, hold_noise, seed_noise};
+use crate::data::{Batch, LoaderConfig, mix};
+use crate::model::{Captioner, EncoderStage, hold_noise, seed_noise};
 
 /// The loss of one batch.
 ///
@@ -25,10 +24,10 @@ pub fn forward_loss(
     mut batch: Batch,
     loader: &LoaderConfig,
     smoothing: f64,
-    frozen: FrozenPart,
+    frozen_until: EncoderStage,
     device: &Device,
 ) -> Tensor<1> {
-    let memory = memory(model, &mut batch, loader, frozen, device);
+    let memory = memory(model, &mut batch, loader, frozen_until, device);
     let padded = batch.positions.len();
     let weights = (batch.tokens < padded).then(|| {
         let weights: Vec<f32> = (0..padded).map(|i| f32::from(i < batch.tokens)).collect();
@@ -63,7 +62,8 @@ pub struct Said {
     pub reward: f64,
 }
 
-/// What cross-attention reads of a batch's images.
+/// What cross-attention reads of a batch's images, which are features from `frozen_until` where the loader has
+/// them; up to there is no graph.
 ///
 /// # Shapes
 /// Result `[images, patches, memory_width]`.
@@ -71,31 +71,32 @@ pub(super) fn memory(
     model: &Captioner,
     batch: &mut Batch,
     loader: &LoaderConfig,
-    frozen: FrozenPart,
+    frozen_until: EncoderStage,
     device: &Device,
 ) -> Tensor<3> {
-    if let Some(features) = &loader.features {
-        let [positions, width] = features.shape();
-        let values = std::mem::take(&mut batch.pixels);
-        let data = TensorData::new(values, [batch.images, positions, width]);
-        let features_of_batch = Tensor::from_data(data, device);
-        return match features.stage() {
-            FeatureStage::Patches => model.encode_patches(features_of_batch),
-            FeatureStage::States => model.encode_states(features_of_batch),
-        };
-    }
-    let pixels = pixels(batch, loader, device);
-    match frozen {
-        FrozenPart::Nothing => model.encode(pixels),
-        FrozenPart::Patches => model.encode_patches(model.patches_frozen(pixels).autodiff()),
-        FrozenPart::Encoder => model.encode_states(model.states_frozen(pixels).autodiff()),
-    }
+    let features = match &loader.features {
+        Some(features) => {
+            let [positions, width] = features.shape();
+            let values = std::mem::take(&mut batch.pixels);
+            let data = TensorData::new(values, [batch.images, positions, width]);
+            Tensor::from_data(data, device)
+        }
+        None => {
+            let pixels = pixels(batch, loader, device);
+            if frozen_until == EncoderStage::Pixels {
+                return model.encode(pixels);
+            }
+            let features = model.encode_until(pixels, frozen_until);
+            if device.is_autodiff() { features.autodiff() } else { features }
+        }
+    };
+    model.encode_from(features, frozen_until)
 }
 
 /// Sums the gradients of a step's (micro-)batches.
 pub struct Gradients {
     settings: LoopConfig,
-    frozen: FrozenPart,
+    frozen_until: EncoderStage,
     loader: LoaderConfig,
     device: Device,
     pub(super) shares: Shares,
@@ -109,13 +110,13 @@ impl Gradients {
     /// When the system has no threads left.
     pub fn new(
         settings: &LoopConfig,
-        frozen: FrozenPart,
+        frozen_until: EncoderStage,
         loader: &LoaderConfig,
         device: &Device,
     ) -> Result<Self, TrainError> {
         Ok(Self {
             settings: settings.clone(),
-            frozen,
+            frozen_until,
             loader: loader.clone(),
             device: device.clone(),
             shares: Shares::new(settings.data_parallel.min(settings.batch_size), device)?,
@@ -129,14 +130,14 @@ impl Gradients {
         let tokens = batch.tokens as f64;
         let shares = split(batch, self.shares.count());
         let (settings, loader, device) = (&self.settings, &self.loader, &self.device);
-        let frozen = self.frozen;
+        let frozen_until = self.frozen_until;
         let models = self.models(model, shares.len());
         let items = models.into_iter().zip(shares).collect();
         let results = self.shares.map(items, |index, (model, share): (Captioner, Batch)| {
             seed_noise(device, mix(seed, index as u64));
             let weight = share.tokens as f64 / tokens;
             let smoothing = settings.label_smoothing;
-            let loss = forward_loss(&model, share, loader, smoothing, frozen, device);
+            let loss = forward_loss(&model, share, loader, smoothing, frozen_until, device);
             let scale = |loss: Tensor<1>, by: f64| if by == 1.0 { loss } else { loss * by };
             let value = scale(loss.clone().inner(), weight);
             let loss = scale(loss, weight / settings.accumulation as f64);
@@ -164,7 +165,8 @@ impl Gradients {
         let size = batch.pixels.len() / batch.images;
         let parts: Vec<Range<usize>> = ranges(batch.images, self.shares.count()).collect();
         let models = self.models(model, parts.len());
-        let (loader, device, frozen) = (&self.loader, &self.device, self.frozen);
+        let (loader, device) = (&self.loader, &self.device);
+        let frozen_until = self.frozen_until;
         let items = models.into_iter().zip(parts).collect();
         let results = self.shares.map(items, |index, (model, part): (Captioner, Range<usize>)| {
             let pixels = batch.pixels[part.start * size..part.end * size].to_vec();
@@ -172,7 +174,7 @@ impl Gradients {
             let weight = part.len() as f64 / images;
             let seed = mix(seed, index as u64);
             seed_noise(device, seed);
-            let memory = memory(&model, &mut share, loader, frozen, device);
+            let memory = memory(&model, &mut share, loader, frozen_until, device);
             let _held = hold_noise(seed);
             let said = say(&model.valid(), &memory.clone().inner(), part)?;
             let captions = said.text.images * said.text.captions_per_image;
@@ -345,7 +347,7 @@ mod tests {
         let model = model(dropout, &device);
         let settings =
             LoopConfig { data_parallel, accumulation, batch_size: 5, ..LoopConfig::default() };
-        let mut sum = Gradients::new(&settings, FrozenPart::Nothing, &loader(), &device).unwrap();
+        let mut sum = Gradients::new(&settings, EncoderStage::Pixels, &loader(), &device).unwrap();
         let mut loss = 0.0;
         for micro in 0..accumulation {
             let value = sum.add(&model, batch(), 9 + micro as u64);
@@ -387,7 +389,7 @@ mod tests {
         let loss_of = |data_parallel: usize, seed: u64| {
             let settings = LoopConfig { data_parallel, batch_size: 5, ..LoopConfig::default() };
             let mut sum =
-                Gradients::new(&settings, FrozenPart::Nothing, &loader(), &device).unwrap();
+                Gradients::new(&settings, EncoderStage::Pixels, &loader(), &device).unwrap();
             let said = |model: &Captioner, memory: &Tensor<3>, images: Range<usize>| {
                 let config = GenerateConfig::sampling(3, 6, 11);
                 let captions =
@@ -418,7 +420,7 @@ mod tests {
                 batch(),
                 &loader(),
                 0.0,
-                FrozenPart::Nothing,
+                EncoderStage::Pixels,
                 &Device::flex(),
             );
             text.into_scalar::<f32>()

@@ -9,14 +9,14 @@ use burn::tensor::Device;
 use super::TrainError;
 use super::config::{SelectBy, TrainConfig};
 use super::init::Start;
-use super::trained::{FrozenPart, Trained};
+use super::trained::Trained;
 use crate::checkpoint::{self, Architecture};
 use crate::data::{
     self, Example, LoadOptions, LoaderConfig, Problem, SpecialIds, Split, examples, units_per_epoch,
 };
 use crate::generate::GenerateConfig;
 use crate::image::DecodeLimits;
-use crate::model::Captioner;
+use crate::model::{Captioner, EncoderStage};
 use crate::plural::counted;
 use crate::text::{SpecialTokenNames, Tokenizer, TokenizerConfig};
 
@@ -136,16 +136,17 @@ impl Plan {
         }
         let trained = Trained::new(&config, &model)
             .map_err(|error| config.value_error(file, error.key, error.problem))?;
-        if config.data.cache_features.is_some() && trained.frozen_part == FrozenPart::Nothing {
-            let problem = "only what is frozen stays the same: set train.freeze = \
-                           [\"encoder.backbone\"] or train.freeze_encoder = true";
+        if config.data.cache_features.is_some() && trained.frozen_until == EncoderStage::Pixels {
+            let problem = "only what is frozen stays the same: set train.freeze_encoder = true, or \
+                           train.freeze = [\"encoder.backbone\"] or its first parts, \
+                           [\"encoder.backbone.stem\", \"encoder.backbone.blocks.[0-9]\"]";
             return Err(config.value_error(file, "data.cache_features", problem.into()).into());
         }
         let memory = estimate(
             &config,
             parameters,
             trained.parameters,
-            trained.frozen_part == FrozenPart::Encoder,
+            trained.frozen_until == EncoderStage::States,
             &train,
         );
         Ok(Self {

@@ -215,7 +215,7 @@ pub fn train(
     });
     let accumulation = plan.config.train.accumulation as u64;
     let mut run = Run {
-        gradients: Gradients::new(&plan.config.train, plan.trained.frozen_part, &loader, &device)?,
+        gradients: Gradients::new(&plan.config.train, plan.trained.frozen_until, &loader, &device)?,
         loader_config: loader.clone(),
         loader: TrainLoader::new(plan.train.clone(), loader, state.step * accumulation),
         critic: None,
@@ -351,8 +351,7 @@ impl Run<'_> {
         };
         let grads = self.gradients.take();
         let rate = self.learning_rate();
-        let encoder_rate = rate * self.plan.config.schedule.encoder_factor;
-        let rate_of = |path: &str| if path.starts_with("encoder.") { encoder_rate } else { rate };
+        let rate_of = |path: &str| rate * self.plan.config.schedule.factor(path);
         let (model, norm) = self.optimizer.step(model, grads, &rate_of);
         self.pending.norm = norm;
         self.pending.images += images;
@@ -528,7 +527,13 @@ impl Run<'_> {
 
     /// Loss on the validation images and, where the best checkpoint is chosen by it, CIDEr.
     fn measure(&mut self, model: &Captioner) -> Result<(Validation, Option<f64>), TrainError> {
-        let validation = validate(model, &self.plan.val, &self.loader_config, &self.device)?;
+        let validation = validate(
+            model,
+            &self.plan.val,
+            &self.loader_config,
+            self.plan.trained.frozen_until,
+            &self.device,
+        )?;
         self.ensure_finite(validation.loss)?;
         for image in &validation.skipped {
             if !self.skipped.iter().any(|known| known.path == image.path) {
@@ -623,7 +628,13 @@ impl Run<'_> {
             kept.push(self.optimizer.averaged(raw));
         }
         for weights in &kept {
-            let check = validate(weights, few, &self.loader_config, &self.device)?;
+            let check = validate(
+                weights,
+                few,
+                &self.loader_config,
+                self.plan.trained.frozen_until,
+                &self.device,
+            )?;
             self.ensure_finite(check.loss)?;
         }
         let card = card(self.plan, &self.state, &self.samples);

@@ -14,15 +14,34 @@ pub struct ScheduleConfig {
     pub final_fraction: f64,
     /// Factor on the learning rate of the encoder's weights.
     pub encoder_factor: f64,
+    /// Factor on the learning rate of the encoder's backbone, besides `encoder_factor`.
+    pub backbone_factor: f64,
 }
 
 impl Default for ScheduleConfig {
     fn default() -> Self {
-        Self { learning_rate: 1e-3, warmup_steps: 200, final_fraction: 0.01, encoder_factor: 1.0 }
+        Self {
+            learning_rate: 1e-3,
+            warmup_steps: 200,
+            final_fraction: 0.01,
+            encoder_factor: 1.0,
+            backbone_factor: 1.0,
+        }
     }
 }
 
 impl ScheduleConfig {
+    /// What the learning rate of the parameter at `path` is multiplied by.
+    pub fn factor(&self, path: &str) -> f64 {
+        if path.starts_with("encoder.backbone.") {
+            self.encoder_factor * self.backbone_factor
+        } else if path.starts_with("encoder.") {
+            self.encoder_factor
+        } else {
+            1.0
+        }
+    }
+
     /// The learning rate of step `step` (from 0) of `total`.
     pub fn rate(&self, step: u64, total: u64) -> f64 {
         if step < self.warmup_steps {
@@ -46,6 +65,7 @@ mod tests {
             warmup_steps: 10,
             final_fraction: 0.1,
             encoder_factor: 1.0,
+            backbone_factor: 1.0,
         };
         assert!((schedule.rate(0, 110) - 0.1).abs() < 1e-12);
         assert!((schedule.rate(9, 110) - 1.0).abs() < 1e-12);

@@ -7,7 +7,6 @@ use super::TrainError;
 use super::gradients::memory;
 use super::plan::Plan;
 use super::shares::{Shares, ranges};
-use super::trained::FrozenPart;
 use crate::data::{Batch, Example, LoaderConfig};
 use crate::generate::{GenerateConfig, generate_from_memory};
 use crate::metrics::CiderDOfWords;
@@ -57,7 +56,7 @@ fn captions_of_share(
         }
         let pixels = read.iter().flatten().flatten().copied().collect();
         let mut batch = Batch { images, pixels, ..Batch::default() };
-        let memory = memory(model, &mut batch, &loader, FrozenPart::Nothing, &device);
+        let memory = memory(model, &mut batch, &loader, plan.trained.frozen_until, &device);
         let said = generate_from_memory(model, &memory, &begin, end, decode, loader.bucket)?;
         let text = |ids: &[u32]| plan.tokenizer.decode(&ids[begin.len()..]).trim_start().to_owned();
         let mut said = said.into_iter().map(|said| text(&said.ids));

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::config::TrainConfig;
-use crate::model::Captioner;
+use crate::model::{Captioner, EncoderStage};
 
 /// Low-rank adaptation (Hu et al. 2021, <https://arxiv.org/abs/2106.09685>): the weights stay as they
 /// are, and what is learned is `alpha / rank · A·B` on top of some of them.
@@ -44,20 +44,10 @@ pub(super) struct Trained {
     adapted: Vec<String>,
     /// Numbers that are learned.
     pub parameters: usize,
-    /// What of the encoder needs no gradient.
-    pub frozen_part: FrozenPart,
-}
-
-/// How far the encoder is frozen from its beginning: so far nothing is kept for a backward pass, and
-/// features can be computed once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FrozenPart {
-    /// Some of its first weights are learned, or there are none before the patch embedding.
-    Nothing,
-    /// The backbone or stem before the patch embedding.
-    Patches,
-    /// All of it.
-    Encoder,
+    /// How far the encoder is frozen from its beginning: so far nothing is kept for a backward pass, and
+    /// features can be computed once. `Pixels` where its first weights are learned, or there are none
+    /// before the patch embedding.
+    pub frozen_until: EncoderStage,
 }
 
 /// A setting that names no parameter.
@@ -97,17 +87,19 @@ impl Trained {
             parameters = sides.map(|(_, shape)| lora.rank * shape.iter().sum::<usize>()).sum();
         }
         let learned = |name: &String| !frozen.contains(name) || adapted.contains(name);
-        let part_is_frozen = |parts: &[&str]| {
+        let are_frozen = |parts: &[String]| {
             let inside = |name: &str| parts.iter().any(|part| name.starts_with(part));
-            let mut of_part = shapes.iter().filter(|(name, _)| inside(name)).peekable();
-            of_part.peek().is_some() && !of_part.any(|(name, _)| learned(name))
+            let mut of_parts = shapes.iter().filter(|(name, _)| inside(name)).peekable();
+            of_parts.peek().is_some() && !of_parts.any(|(name, _)| learned(name))
         };
-        let frozen_part = if part_is_frozen(&["encoder."]) {
-            FrozenPart::Encoder
-        } else if part_is_frozen(&["encoder.backbone.", "encoder.stem."]) {
-            FrozenPart::Patches
-        } else {
-            FrozenPart::Nothing
+        let frozen_until = [EncoderStage::States, EncoderStage::Patches, EncoderStage::Block(0)]
+            .into_iter()
+            .find(|&stage| are_frozen(&parts_before(stage)));
+        let frozen_until = match frozen_until {
+            Some(EncoderStage::Block(_)) => {
+                EncoderStage::Block((0..).take_while(|&index| are_frozen(&[block(index)])).count())
+            }
+            stage => stage.unwrap_or(EncoderStage::Pixels),
         };
         let rest = shapes.iter().filter(|(name, _)| !frozen.contains(name));
         parameters += rest.map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>();
@@ -116,7 +108,7 @@ impl Trained {
             return Err(NoSuchParameter { key: "train.freeze", problem });
         }
         let (frozen, adapted) = (frozen.into_iter().collect(), adapted.into_iter().collect());
-        Ok(Self { frozen, adapted, parameters, frozen_part })
+        Ok(Self { frozen, adapted, parameters, frozen_until })
     }
 
     /// Freezes and adapts `model`, which then computes what it did before.
@@ -129,6 +121,22 @@ impl Trained {
         let rng = ChaCha8Rng::seed_from_u64(config.seed ^ 0x10_4a);
         adapted.map(&mut StartAdapters { path: Vec::new(), rng })
     }
+}
+
+/// What the names of the parameters before `stage` begin with.
+pub(super) fn parts_before(stage: EncoderStage) -> Vec<String> {
+    match stage {
+        EncoderStage::Pixels => Vec::new(),
+        EncoderStage::Block(blocks) => {
+            std::iter::once("encoder.backbone.stem.".into()).chain((0..blocks).map(block)).collect()
+        }
+        EncoderStage::Patches => vec!["encoder.backbone.".into(), "encoder.stem.".into()],
+        EncoderStage::States => vec!["encoder.".into()],
+    }
+}
+
+fn block(index: usize) -> String {
+    format!("encoder.backbone.blocks.{index}.")
 }
 
 /// The `names` that match one of `patterns` or lie below something that does.
@@ -213,5 +221,46 @@ impl ModuleMapper for StartAdapters {
             (0..count).map(|_| (self.rng.random::<f32>() * 2.0 - 1.0) * bound).collect();
         let device = param.lazy_device();
         param.map(|_| Tensor::from_data(TensorData::new(values, dims), &device).require_grad())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::model::{Backbone, CaptionerConfig};
+    use EncoderStage::{Block, Patches, Pixels, States};
+
+    fn frozen_until(backbone: Option<Backbone>, freeze: &[&str], lora: bool) -> EncoderStage {
+        let mut model = CaptionerConfig::default();
+        model.encoder.backbone = backbone;
+        model.encoder.patch_size = 32;
+        model.decoder.vocab_size = 300;
+        let mut config = TrainConfig { model, ..TrainConfig::default() };
+        config.train.freeze = freeze.iter().map(ToString::to_string).collect();
+        config.lora = lora.then(LoraConfig::default);
+        let model = Captioner::new(&config.model, &Device::flex()).unwrap();
+        Trained::new(&config, &model).unwrap().frozen_until
+    }
+
+    #[test]
+    fn an_encoder_is_frozen_up_to_its_first_weight_that_is_learned() {
+        let hybrid = |freeze: &[&str]| frozen_until(Some(Backbone::MobileNetV2), freeze, false);
+        assert_eq!(hybrid(&[]), Pixels);
+        assert_eq!(hybrid(&["encoder"]), States);
+        assert_eq!(hybrid(&["encoder.backbone"]), Patches);
+        assert_eq!(hybrid(&["encoder.backbone.stem"]), Block(0));
+        let most = ["encoder.backbone.stem", "encoder.backbone.blocks"];
+        assert_eq!(hybrid(&most), Block(17));
+        let tail = ["*.stem", "*.blocks.[0-9]", "*.blocks.1[0-2]"];
+        assert_eq!(hybrid(&tail), Block(13));
+        // Blocks after one that is learned save nothing; nor does one of ten with another's name.
+        assert_eq!(hybrid(&["*.stem", "*.blocks.0", "*.blocks.1", "*.blocks.3"]), Block(2));
+        assert_eq!(hybrid(&["*.stem", "*.blocks.1?"]), Block(0));
+        assert_eq!(hybrid(&["*.blocks", "*.head"]), Pixels);
+        assert_eq!(frozen_until(None, &["encoder.patch_embedding"], false), Pixels);
+        // Adapters in the encoder's layers leave the backbone frozen.
+        assert_eq!(frozen_until(Some(Backbone::MobileNetV2), &[], true), Patches);
     }
 }

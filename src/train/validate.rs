@@ -4,9 +4,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::TrainError;
 use super::gradients::forward_loss;
-use super::trained::FrozenPart;
 use crate::data::{Batch, Example, LoaderConfig, SkippedImage, for_each_batch};
-use crate::model::Captioner;
+use crate::model::{Captioner, EncoderStage};
 
 /// Loss over a set of images.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +26,7 @@ impl Validation {
 }
 
 /// Measures the loss of a model, on a device without autodiff, over every caption of `examples`.
+/// `frozen_until` is where `loader`'s features come from, if it has any.
 ///
 /// # Errors
 /// A failing device.
@@ -34,6 +34,7 @@ pub fn validate(
     model: &Captioner,
     examples: &[Example],
     loader: &LoaderConfig,
+    frozen_until: EncoderStage,
     device: &Device,
 ) -> Result<Validation, TrainError> {
     let loader = LoaderConfig { augment: None, ..loader.clone() };
@@ -43,7 +44,7 @@ pub fn validate(
         total.skipped.extend(batch.skipped.iter().cloned());
         if batch.tokens > 0 {
             let tokens = batch.tokens;
-            let loss = forward_loss(model, batch, &loader, 0.0, FrozenPart::Nothing, &device);
+            let loss = forward_loss(model, batch, &loader, 0.0, frozen_until, &device);
             total.loss += read_scalar(loss)? * tokens as f64;
             total.tokens += tokens;
         }

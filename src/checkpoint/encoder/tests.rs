@@ -12,7 +12,9 @@ use super::super::tensors::{self, HostTensor};
 use super::super::weight_file::WeightFile;
 use super::*;
 use crate::model::tests::gradients_by_name;
-use crate::model::{Backbone, CaptionerConfig, DecoderConfig, MobileNetV2Shape, initialize};
+use crate::model::{
+    Backbone, CaptionerConfig, DecoderConfig, EncoderStage, MobileNetV2Shape, initialize,
+};
 use crate::shared::shared;
 
 fn fixture(name: &str) -> PathBuf {
@@ -190,7 +192,10 @@ fn mobilenet_features_are_those_of_torchvision() {
         let device = Device::flex();
         let model = initialize(Captioner::new(&config, &device).unwrap(), 1);
         let model = pretrained.put_into(model).unwrap();
-        let features = model.patches_frozen(pixels(case.image_height, case.image_width, &device));
+        let features = model.encode_until(
+            pixels(case.image_height, case.image_width, &device),
+            EncoderStage::Patches,
+        );
         assert_features(features, &case, 1e-4);
     }
 }
@@ -243,7 +248,7 @@ fn mobilenet_features_of_the_imagenet_weights_are_those_of_torchvision() {
     let device = Device::flex();
     let model = initialize(Captioner::new(&config, &device).unwrap(), 1);
     let model = pretrained.put_into(model).unwrap();
-    let features = model.patches_frozen(pixels(224, 224, &device));
+    let features = model.encode_until(pixels(224, 224, &device), EncoderStage::Patches);
     assert_features(features, &case, 1e-4);
 }
 
