@@ -238,10 +238,34 @@ fn public_models_can_be_tuned() {
     }
 }
 
-/// A run whose whole encoder is frozen, with its features kept or not.
-fn frozen_run(output: &Path, features: Option<&Path>) -> Ended {
+/// A run whose whole encoder is frozen.
+fn frozen_encoder(output: &Path) -> toml::Table {
     let mut config = tuning(output, 8);
     set(&mut config, "train.freeze_encoder", true);
+    config
+}
+
+/// A run of a hybrid from scratch, the beginning of whose backbone is frozen.
+fn frozen_beginning(output: &Path) -> toml::Table {
+    let (folder, _) = trained();
+    let mut config = tiny_config(&folder.path().join("shapes"), output);
+    set(&mut config, "train.max_steps", 8);
+    set(&mut config, "image.height", 32);
+    set(&mut config, "image.width", 32);
+    set(&mut config, "model.encoder.backbone", "mobilenet_v2");
+    set(&mut config, "model.encoder.backbone_width", 0.1);
+    set(&mut config, "model.encoder.patch_size", 32);
+    set(
+        &mut config,
+        "train.freeze",
+        vec!["encoder.backbone.stem", "encoder.backbone.blocks.[0-8]"],
+    );
+    set(&mut config, "schedule.backbone_factor", 0.5);
+    config
+}
+
+/// Runs it, with its features kept or not.
+fn unvaried(mut config: toml::Table, features: Option<&Path>) -> Ended {
     set(&mut config, "augment.crop_scale", vec![1.0, 1.0]);
     set(&mut config, "augment.flip", 0.0);
     set(&mut config, "augment.colour_jitter", 0.0);
@@ -281,26 +305,48 @@ fn a_decoder_on_a_trained_encoder_has_the_tokens_of_its_own_captions() {
 
 #[test]
 fn kept_features_train_as_the_encoder_would_and_are_computed_once() {
-    let output = tempfile::tempdir().unwrap();
-    let features = output.path().join("features");
-    let (plain, kept, again) =
-        (output.path().join("plain"), output.path().join("kept"), output.path().join("again"));
-    let ended = frozen_run(&plain, None);
-    assert_eq!(ended.code, 0, "{}", ended.stderr);
-    let ended = frozen_run(&kept, Some(&features));
-    assert_eq!(ended.code, 0, "{}", ended.stderr);
-    let (plain, kept) = (losses(&plain), losses(&kept));
-    assert_eq!(plain.len(), 8);
-    for (plain, kept) in plain.iter().zip(&kept) {
-        // Features are kept with 11 bits.
-        assert!((plain - kept).abs() < 2e-3, "{plain} is not {kept}");
+    for run_of in [frozen_encoder, frozen_beginning] {
+        let output = tempfile::tempdir().unwrap();
+        let features = output.path().join("features");
+        let run = |name: &str, features: Option<&Path>| {
+            let folder = output.path().join(name);
+            let ended = unvaried(run_of(&folder), features);
+            assert_eq!(ended.code, 0, "{}", ended.stderr);
+            losses(&folder)
+        };
+        let (plain, kept) = (run("plain", None), run("kept", Some(&features)));
+        assert_eq!(plain.len(), 8);
+        for (plain, kept) in plain.iter().zip(&kept) {
+            // Features are kept with 11 bits.
+            assert!((plain - kept).abs() < 2e-3, "{plain} is not {kept}");
+        }
+        let before = snapshot(&features);
+        assert_eq!(before.len(), 1);
+        assert_eq!(run("again", Some(&features)), kept);
+        assert!(snapshot(&features) == before, "features were computed twice");
     }
-    let before = snapshot(&features);
-    assert_eq!(before.len(), 1);
-    let ended = frozen_run(&again, Some(&features));
+}
+
+#[test]
+fn a_backbone_learns_behind_its_frozen_beginning() {
+    let output = tempfile::tempdir().unwrap();
+    let folder = output.path().join("run");
+    let ended = unvaried(frozen_beginning(&folder), Some(&output.path().join("features")));
     assert_eq!(ended.code, 0, "{}", ended.stderr);
-    assert_eq!(losses(&again), kept);
-    assert!(snapshot(&features) == before, "features were computed twice");
+    let mut fresh = frozen_beginning(&output.path().join("fresh"));
+    set(&mut fresh, "schedule.learning_rate", 1e-12);
+    set(&mut fresh, "train.max_steps", 1);
+    let ended = unvaried(fresh, None);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let file = |name: &str| output.path().join(name).join("last/model.safetensors");
+    let (before, after) = (tensors(&file("fresh")), tensors(&file("run")));
+    let moved = |name: &str| before[name] != after[name];
+    for still in ["stem.weight", "blocks.0.project.weight", "blocks.8.depthwise.bias"] {
+        assert!(!moved(&format!("encoder.backbone.{still}")), "{still} was frozen");
+    }
+    for learned in ["blocks.9.expand.weight", "blocks.16.depthwise.weight", "head.bias"] {
+        assert!(moved(&format!("encoder.backbone.{learned}")), "{learned} did not learn");
+    }
 }
 
 #[test]
