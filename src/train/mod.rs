@@ -2,6 +2,7 @@
 
 mod card;
 mod config;
+mod consensus;
 pub mod curve;
 mod features;
 mod gradients;
