@@ -63,6 +63,17 @@ pub(super) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     Tensor::from_primitive::<Flex>(values)
 }
 
+/// GELU with the error function, with gradients: a straight line that touches it at `x`.
+pub(super) fn gelu_with_gradients<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let Some(mut values) = primitive(&x.clone().inner()) else { return activation::gelu(x) };
+    if !values.is_contiguous() {
+        values = values.to_contiguous();
+    }
+    let offsets = TensorData::new(kernels::gelu_tangents(values.storage_mut()), x.shape());
+    let slopes = Tensor::<D>::from_primitive::<Flex>(values);
+    x.clone() * slopes.autodiff() + Tensor::from_data(offsets, &x.device())
+}
+
 fn on_cpu(device: &Device) -> bool {
     !device.is_autodiff() && *device == Device::flex()
 }
@@ -216,6 +227,29 @@ mod tests {
         let wide = random([6, 10]);
         let turned = wide.clone().transpose();
         assert_close(gelu(turned.clone()), activation::gelu(turned), "a transposed view");
+    }
+
+    #[test]
+    fn gelu_and_its_gradient_are_those_of_burn() {
+        let device = Device::flex().autodiff();
+        for length in [1, 15, 16, 17, 40_000] {
+            let range = Distribution::Uniform(-9.0, 9.0);
+            let x = Tensor::<1>::random([length], range, &Device::flex());
+            let along = Tensor::<1>::random([length], range, &device);
+            let of = |gelu: fn(Tensor<1>) -> Tensor<1>| {
+                let x = Tensor::from_inner(x.clone()).require_grad();
+                let y = gelu(x.clone());
+                let gradients = (y.clone() * along.clone()).sum().backward();
+                (y.inner(), x.grad(&gradients).unwrap())
+            };
+            let (ours, theirs) = (of(gelu_with_gradients), of(activation::gelu));
+            assert_close(ours.0, theirs.0, "gelu");
+            assert_close(ours.1, theirs.1, "its gradient");
+        }
+        let wide = random([6, 10]).autodiff();
+        let turned = wide.transpose();
+        let (ours, theirs) = (gelu_with_gradients(turned.clone()), activation::gelu(turned));
+        assert_close(ours.inner(), theirs.inner(), "a transposed view");
     }
 
     #[test]
