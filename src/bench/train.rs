@@ -275,7 +275,6 @@ fn synthetic_batch(config: &TrainConfig, tokens: usize) -> Batch {
         positions: (0..length as i32).collect(),
         targets,
         tokens: length,
-        weights: Vec::new(),
         examples: Vec::new(),
         skipped: Vec::new(),
     }

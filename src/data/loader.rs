@@ -26,8 +26,6 @@ pub struct Example {
     pub path: PathBuf,
     /// Token ids of each caption.
     pub captions: Vec<Vec<u32>>,
-    /// What each caption weighs in the loss; none = 1 each.
-    pub weights: Vec<f32>,
     /// Whether a mirror image would make a caption false.
     pub has_direction: bool,
 }
@@ -54,7 +52,6 @@ pub fn examples(
             examples.push(Example {
                 path: record.path.clone(),
                 captions,
-                weights: Vec::new(),
                 has_direction: record.captions.iter().any(|caption| says_direction(caption)),
             });
         }
@@ -130,24 +127,12 @@ pub struct Batch {
     pub positions: Vec<i32>,
     /// The next token at each of `positions`.
     pub targets: Vec<i32>,
-    /// What each of `targets` weighs in the loss, 0 at padding; none = 1 each, and 0 at padding.
-    pub weights: Vec<f32>,
     /// The example that each image is, by its place in the list given.
     pub examples: Vec<usize>,
     /// How many of `positions` are real; the rest is padding.
     pub tokens: usize,
     /// Images left out.
     pub skipped: Vec<SkippedImage>,
-}
-
-impl Batch {
-    /// What the loss, a mean over tokens, divides by.
-    pub fn weight(&self) -> f64 {
-        match self.weights.as_slice() {
-            [] => self.tokens as f64,
-            weights => weights.iter().copied().map(f64::from).sum(),
-        }
-    }
 }
 
 /// An image with some of its captions: what is drawn without repeating within an epoch.
@@ -387,10 +372,8 @@ impl Source {
             .max()
             .unwrap_or(1);
         batch.seq = longest.next_multiple_of(config.bucket).min(config.max_tokens);
-        let weighted = units.iter().any(|unit| !self.examples[unit.example].weights.is_empty());
         for unit in units {
             let captions = self.captions(unit);
-            let weights = self.examples[unit.example].weights.get(unit.first..).unwrap_or_default();
             for row in 0..config.captions_per_image {
                 let start = batch.inputs.len();
                 batch.inputs.push(config.special.begin as i32);
@@ -404,10 +387,6 @@ impl Source {
                     // A caption that was cut has a next token that is not the end.
                     let next = caption.get(length).copied().unwrap_or(config.special.end);
                     batch.targets.push(next as i32);
-                    if weighted {
-                        let weight = weights.get(row).copied().unwrap_or(1.0);
-                        batch.weights.resize(batch.targets.len(), weight);
-                    }
                 }
                 batch.inputs.resize(start + batch.seq, config.special.pad as i32);
             }
@@ -417,9 +396,6 @@ impl Source {
         let bucket = if config.bucket > 1 { config.bucket * 16 } else { 1 };
         batch.positions.resize(batch.tokens.next_multiple_of(bucket), 0);
         batch.targets.resize(batch.positions.len(), 0);
-        if weighted {
-            batch.weights.resize(batch.positions.len(), 0.0);
-        }
     }
 
     /// Tokens of a unit's longest caption.
@@ -484,7 +460,7 @@ mod tests {
                         vec![next; length + 1]
                     })
                     .collect();
-                Example { path, captions, weights: Vec::new(), has_direction: false }
+                Example { path, captions, has_direction: false }
             })
             .collect()
     }
@@ -586,41 +562,6 @@ mod tests {
         assert_eq!(batch.positions, [0, 1, 4, 5, 6, 7]);
         assert_eq!(batch.targets, [11, 2, 21, 22, 23, 24]);
         assert_eq!(batch.tokens, 6);
-    }
-
-    #[test]
-    fn tokens_weigh_what_their_caption_does() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut examples = examples(folder.path(), &[3, 1]);
-        examples[0].captions = vec![vec![11], vec![21, 22, 23, 24, 25], vec![31, 32]];
-        let config = LoaderConfig { augment: None, ..config() };
-        let texts = |examples: &[Example], config: &LoaderConfig| {
-            let mut texts = Vec::new();
-            for_each_batch(examples, config, |batch| {
-                texts.push((batch.targets.clone(), batch.weights.clone(), batch.weight()));
-                Ok::<(), ()>(())
-            })
-            .unwrap();
-            texts
-        };
-        let plain = texts(&examples, &config);
-        assert_eq!((plain.len(), &plain[0].1, plain[0].2), (1, &Vec::new(), 11.0));
-        // The other image has none of its own.
-        examples[0].weights = vec![0.5, 2.0, 0.25];
-        let found = &texts(&examples, &config)[0];
-        assert_eq!(found.0, plain[0].0);
-        let captions = [[0.5; 2].as_slice(), &[2.0; 4], &[0.25; 3], &[1.0; 2]];
-        assert_eq!((&found.1, found.2), (&captions.concat(), 11.75));
-        // An image of two units, each a batch, and padding; no weights where no image has any.
-        let config = LoaderConfig { batch_size: 1, bucket: 4, ..config };
-        let found = texts(&examples, &config);
-        for (place, expected) in [[0.5, 2.0].as_slice(), &[0.25], &[]].iter().enumerate() {
-            let mut kinds = found[place].1.clone();
-            kinds.dedup();
-            let padded: &[f32] = if expected.is_empty() { &[] } else { &[0.0] };
-            assert_eq!(kinds, [*expected, padded].concat());
-            assert_eq!(found[place].1.len(), if expected.is_empty() { 0 } else { 64 });
-        }
     }
 
     #[test]

@@ -156,9 +156,6 @@ pub struct LoopConfig {
     pub data_parallel: usize,
     /// Label smoothing, in `[0, 1)`.
     pub label_smoothing: f64,
-    /// In training on captions, weigh each by its CIDEr-D against the image's other captions, to this
-    /// power; 0 = all alike. An image's weights have the mean 1. The validation loss weighs all alike.
-    pub consensus: f64,
     /// Keep the encoder's weights as they are.
     pub freeze_encoder: bool,
     /// Weights to keep as they are, by name or by the name of what they are part of, with `*` for
@@ -195,7 +192,6 @@ impl Default for LoopConfig {
             accumulation: 1,
             data_parallel: 2,
             label_smoothing: 0.1,
-            consensus: 0.0,
             freeze_encoder: false,
             freeze: Vec::new(),
             validate_every: None,
@@ -348,13 +344,6 @@ impl TrainConfig {
                 bad(key, format!("{value}; expected a positive number"))
             }
         };
-        let not_negative = |key: &str, value: f64| {
-            if value.is_finite() && value >= 0.0 {
-                Ok(())
-            } else {
-                bad(key, format!("{value}; expected 0 or a positive number"))
-            }
-        };
         let share = |key: &str, value: f64| {
             if (0.0..1.0).contains(&value) {
                 Ok(())
@@ -402,7 +391,6 @@ impl TrainConfig {
             return bad("train.average_last", problem.into());
         }
         share("train.label_smoothing", self.train.label_smoothing)?;
-        not_negative("train.consensus", self.train.consensus)?;
         positive("schedule.learning_rate", self.schedule.learning_rate)?;
         if !(0.0..=1.0).contains(&self.schedule.final_fraction) {
             return bad(
@@ -416,7 +404,12 @@ impl TrainConfig {
         share("optimizer.beta_2", self.optimizer.beta_2)?;
         positive("optimizer.epsilon", self.optimizer.epsilon)?;
         share("optimizer.weight_decay", self.optimizer.weight_decay)?;
-        not_negative("optimizer.clip_norm", self.optimizer.clip_norm)?;
+        if !(self.optimizer.clip_norm.is_finite() && self.optimizer.clip_norm >= 0.0) {
+            return bad(
+                "optimizer.clip_norm",
+                format!("{}; expected 0 or a positive number", self.optimizer.clip_norm),
+            );
+        }
         share("optimizer.ema_decay", self.optimizer.ema_decay)?;
         if self.tokenizer.file.is_none() && self.tokenizer.vocab_size < 260 {
             return bad(
@@ -622,9 +615,6 @@ mod tests {
             ("train.epochs=-1", "train.epochs"),
             ("train.batch_size=0", "train.batch_size"),
             ("train.label_smoothing=1.0", "train.label_smoothing"),
-            ("train.consensus=-0.5", "train.consensus"),
-            ("train.consensus=nan", "train.consensus"),
-            ("train.consensus=inf", "train.consensus"),
             ("schedule.learning_rate=-1e-3", "schedule.learning_rate"),
             ("schedule.learning_rate=inf", "schedule.learning_rate"),
             ("optimizer.beta_2=1.5", "optimizer.beta_2"),

@@ -29,12 +29,10 @@ pub fn forward_loss(
 ) -> Tensor<1> {
     let memory = memory(model, &mut batch, loader, frozen_until, device);
     let padded = batch.positions.len();
-    let mut weights = std::mem::take(&mut batch.weights);
-    if weights.is_empty() && batch.tokens < padded {
-        weights = (0..padded).map(|i| f32::from(i < batch.tokens)).collect();
-    }
-    let weights = (!weights.is_empty())
-        .then(|| Tensor::from_data(TensorData::new(weights, [padded]), device));
+    let weights = (batch.tokens < padded).then(|| {
+        let weights: Vec<f32> = (0..padded).map(|i| f32::from(i < batch.tokens)).collect();
+        Tensor::from_data(TensorData::new(weights, [padded]), device)
+    });
     let (logits, targets) = next_tokens(model, memory, batch, device);
     cross_entropy(logits, targets, weights, smoothing)
 }
@@ -129,7 +127,7 @@ impl Gradients {
     /// Adds the gradients of a (micro-)batch with at least one target and returns its loss, `[1]`,
     /// without a graph. Noise of training is a function of `seed`.
     pub fn add(&mut self, model: &Captioner, batch: Batch, seed: u64) -> Tensor<1> {
-        let whole = batch.weight();
+        let tokens = batch.tokens as f64;
         let shares = split(batch, self.shares.count());
         let (settings, loader, device) = (&self.settings, &self.loader, &self.device);
         let frozen_until = self.frozen_until;
@@ -137,7 +135,7 @@ impl Gradients {
         let items = models.into_iter().zip(shares).collect();
         let results = self.shares.map(items, |index, (model, share): (Captioner, Batch)| {
             seed_noise(device, mix(seed, index as u64));
-            let weight = share.weight() / whole;
+            let weight = share.tokens as f64 / tokens;
             let smoothing = settings.label_smoothing;
             let loss = forward_loss(&model, share, loader, smoothing, frozen_until, device);
             let scale = |loss: Tensor<1>, by: f64| if by == 1.0 { loss } else { loss * by };
@@ -247,7 +245,6 @@ fn split(batch: Batch, count: usize) -> Vec<Batch> {
                 inputs: batch.inputs[first * row..last * row].to_vec(),
                 positions: batch.positions[start..end].iter().map(|&at| at - from).collect(),
                 targets: batch.targets[start..end].to_vec(),
-                weights: batch.weights.get(start..end).unwrap_or_default().to_vec(),
                 examples: batch.examples.get(first..last).unwrap_or_default().to_vec(),
                 tokens: end - start,
                 skipped: Vec::new(),
@@ -314,7 +311,6 @@ mod tests {
             targets: positions.iter().map(|at| at * 3 % 20).collect(),
             tokens: positions.len(),
             positions,
-            weights: Vec::new(),
             examples: Vec::new(),
             skipped: Vec::new(),
         }
@@ -338,21 +334,8 @@ mod tests {
         }
     }
 
-    /// [`batch`], each caption of its own weight.
-    fn weighted_batch() -> Batch {
-        let mut batch = batch();
-        let weight = |at: &i32| 0.1 + (at / batch.seq as i32 * 7 % 10) as f32 / 4.0;
-        batch.weights = batch.positions.iter().map(weight).collect();
-        batch
-    }
-
-    /// The loss of `batch` and every gradient, one after the other.
-    fn gradients_of(
-        batch: &Batch,
-        data_parallel: usize,
-        accumulation: usize,
-        dropout: f64,
-    ) -> (f32, Vec<f32>) {
+    /// The loss and every gradient, one after the other.
+    fn gradients(data_parallel: usize, accumulation: usize, dropout: f64) -> (f32, Vec<f32>) {
         struct All<'a>(&'a GradientsParams, Vec<f32>);
         impl ModuleVisitor for All<'_> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -367,7 +350,7 @@ mod tests {
         let mut sum = Gradients::new(&settings, EncoderStage::Pixels, &loader(), &device).unwrap();
         let mut loss = 0.0;
         for micro in 0..accumulation {
-            let value = sum.add(&model, batch.clone(), 9 + micro as u64);
+            let value = sum.add(&model, batch(), 9 + micro as u64);
             loss += value.into_scalar::<f32>() / accumulation as f32;
         }
         let grads = sum.take();
@@ -376,71 +359,17 @@ mod tests {
         (loss, all.1)
     }
 
-    fn gradients(data_parallel: usize, accumulation: usize, dropout: f64) -> (f32, Vec<f32>) {
-        gradients_of(&batch(), data_parallel, accumulation, dropout)
-    }
-
-    fn distance(a: &[f32], b: &[f32]) -> f32 {
-        a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt()
-    }
-
     #[test]
     fn shares_of_a_batch_give_the_gradients_of_the_whole() {
-        for batch in [batch(), weighted_batch()] {
-            let (loss, whole) = gradients_of(&batch, 1, 1, 0.0);
-            let norm = whole.iter().map(|g| g * g).sum::<f32>().sqrt();
-            assert!(norm > 0.1, "{norm}");
-            for (shares, micro) in [(2, 1), (3, 1), (5, 1), (8, 1), (1, 3), (2, 3)] {
-                let (cut_loss, cut) = gradients_of(&batch, shares, micro, 0.0);
-                let apart = distance(&whole, &cut);
-                assert!(apart < 1e-5 * norm, "{shares} shares, {micro} batches: {apart} of {norm}");
-                assert!((loss - cut_loss).abs() < 1e-5 * loss, "{loss} {cut_loss}");
-            }
+        let (loss, whole) = gradients(1, 1, 0.0);
+        let norm = whole.iter().map(|g| g * g).sum::<f32>().sqrt();
+        assert!(norm > 0.1, "{norm}");
+        for (shares, micro) in [(2, 1), (3, 1), (5, 1), (8, 1), (1, 3), (2, 3)] {
+            let (cut_loss, cut) = gradients(shares, micro, 0.0);
+            let apart = whole.iter().zip(&cut).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
+            assert!(apart < 1e-5 * norm, "{shares} shares, {micro} batches: {apart} of {norm}");
+            assert!((loss - cut_loss).abs() < 1e-5 * loss, "{loss} {cut_loss}");
         }
-    }
-
-    #[test]
-    fn a_weight_is_how_often_a_caption_counts() {
-        // Two images, the second of three times the weight; and four images, the last three the same.
-        let parts = split(batch(), 5);
-        let weigh = |batch: Batch, weight: f32| {
-            let weights = vec![weight; batch.targets.len()];
-            Batch { weights, ..batch }
-        };
-        let join = |parts: Vec<Batch>| {
-            let mut whole = Batch { captions_per_image: 2, seq: 6, ..Batch::default() };
-            for part in parts {
-                let before = (whole.images * 2 * 6) as i32;
-                whole.images += part.images;
-                whole.tokens += part.tokens;
-                whole.pixels.extend(part.pixels);
-                whole.inputs.extend(part.inputs);
-                whole.positions.extend(part.positions.iter().map(|at| at + before));
-                whole.targets.extend(part.targets);
-                whole.weights.extend(part.weights);
-            }
-            whole
-        };
-        let (one, other) = (parts[0].clone(), parts[2].clone());
-        let often = join(vec![one.clone(), other.clone(), other.clone(), other.clone()]);
-        let weighted = join(vec![weigh(one.clone(), 0.5), weigh(other.clone(), 1.5)]);
-        let (loss, expected) = gradients_of(&often, 1, 1, 0.0);
-        let norm = expected.iter().map(|g| g * g).sum::<f32>().sqrt();
-        for shares in [1, 2] {
-            let (found, gradients) = gradients_of(&weighted, shares, 1, 0.0);
-            assert!((loss - found).abs() < 1e-5 * loss, "{loss} {found}");
-            assert!(distance(&expected, &gradients) < 1e-5 * norm);
-        }
-        let alike = join(vec![one, other]);
-        assert!(distance(&expected, &gradients_of(&alike, 1, 1, 0.0).1) > 1e-2 * norm);
-        // Padding has the weight 0.
-        let mut padded = weighted;
-        padded.positions.resize(32, 0);
-        padded.targets.resize(32, 0);
-        padded.weights.resize(32, 0.0);
-        let (found, gradients) = gradients_of(&padded, 2, 1, 0.0);
-        assert!((loss - found).abs() < 1e-5 * loss, "{loss} {found}");
-        assert!(distance(&expected, &gradients) < 1e-5 * norm);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 mod card;
 mod config;
-mod consensus;
 pub mod curve;
 mod features;
 mod gradients;

@@ -8,7 +8,6 @@ use burn::tensor::Device;
 
 use super::TrainError;
 use super::config::{SelectBy, TrainConfig};
-use super::consensus;
 use super::init::Start;
 use super::trained::Trained;
 use crate::checkpoint::{self, Architecture};
@@ -105,7 +104,7 @@ impl Plan {
             let problem = format!("{tokens}; the model has {positions} positions");
             return Err(config.value_error(file, "data.prompt", problem).into());
         }
-        let mut train = examples(&dataset, Split::Train, &tokenizer)?;
+        let train = examples(&dataset, Split::Train, &tokenizer)?;
         let mut val = examples(&dataset, Split::Val, &tokenizer)?;
         for (split, examples) in [("train", &train), ("val", &val)] {
             if examples.is_empty() {
@@ -134,10 +133,6 @@ impl Plan {
             let more = (scst.epochs * epoch).ceil().max(1.0) as u64;
             steps += scst.max_steps.unwrap_or(more);
             train_references = references(&dataset, Split::Train, &train);
-        }
-        if config.train.consensus > 0.0 && caption_steps > 0 {
-            let written = references(&dataset, Split::Train, &train);
-            consensus::weigh(&mut train, &written, &tokenizer, config.train.consensus)?;
         }
         let trained = Trained::new(&config, &model)
             .map_err(|error| config.value_error(file, error.key, error.problem))?;

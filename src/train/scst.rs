@@ -1,6 +1,10 @@
 //! Self-critical sequence training (Rennie et al. 2017, <https://arxiv.org/abs/1612.00563>): captions are
 //! sampled, and those that score above a baseline become likelier, those below it less likely. The score
-//! is their [`Consensus`] with the image's captions: CIDEr-D.
+//! is CIDEr-D with document frequencies of the training captions.
+//!
+//! That a caption ends counts as its last word, in references too. Otherwise captions that break off
+//! ("a dog runs through a") score better than whole ones, by up to 4 points of CIDEr, and are what is
+//! learned (Hu et al. 2023, <https://arxiv.org/abs/2305.12254>).
 
 use std::fmt;
 use std::ops::Range;
@@ -10,12 +14,16 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
-use super::consensus::Consensus;
 use super::gradients::Said;
 use super::plan::Plan;
 use crate::data::Batch;
 use crate::generate::{GenerateConfig, Generated, generate_images};
+use crate::metrics::CiderDOfWords;
+use crate::metrics::ptb::tokenize;
 use crate::model::Captioner;
+
+/// The last word of a caption that ends: in capitals, which no token of a caption has.
+const END: &str = "END";
 
 /// The phase after the one on captions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,8 +77,9 @@ pub(super) struct SelfCritical {
     config: ScstConfig,
     /// Lengths are rounded up to a multiple of this.
     bucket: usize,
-    /// Of the captions of each training image.
-    consensus: Consensus,
+    cider: CiderDOfWords,
+    /// Tokenised captions of each training image.
+    references: Vec<Vec<String>>,
 }
 
 impl fmt::Debug for SelfCritical {
@@ -82,8 +91,13 @@ impl fmt::Debug for SelfCritical {
 impl SelfCritical {
     /// Counts the n-grams of the training captions.
     pub fn new(plan: &Plan, config: &ScstConfig, bucket: usize) -> Self {
-        let consensus = Consensus::new(&plan.train_references);
-        Self { config: config.clone(), bucket, consensus }
+        let references: Vec<Vec<String>> = plan
+            .train_references
+            .par_iter()
+            .map(|captions| captions.iter().map(|caption| words(caption, true)).collect())
+            .collect();
+        let cider = CiderDOfWords::from_references(&references);
+        Self { config: config.clone(), bucket, cider, references }
     }
 
     /// Samples captions of the images `part` of `batch` from `model`: captions whose tokens are weighted by
@@ -108,9 +122,10 @@ impl SelfCritical {
         let rewards = |captions: &[Generated], of_each: usize| -> Vec<f64> {
             let reward = |(index, caption): (usize, &Generated)| {
                 let text = plan.tokenizer.decode(&caption.ids[prompt.len()..]);
-                let ends = caption.ids.last() == Some(&special.eos);
+                let text = words(&text, caption.ids.last() == Some(&special.eos));
                 let example = batch.examples.get(part.start + index / of_each);
-                example.map_or(0.0, |&example| self.consensus.score(&text, ends, example))
+                let references = example.and_then(|&at| self.references.get(at));
+                references.map_or(0.0, |references| self.cider.score(&text, references))
             };
             captions.par_iter().enumerate().map(reward).collect()
         };
@@ -133,6 +148,16 @@ impl SelfCritical {
         let given = prompt.len();
         Ok(weighted(&captions, &advantages, reward, given, samples, special.pad, self.bucket))
     }
+}
+
+/// A caption as it is scored.
+fn words(caption: &str, ends: bool) -> String {
+    let mut words = tokenize(caption);
+    if ends {
+        words.push(' ');
+        words.push_str(END);
+    }
+    words
 }
 
 /// For each reward of an image the mean of the others.
@@ -180,6 +205,21 @@ pub(super) fn weighted(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_caption_that_breaks_off_scores_less_than_the_whole_one() {
+        let images = ["a dog runs through grass", "a cat sleeps", "two men talk"];
+        let references = images.map(|caption| [words(caption, true)]);
+        let cider = CiderDOfWords::from_references(&references);
+        let score = |caption: &str, ends| cider.score(&words(caption, ends), &references[0]);
+        let whole = score("A dog runs through grass.", true);
+        assert!((whole - 10.0).abs() < 1e-9, "{whole}");
+        // Cut by the greatest length, and a sentence that the model itself left unfinished.
+        assert!(score("A dog runs through grass", false) < 0.95 * whole);
+        assert!(score("a dog runs through", true) < score("a dog runs through grass", true));
+        // A caption's own word is another.
+        assert!(score("a dog runs through grass END", false) < whole);
+    }
 
     #[test]
     fn each_sample_is_compared_with_the_others() {
