@@ -1,13 +1,15 @@
 //! What the CPU does by kernels of ours, where nobody asks for gradients: linear maps and attention of
-//! a few rows, which read weights, keys and values in place, and GELU. Burn's operations serve
-//! everywhere else.
+//! a few rows, which read weights, keys and values in place, GELU, and MobileNetV2's layers. Burn's
+//! operations serve everywhere else.
 
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::nn::Linear;
+use burn::nn::conv::Conv2d;
 use burn::tensor::{DType, Device, Tensor, TensorData, activation};
 
 use super::attention::KeyValue;
+use super::convolution::{self, Filter, Layer, Mix};
 use super::kernels::{self, Heads, Order};
 
 /// Rows above which a matrix product made for many rows is the faster one.
@@ -72,6 +74,48 @@ pub(super) fn gelu_with_gradients<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let offsets = TensorData::new(kernels::gelu_tangents(values.storage_mut()), x.shape());
     let slopes = Tensor::<D>::from_primitive::<Flex>(values);
     x.clone() * slopes.autodiff() + Tensor::from_data(offsets, &x.device())
+}
+
+/// A convolution of 1×1, or one of a few values as they follow each other, in f32.
+pub(super) fn mix(layer: &Conv2d) -> Option<Mix> {
+    let (weight, bias) = weights(layer)?;
+    Some(Mix::new(weight.as_slice()?, bias.as_slice()?))
+}
+
+/// A depthwise convolution of 3×3, in f32.
+pub(super) fn filter(layer: &Conv2d) -> Option<Filter> {
+    let (weight, bias) = weights(layer)?;
+    Some(Filter::new(weight.as_slice()?, bias.as_slice()?, layer.stride[0]))
+}
+
+fn weights(layer: &Conv2d) -> Option<(FloatTensor<Flex>, FloatTensor<Flex>)> {
+    let bias = primitive(&layer.bias.as_ref()?.val())?;
+    Some((primitive(&layer.weight.val())?.to_contiguous(), bias.to_contiguous()))
+}
+
+/// What the layers make of images, if these are in f32 and on the CPU.
+///
+/// # Shapes
+/// `[batch, channels, rows, cols]`, the result too.
+pub(super) fn convolved(
+    layers: impl Iterator<Item = Option<Layer>>,
+    x: &Tensor<4>,
+) -> Option<Tensor<4>> {
+    let device = x.device();
+    let [images, _, rows, cols] = x.dims();
+    if !on_cpu(&device) || x.dims().contains(&0) {
+        return None;
+    }
+    let layers: Vec<Layer> = layers.collect::<Option<_>>()?;
+    let x = match layers.first()? {
+        Layer::Stem(_) => x.clone(),
+        _ => x.clone().permute([0, 2, 3, 1]),
+    };
+    let x = primitive(&x)?.to_contiguous();
+    let (out, [rows, cols]) = convolution::run(&layers, x.as_slice()?, images, [rows, cols]);
+    let channels = out.len() / (images * rows * cols);
+    let out = TensorData::new(out, [images, rows, cols, channels]);
+    Some(Tensor::<4>::from_data(out, &device).permute([0, 3, 1, 2]))
 }
 
 fn on_cpu(device: &Device) -> bool {

@@ -13,10 +13,15 @@
 //! | `output` | channels that it leaves                                       |
 //! | `rows`, `cols` | the grid: image height and width over the stride so far |
 
+use std::iter::once_with;
+
 use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor, s};
+
+use super::convolution::{Block, Layer};
+use super::cpu;
 
 /// Pixels of the image's side that become one of the grid's.
 pub(super) const STRIDE: usize = 32;
@@ -137,14 +142,21 @@ impl MobileNetV2 {
     /// `pixels`: `[batch, 3, height, width]`; result: `[batch, output, rows, cols]` of the last of
     /// these blocks.
     pub(super) fn until(&self, pixels: Tensor<4>, blocks: usize) -> Tensor<4> {
-        let x = relu6(self.stem.forward(pixels));
-        self.blocks.iter().take(blocks).fold(x, |x, block| block.forward(x))
+        let blocks = self.blocks.iter().take(blocks);
+        let stem = once_with(|| cpu::mix(&self.stem).map(Layer::Stem));
+        let layers = stem.chain(blocks.clone().map(|block| block.layer()));
+        cpu::convolved(layers, &pixels).unwrap_or_else(|| {
+            blocks.fold(relu6(self.stem.forward(pixels)), |x, block| block.forward(x))
+        })
     }
 
     /// The rest of [`Self::forward`], after [`Self::until`] with as many `blocks`.
     pub(super) fn after(&self, x: Tensor<4>, blocks: usize) -> Tensor<4> {
-        let x = self.blocks.iter().skip(blocks).fold(x, |x, block| block.forward(x));
-        relu6(mix(&self.head, x))
+        let blocks = self.blocks.iter().skip(blocks);
+        let head = once_with(|| cpu::mix(&self.head).map(Layer::Head));
+        let layers = blocks.clone().map(|block| block.layer()).chain(head);
+        cpu::convolved(layers, &x)
+            .unwrap_or_else(|| relu6(mix(&self.head, blocks.fold(x, |x, block| block.forward(x)))))
     }
 }
 
@@ -166,6 +178,20 @@ impl InvertedResidual {
             project: pointwise(hidden, output, device),
             residual: stride == 1 && input == output,
         }
+    }
+
+    /// Itself for the CPU without gradients, if its weights are in f32.
+    fn layer(&self) -> Option<Layer> {
+        let expand = match &self.expand {
+            Some(expand) => Some(cpu::mix(expand)?),
+            None => None,
+        };
+        Some(Layer::Block(Block {
+            expand,
+            filter: cpu::filter(&self.depthwise)?,
+            project: cpu::mix(&self.project)?,
+            residual: self.residual,
+        }))
     }
 
     /// # Shapes
@@ -265,7 +291,7 @@ fn biased(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
 mod tests {
     use super::*;
     use crate::model::{Backbone, Captioner, CaptionerConfig, EncoderStage, initialize};
-    use burn::tensor::Distribution;
+    use burn::tensor::{DType, Distribution};
 
     #[test]
     fn channels_and_multiplications_are_those_of_torchvision() {
@@ -300,13 +326,97 @@ mod tests {
     #[test]
     fn features_are_the_same_with_and_without_gradients() {
         let device = Device::flex();
-        let net = MobileNetV2::new(0.25, &device.clone().autodiff());
-        let random = Distribution::Uniform(-2.0, 2.0);
-        let x = Tensor::<4>::random([2, 3, 64, 32], random, &device);
-        let quiet = net.valid().forward(x.clone());
-        let tracked = net.forward(x.autodiff()).inner();
-        assert_eq!(quiet.dims(), [2, 1280, 2, 1]);
-        assert!((quiet - tracked).abs().max().into_scalar::<f32>() < 1e-5);
+        let net = MobileNetV2::new(0.25, &device.autodiff());
+        for (batch, height, width) in [(2, 64, 32), (1, 33, 70), (5, 1, 1)] {
+            let x = random([batch, 3, height, width]);
+            let quiet = net.valid().forward(x.clone());
+            let tracked = net.clone().forward(x.autodiff()).inner();
+            assert_eq!(quiet.dims(), [batch, 1280, height.div_ceil(32), width.div_ceil(32)]);
+            assert!((quiet - tracked).abs().max().into_scalar::<f32>() < 1e-5);
+        }
+    }
+
+    fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+        Tensor::random(shape, Distribution::Uniform(-2.0, 2.0), &Device::flex())
+    }
+
+    /// A block with a bias, without which errors at edges may be none.
+    fn block(input: usize, hidden: usize, output: usize, stride: usize) -> InvertedResidual {
+        let shape = BlockShape { input, hidden, output, stride };
+        let mut block = InvertedResidual::new(&shape, &Device::flex());
+        for layer in [block.expand.as_mut(), Some(&mut block.depthwise), Some(&mut block.project)] {
+            let Some(layer) = layer else { continue };
+            layer.bias = layer.bias.take().map(|bias| bias.map(|bias| random(bias.dims())));
+        }
+        block
+    }
+
+    fn on_cpu(block: &InvertedResidual, x: &Tensor<4>) -> Tensor<4> {
+        cpu::convolved(once_with(|| block.layer()), x).expect("served")
+    }
+
+    #[test]
+    fn blocks_on_the_cpu_are_those_of_burn() {
+        let channels = [(8, 8, 8), (3, 5, 2), (16, 96, 24), (24, 144, 24), (40, 33, 40)];
+        // More rows than are computed at once, one pixel, one column, one row.
+        for (rows, cols) in [(40, 33), (9, 9), (1, 1), (7, 1), (1, 6), (2, 2), (3, 200)] {
+            for (input, hidden, output) in channels {
+                for (batch, stride) in [(1, 1), (1, 2), (5, 1), (5, 2)] {
+                    let block = block(input, hidden, output, stride);
+                    let x = random([batch, input, rows, cols]);
+                    let (ours, theirs) = (on_cpu(&block, &x), block.forward(x));
+                    assert_eq!(ours.dims(), theirs.dims());
+                    let apart = (ours - theirs).abs().max().into_scalar::<f32>();
+                    let what = format!("{input} {hidden} {output} / {stride}, {rows} × {cols}");
+                    assert!(apart < 2e-5, "{what}: off by {apart}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        let block = block(24, 50, 24, 1);
+        for batch in [1, 2, 7] {
+            let x = random([batch, 24, 19, 21]);
+            let on = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| on_cpu(&block, &x).into_data())
+            };
+            assert_eq!(on(1), on(3));
+            assert_eq!(on(1), on(32));
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_number_stays_so_just_where_burn_leaves_it() {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for stride in [1, 2] {
+                let block = block(8, 20, 8, stride);
+                let odd = Tensor::full([1, 8, 1, 1], value, &Device::flex());
+                let x = random([1, 8, 9, 9]).slice_assign(s![.., .., 4..5, 6..7], odd);
+                let (ours, theirs) = (on_cpu(&block, &x), block.forward(x));
+                let values = |x: Tensor<4>| x.into_data().try_to_vec::<f32>().unwrap();
+                let ours = values(ours);
+                for (&ours, theirs) in ours.iter().zip(values(theirs)) {
+                    let same = ours == theirs || (ours.is_nan() && theirs.is_nan());
+                    assert!(same || (ours - theirs).abs() < 1e-5, "{value}: {ours}, not {theirs}");
+                }
+                assert!(ours.iter().any(|x| x.is_finite()) && ours.iter().any(|x| x.is_nan()));
+            }
+        }
+    }
+
+    #[test]
+    fn halves_and_gradients_are_left_to_burn() {
+        let block = block(8, 16, 8, 1);
+        let x = random([1, 8, 4, 4]);
+        assert!(cpu::convolved(once_with(|| block.layer()), &x.clone().autodiff()).is_none());
+        let half = x.clone().cast(DType::F16);
+        assert!(cpu::convolved(once_with(|| block.layer()), &half).is_none());
+        let mut narrow = block.clone();
+        narrow.project.weight = narrow.project.weight.map(|weight| weight.cast(DType::F16));
+        assert!(cpu::convolved(once_with(|| narrow.layer()), &x).is_none());
     }
 
     #[test]

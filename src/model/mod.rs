@@ -19,6 +19,7 @@ mod attention;
 mod cache;
 mod captioner;
 mod config;
+mod convolution;
 mod cpu;
 mod decoder;
 mod encoder;
