@@ -161,34 +161,28 @@ fn apply(layer: &Layer, x: &[f32], size: Size, scratch: &mut [Scratch], out: &mu
     let of_part = rows.div_ceil(scratch.len());
     let parts = out.par_chunks_mut(of_part * of_row).zip(scratch).enumerate();
     parts.for_each(|(part, (out, scratch))| {
-        let rows = part * of_part..part * of_part + out.len() / of_row;
+        let first = part * of_part;
         match layer {
             Layer::Stem(mix) => {
-                for (row, out) in rows.zip(out.chunks_exact_mut(of_row)) {
+                for (row, out) in (first..).zip(out.chunks_exact_mut(of_row)) {
                     scratch.hidden.resize(cols * mix.inputs, 0.0);
                     patches(x, size, row, &mut scratch.hidden);
                     multiply(mix, &scratch.hidden, Finish::Clamp, out);
                 }
             }
             Layer::Head(mix) => {
-                let of_row = cols * mix.inputs;
-                multiply(mix, &x[rows.start * of_row..rows.end * of_row], Finish::Clamp, out);
+                let pixels = out.len() / mix.outputs;
+                let x = &x[first * cols * mix.inputs..][..pixels * mix.inputs];
+                multiply(mix, x, Finish::Clamp, out);
             }
-            Layer::Block(block) => block.apply(x, size, rows, scratch, out),
+            Layer::Block(block) => block.apply(x, size, first, scratch, out),
         }
     });
 }
 
 impl Block {
-    /// Makes these rows of its output.
-    fn apply(
-        &self,
-        x: &[f32],
-        size: Size,
-        made: Range<usize>,
-        scratch: &mut Scratch,
-        out: &mut [f32],
-    ) {
+    /// Makes the rows of its output from `first` on.
+    fn apply(&self, x: &[f32], size: Size, first: usize, scratch: &mut Scratch, out: &mut [f32]) {
         let Self { expand, filter, project, residual } = self;
         let cols = size[1].div_ceil(filter.stride);
         let of_hidden = size[1] * filter.channels;
@@ -197,10 +191,12 @@ impl Block {
         let at_once = (PIXELS / (size[1] * filter.stride)).max(1);
         // Rows that are expanded already.
         let mut there: Range<usize> = 0..0;
-        for start in made.clone().step_by(at_once) {
-            let now = start..made.end.min(start + at_once);
-            let above = (now.start * filter.stride).saturating_sub(1);
-            let below = size[0].min((now.end - 1) * filter.stride + 2);
+        let starts = (first..).step_by(at_once);
+        for (start, out) in starts.zip(out.chunks_mut(at_once * of_out)) {
+            let rows = out.len() / of_out;
+            // What these rows see: from `above` up to but without `below`.
+            let above = (start * filter.stride).saturating_sub(1);
+            let below = size[0].min((start + rows - 1) * filter.stride + 2);
             let hidden = match expand {
                 Some(expand) => {
                     // The last ones are used again.
@@ -217,18 +213,18 @@ impl Block {
                 }
                 None => &x[above * of_hidden..below * of_hidden],
             };
-            scratch.filtered.resize(now.len() * of_filtered, 0.0);
-            for (row, out) in now.clone().zip(scratch.filtered.chunks_exact_mut(of_filtered)) {
+            scratch.filtered.resize(rows * of_filtered, 0.0);
+            for (row, out) in (start..).zip(scratch.filtered.chunks_exact_mut(of_filtered)) {
                 let lines = from_fn(|tap| {
                     let row = (row * filter.stride + tap).wrapping_sub(above + 1);
                     hidden.chunks_exact(of_hidden).nth(row).unwrap_or_default()
                 });
                 Arch::new().dispatch(Convolve { filter, lines, out });
             }
-            let of_now = now.start * of_out..now.end * of_out;
-            let from = made.start * of_out;
-            let finish = if *residual { Finish::Add(&x[of_now.clone()]) } else { Finish::Keep };
-            let out = &mut out[of_now.start - from..of_now.end - from];
+            let finish = match residual {
+                true => Finish::Add(&x[start * of_out..][..out.len()]),
+                false => Finish::Keep,
+            };
             multiply(project, &scratch.filtered, finish, out);
         }
     }
