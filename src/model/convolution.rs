@@ -4,6 +4,7 @@
 use std::array::from_fn;
 use std::mem::swap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use pulp::{Arch, Simd, WithSimd, as_arrays};
 use rayon::prelude::*;
@@ -121,7 +122,7 @@ impl Layer {
 
 /// What the layers make of each of the images, whose grids are of `size`: `[images, rows, cols,
 /// channels]` and its rows and columns; the same bits on any number of threads.
-pub(super) fn run(layers: &[Layer], x: &[f32], images: usize, size: Size) -> (Vec<f32>, Size) {
+pub(super) fn run(layers: &[Arc<Layer>], x: &[f32], images: usize, size: Size) -> (Vec<f32>, Size) {
     let channels = layers.last().map_or(0, |layer| layer.last().outputs);
     let [rows, cols] = layers.iter().fold(size, |size, layer| layer.size(size));
     let (read, made) = (x.len() / images, rows * cols * channels);

@@ -2,6 +2,9 @@
 //! a few rows, which read weights, keys and values in place, GELU, and MobileNetV2's layers. Burn's
 //! operations serve everywhere else.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fmt, ptr};
+
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::nn::Linear;
@@ -93,12 +96,56 @@ fn weights(layer: &Conv2d) -> Option<(FloatTensor<Flex>, FloatTensor<Flex>)> {
     Some((primitive(&layer.weight.val())?.to_contiguous(), bias.to_contiguous()))
 }
 
+/// A layer as the kernels read it, which takes as long to make as an image to compute: kept for as
+/// long as its weights are the same. Clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Kept(Arc<Mutex<Option<(Vec<FloatTensor<Flex>>, Arc<Layer>)>>>);
+
+impl Kept {
+    /// The layer that `make` makes of these convolutions, if all are in f32.
+    pub(super) fn layer<'a>(
+        &self,
+        convolutions: impl Iterator<Item = &'a Conv2d>,
+        make: impl FnOnce() -> Option<Layer>,
+    ) -> Option<Arc<Layer>> {
+        let weights: Option<Vec<_>> = convolutions.map(weights).collect();
+        let weights: Vec<_> =
+            weights?.into_iter().flat_map(|(weight, bias)| [weight, bias]).collect();
+        if let Some((of, layer)) = &*self.lock()
+            && of.len() == weights.len()
+            && of.iter().zip(&weights).all(|(of, weight)| is_same(of, weight))
+        {
+            return Some(layer.clone());
+        }
+        // Without the lock: what waits for threads of the pool must hold none.
+        let layer = Arc::new(make()?);
+        *self.lock() = Some((weights, layer.clone()));
+        Some(layer)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(Vec<FloatTensor<Flex>>, Arc<Layer>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Kept")
+    }
+}
+
+/// Whether two tensors are views of the same elements. As long as both are there nobody writes to
+/// these, for Burn writes in place only where a tensor has no other holder.
+fn is_same(left: &FloatTensor<Flex>, right: &FloatTensor<Flex>) -> bool {
+    ptr::eq(left.storage::<f32>(), right.storage::<f32>()) && left.layout() == right.layout()
+}
+
 /// What the layers make of images, if these are in f32 and on the CPU.
 ///
 /// # Shapes
 /// `[batch, channels, rows, cols]`, the result too.
 pub(super) fn convolved(
-    layers: impl Iterator<Item = Option<Layer>>,
+    layers: impl Iterator<Item = Option<Arc<Layer>>>,
     x: &Tensor<4>,
 ) -> Option<Tensor<4>> {
     let device = x.device();
@@ -106,8 +153,8 @@ pub(super) fn convolved(
     if !on_cpu(&device) || x.dims().contains(&0) {
         return None;
     }
-    let layers: Vec<Layer> = layers.collect::<Option<_>>()?;
-    let x = match layers.first()? {
+    let layers: Vec<Arc<Layer>> = layers.collect::<Option<_>>()?;
+    let x = match &**layers.first()? {
         Layer::Stem(_) => x.clone(),
         _ => x.clone().permute([0, 2, 3, 1]),
     };

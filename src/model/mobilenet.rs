@@ -13,14 +13,15 @@
 //! | `output` | channels that it leaves                                       |
 //! | `rows`, `cols` | the grid: image height and width over the stride so far |
 
-use std::iter::once_with;
+use std::iter::{once, once_with};
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor, s};
 
-use super::convolution::{Block, Layer};
+use super::convolution::{Block, Layer, Mix};
 use super::cpu;
 
 /// Pixels of the image's side that become one of the grid's.
@@ -114,6 +115,8 @@ pub struct MobileNetV2 {
     stem: Conv2d,
     blocks: Vec<InvertedResidual>,
     head: Conv2d,
+    #[module(skip)]
+    kept: [cpu::Kept; 2],
 }
 
 impl MobileNetV2 {
@@ -124,6 +127,7 @@ impl MobileNetV2 {
             stem: three_by_three(3, shape.stem, 2, 1, device),
             blocks: shape.blocks.iter().map(|block| InvertedResidual::new(block, device)).collect(),
             head: pointwise(last, shape.channels, device),
+            kept: Default::default(),
         }
     }
 
@@ -143,7 +147,7 @@ impl MobileNetV2 {
     /// these blocks.
     pub(super) fn until(&self, pixels: Tensor<4>, blocks: usize) -> Tensor<4> {
         let blocks = self.blocks.iter().take(blocks);
-        let stem = once_with(|| cpu::mix(&self.stem).map(Layer::Stem));
+        let stem = once_with(|| self.end(0, &self.stem, Layer::Stem));
         let layers = stem.chain(blocks.clone().map(|block| block.layer()));
         cpu::convolved(layers, &pixels).unwrap_or_else(|| {
             blocks.fold(relu6(self.stem.forward(pixels)), |x, block| block.forward(x))
@@ -153,10 +157,15 @@ impl MobileNetV2 {
     /// The rest of [`Self::forward`], after [`Self::until`] with as many `blocks`.
     pub(super) fn after(&self, x: Tensor<4>, blocks: usize) -> Tensor<4> {
         let blocks = self.blocks.iter().skip(blocks);
-        let head = once_with(|| cpu::mix(&self.head).map(Layer::Head));
+        let head = once_with(|| self.end(1, &self.head, Layer::Head));
         let layers = blocks.clone().map(|block| block.layer()).chain(head);
         cpu::convolved(layers, &x)
             .unwrap_or_else(|| relu6(mix(&self.head, blocks.fold(x, |x, block| block.forward(x)))))
+    }
+
+    /// The first or the last convolution for the CPU without gradients.
+    fn end(&self, kept: usize, layer: &Conv2d, of: impl Fn(Mix) -> Layer) -> Option<Arc<Layer>> {
+        self.kept[kept].layer(once(layer), || cpu::mix(layer).map(of))
     }
 }
 
@@ -167,6 +176,8 @@ pub struct InvertedResidual {
     depthwise: Conv2d,
     project: Conv2d,
     residual: bool,
+    #[module(skip)]
+    kept: cpu::Kept,
 }
 
 impl InvertedResidual {
@@ -177,21 +188,25 @@ impl InvertedResidual {
             depthwise: three_by_three(hidden, hidden, stride, hidden, device),
             project: pointwise(hidden, output, device),
             residual: stride == 1 && input == output,
+            kept: Default::default(),
         }
     }
 
     /// Itself for the CPU without gradients, if its weights are in f32.
-    fn layer(&self) -> Option<Layer> {
-        let expand = match &self.expand {
-            Some(expand) => Some(cpu::mix(expand)?),
-            None => None,
-        };
-        Some(Layer::Block(Block {
-            expand,
-            filter: cpu::filter(&self.depthwise)?,
-            project: cpu::mix(&self.project)?,
-            residual: self.residual,
-        }))
+    fn layer(&self) -> Option<Arc<Layer>> {
+        let convolutions = self.expand.iter().chain([&self.depthwise, &self.project]);
+        self.kept.layer(convolutions, || {
+            let expand = match &self.expand {
+                Some(expand) => Some(cpu::mix(expand)?),
+                None => None,
+            };
+            Some(Layer::Block(Block {
+                expand,
+                filter: cpu::filter(&self.depthwise)?,
+                project: cpu::mix(&self.project)?,
+                residual: self.residual,
+            }))
+        })
     }
 
     /// # Shapes
@@ -371,6 +386,27 @@ mod tests {
                     assert!(apart < 2e-5, "{what}: off by {apart}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn weights_that_changed_are_used() {
+        let x = random([1, 8, 3, 3]);
+        let mut block = block(8, 16, 8, 1);
+        let mut before = on_cpu(&block, &x);
+        for change in 0..3 {
+            let layer = [block.expand.as_mut().unwrap(), &mut block.depthwise, &mut block.project]
+                .into_iter()
+                .nth(change)
+                .unwrap();
+            // In place, if nobody else held them.
+            layer.weight = layer.weight.clone().map(|weight| weight * 1.5);
+            let after = on_cpu(&block, &x);
+            let apart = |x: Tensor<4>| x.abs().max().into_scalar::<f32>();
+            assert!(apart(after.clone() - block.forward(x.clone())) < 2e-5);
+            assert!(apart(after.clone() - before) > 1e-3);
+            assert!(Arc::ptr_eq(&block.layer().unwrap(), &block.clone().layer().unwrap()));
+            before = after;
         }
     }
 
