@@ -99,7 +99,10 @@ fn weights(layer: &Conv2d) -> Option<(FloatTensor<Flex>, FloatTensor<Flex>)> {
 /// A layer as the kernels read it, which takes as long to make as an image to compute: kept for as
 /// long as its weights are the same. Clones share it.
 #[derive(Clone, Default)]
-pub(super) struct Kept(Arc<Mutex<Option<(Vec<FloatTensor<Flex>>, Arc<Layer>)>>>);
+pub(super) struct Kept(Arc<Mutex<Option<Made>>>);
+
+/// A layer and the weights that it was made of.
+type Made = (Vec<FloatTensor<Flex>>, Arc<Layer>);
 
 impl Kept {
     /// The layer that `make` makes of these convolutions, if all are in f32.
@@ -123,7 +126,7 @@ impl Kept {
         Some(layer)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<(Vec<FloatTensor<Flex>>, Arc<Layer>)>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Made>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
