@@ -20,8 +20,8 @@ use patchword::device::{BackendKind, DeviceRequest, resolve};
 use patchword::generate::{GenerateConfig, Generated, generate_from_memory};
 use patchword::image::{DecodeLimits, PreprocessConfig};
 use patchword::model::{
-    Activation, Captioner, CaptionerConfig, DecoderConfig, EncoderConfig, HeadKind, NormPlacement,
-    initialize,
+    Activation, Captioner, CaptionerConfig, DecoderConfig, EncoderConfig, EncoderStage, HeadKind,
+    NormPlacement, initialize,
 };
 use patchword::train::{AdamW, AdamWConfig, forward_loss};
 use rand::{RngExt, SeedableRng};
