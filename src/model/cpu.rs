@@ -340,8 +340,12 @@ mod tests {
             assert_close(ours.0, theirs.0, "gelu");
             assert_close(ours.1, theirs.1, "its gradient");
         }
-        let wide = random([6, 10]).autodiff();
-        let turned = wide.transpose();
+        let far = Tensor::<1>::from_floats([1e4, -1e4, f32::INFINITY], &device);
+        let far = gelu_with_gradients(far).inner().into_data();
+        let far = far.try_to_vec::<f32>().unwrap();
+        assert!((far[0] - 1e4).abs() < 1e-2 && far[1].abs() < 1e-3, "{far:?}");
+        assert_eq!(far[2], f32::INFINITY);
+        let turned = random([6, 10]).autodiff().transpose();
         let (ours, theirs) = (gelu_with_gradients(turned.clone()), activation::gelu(turned));
         assert_close(ours.inner(), theirs.inner(), "a transposed view");
     }
