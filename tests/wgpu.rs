@@ -20,8 +20,8 @@ use patchword::device::{BackendKind, DeviceRequest, resolve};
 use patchword::generate::{GenerateConfig, Generated, generate_from_memory};
 use patchword::image::{DecodeLimits, PreprocessConfig};
 use patchword::model::{
-    Activation, Captioner, CaptionerConfig, DecoderConfig, EncoderConfig, EncoderStage, HeadKind,
-    NormPlacement, initialize,
+    Activation, Backbone, Captioner, CaptionerConfig, DecoderConfig, EncoderConfig, EncoderStage,
+    HeadKind, NormPlacement, initialize,
 };
 use patchword::train::{AdamW, AdamWConfig, forward_loss};
 use rand::{RngExt, SeedableRng};
@@ -110,6 +110,22 @@ fn foreign_model() -> CaptionerConfig {
     }
 }
 
+/// A model whose patches come from a narrow MobileNetV2, four of them.
+fn hybrid_model() -> CaptionerConfig {
+    let own = own_model();
+    CaptionerConfig {
+        encoder: EncoderConfig {
+            image_height: 2 * SIDE,
+            image_width: 2 * SIDE,
+            patch_size: SIDE,
+            backbone: Some(Backbone::MobileNetV2),
+            backbone_width: 0.1,
+            ..own.encoder
+        },
+        ..own
+    }
+}
+
 /// The same with GELU's tanh form.
 fn without_gelu(mut config: CaptionerConfig) -> CaptionerConfig {
     config.encoder.activation = Activation::GeluTanh;
@@ -149,24 +165,25 @@ fn noise(rng: &mut ChaCha8Rng, count: usize, bound: f32) -> Vec<f32> {
     (0..count).map(|_| (rng.random::<f32>() * 2.0 - 1.0) * bound).collect()
 }
 
-/// Normalised pixels, `[IMAGES, 3, SIDE, SIDE]`.
-fn pixels(seed: u64) -> Vec<f32> {
-    noise(&mut ChaCha8Rng::seed_from_u64(seed), IMAGES * 3 * SIDE * SIDE, 1.0)
+/// Normalised pixels, `[IMAGES, 3, side, side]`.
+fn pixels(seed: u64, side: usize) -> Vec<f32> {
+    noise(&mut ChaCha8Rng::seed_from_u64(seed), IMAGES * 3 * side * side, 1.0)
 }
 
 fn encode(model: &Captioner, device: &Device) -> Tensor<3> {
-    let pixels = TensorData::new(pixels(1), [IMAGES, 3, SIDE, SIDE]);
+    let side = model.config().encoder.image_height;
+    let pixels = TensorData::new(pixels(1, side), [IMAGES, 3, side, side]);
     model.encode(Tensor::from_data(pixels, device))
 }
 
 /// A batch as the loader makes it for a GPU: short rows, and targets padded to a round number.
-fn batch(seed: u64) -> Batch {
+fn batch(seed: u64, config: &CaptionerConfig) -> Batch {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut batch = Batch {
         images: IMAGES,
         captions_per_image: CAPTIONS,
         seq: SEQ,
-        pixels: pixels(seed),
+        pixels: pixels(seed, config.encoder.image_height),
         ..Batch::default()
     };
     for length in [SEQ - 1, 4, 6, 2] {
@@ -186,7 +203,8 @@ fn batch(seed: u64) -> Batch {
     batch
 }
 
-fn loader() -> LoaderConfig {
+fn loader(config: &CaptionerConfig) -> LoaderConfig {
+    let side = config.encoder.image_height;
     LoaderConfig {
         batch_size: IMAGES,
         captions_per_image: CAPTIONS,
@@ -195,7 +213,7 @@ fn loader() -> LoaderConfig {
         special: SpecialIds { begin: BEGIN, end: END, pad: 0 },
         prompt: Vec::new(),
         features: None,
-        preprocess: PreprocessConfig { height: SIDE, width: SIDE, ..Default::default() },
+        preprocess: PreprocessConfig { height: side, width: side, ..Default::default() },
         augment: None,
         limits: DecodeLimits::default(),
         group_by_length: false,
@@ -250,7 +268,7 @@ fn assert_all_close(
 /// Everything a forward pass gives, by name.
 fn forward(config: &CaptionerConfig, device: &Device) -> BTreeMap<String, Vec<f32>> {
     let model = stirred(config, device);
-    let ids: Vec<i32> = batch(1).inputs;
+    let ids: Vec<i32> = batch(1, config).inputs;
     let ids: Tensor<2, Int> =
         Tensor::from_data(TensorData::new(ids, [IMAGES * CAPTIONS, SEQ]), device);
     let memory = encode(&model, device);
@@ -285,6 +303,11 @@ fn assert_same_forward(config: &CaptionerConfig) {
 #[test]
 fn the_forward_pass_agrees() {
     assert_same_forward(&own_model());
+}
+
+#[test]
+fn the_forward_pass_of_a_hybrid_agrees() {
+    assert_same_forward(&hybrid_model());
 }
 
 #[test]
@@ -334,7 +357,7 @@ fn gradients(
 ) -> (f32, BTreeMap<String, Vec<f32>>) {
     let device = device.clone().autodiff();
     let model = stirred(config, &device);
-    let loss = forward_loss(&model, batch(1), &loader(), 0.1, frozen, &device);
+    let loss = forward_loss(&model, batch(1, config), &loader(config), 0.1, frozen, &device);
     let value = values(loss.clone())[0];
     let grads = GradientsParams::from_grads(loss.backward(), &model);
     let mut collect = Collect { grads: Some(grads), ..Collect::default() };
@@ -348,7 +371,16 @@ fn assert_same_gradients(config: &CaptionerConfig, frozen: EncoderStage, toleran
     let (loss, found) = gradients(config, &devices.wgpu, frozen);
     assert_close("loss", &[loss], &[expected_loss], TOLERANCE);
     let mut names: Vec<String> = weights(&fresh(config, &devices.flex)).into_keys().collect();
-    names.retain(|name| !(frozen == EncoderStage::States && name.starts_with("encoder.")));
+    names.retain(|name| match frozen {
+        EncoderStage::States => !name.starts_with("encoder."),
+        EncoderStage::Block(blocks) => {
+            let parts = (0..blocks).map(|block| format!("blocks.{block}."));
+            let before =
+                parts.chain(["stem.".into()]).map(|part| format!("encoder.backbone.{part}"));
+            before.into_iter().all(|part| !name.starts_with(&part))
+        }
+        _ => true,
+    });
     assert!(names.iter().eq(expected.keys()), "flex: gradients of {:?}", expected.keys());
     assert_all_close("gradient", &found, &expected, tolerance);
 }
@@ -361,6 +393,12 @@ fn gradients_of_every_weight_agree() {
 #[test]
 fn gradients_with_a_frozen_encoder_agree() {
     assert_same_gradients(&without_gelu(own_model()), EncoderStage::States, TOLERANCE);
+}
+
+#[test]
+fn gradients_behind_the_first_blocks_of_a_backbone_agree() {
+    // Where ReLU6 bends, a last digit decides.
+    assert_same_gradients(&without_gelu(hybrid_model()), EncoderStage::Block(14), 3.0 * TOLERANCE);
 }
 
 #[test]
@@ -386,8 +424,8 @@ fn train_ten_steps(config: &CaptionerConfig, device: &Device) -> Trained {
     let mut optimizer = AdamW::new(&AdamWConfig { ema_decay: 0.9, ..AdamWConfig::default() });
     let mut losses = Vec::new();
     for step in 0..10 {
-        let loss =
-            forward_loss(&model, batch(step % 2), &loader(), 0.1, EncoderStage::Pixels, &device);
+        let (batch, loader) = (batch(step % 2, config), loader(config));
+        let loss = forward_loss(&model, batch, &loader, 0.1, EncoderStage::Pixels, &device);
         losses.push(values(loss.clone().inner())[0]);
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         let rate_of = |path: &str| if path.starts_with("encoder.") { 2e-3 } else { 4e-3 };
