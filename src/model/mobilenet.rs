@@ -87,6 +87,24 @@ impl MobileNetV2Shape {
         (channels, before.iter().fold(2, |stride, block| stride * block.stride))
     }
 
+    /// Values that a backward pass through all but the first `blocks` blocks keeps of one image: what
+    /// each convolution reads, and what ReLU6 reads.
+    pub fn values_kept(&self, height: usize, width: usize, blocks: usize) -> usize {
+        let (_, stride) = self.after(blocks);
+        let (mut rows, mut cols) = (height.div_ceil(stride), width.div_ceil(stride));
+        let mut sum = 0;
+        for block in self.blocks.iter().skip(blocks) {
+            let before = rows * cols;
+            (rows, cols) = (rows.div_ceil(block.stride), cols.div_ceil(block.stride));
+            sum += before * block.input + 2 * block.hidden * rows * cols;
+            if block.hidden != block.input {
+                sum += 2 * block.hidden * before;
+            }
+        }
+        let last = self.blocks.last().map_or(self.stem, |block| block.output);
+        sum + rows * cols * (last + 2 * self.channels)
+    }
+
     /// Multiplications of one image of `height × width` pixels.
     pub fn multiplications(&self, height: usize, width: usize) -> f64 {
         let (mut rows, mut cols) = (height.div_ceil(2), width.div_ceil(2));
@@ -321,6 +339,19 @@ mod tests {
         assert_eq!((quarter.stem, quarter.blocks[1].output, quarter.channels), (8, 8, 1280));
         // 11.2 is nearest to 8, but that is less than nine tenths of it.
         assert_eq!(divisible_by_8(11.2), 16);
+    }
+
+    #[test]
+    fn a_backward_pass_keeps_what_convolutions_and_relu6_read() {
+        let shape = MobileNetV2Shape::new(1.0);
+        // 7 × 7 of the last block's input, 320 and 1280 channels; then the block itself.
+        assert_eq!(shape.values_kept(224, 224, 17), 49 * (320 + 2 * 1280));
+        let last = 49 * (160 + 4 * 960);
+        assert_eq!(shape.values_kept(224, 224, 16), 49 * (320 + 2 * 1280) + last);
+        // Block 14 of 17 halves the grid.
+        let halving = 14 * 14 * (96 + 2 * 576) + 2 * 576 * 49;
+        let between = shape.values_kept(224, 224, 13) - shape.values_kept(224, 224, 14);
+        assert_eq!(between, halving);
     }
 
     #[test]

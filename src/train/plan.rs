@@ -16,7 +16,7 @@ use crate::data::{
 };
 use crate::generate::GenerateConfig;
 use crate::image::DecodeLimits;
-use crate::model::{Captioner, EncoderStage};
+use crate::model::{Backbone, Captioner, EncoderStage, MobileNetV2Shape};
 use crate::plural::counted;
 use crate::text::{SpecialTokenNames, Tokenizer, TokenizerConfig};
 
@@ -142,13 +142,8 @@ impl Plan {
                            [\"encoder.backbone.stem\", \"encoder.backbone.blocks.[0-9]\"]";
             return Err(config.value_error(file, "data.cache_features", problem.into()).into());
         }
-        let memory = estimate(
-            &config,
-            parameters,
-            trained.parameters,
-            trained.frozen_until == EncoderStage::States,
-            &train,
-        );
+        let memory =
+            estimate(&config, parameters, trained.parameters, trained.frozen_until, &train);
         Ok(Self {
             architecture: start.architecture,
             license: start.license.clone(),
@@ -316,7 +311,7 @@ fn estimate(
     config: &TrainConfig,
     parameters: usize,
     trained: usize,
-    frozen: bool,
+    frozen_until: EncoderStage,
     train: &[Example],
 ) -> MemoryEstimate {
     let (encoder, decoder) = (&config.model.encoder, &config.model.decoder);
@@ -339,7 +334,20 @@ fn estimate(
         * (seq * (stream(decoder.d_model, decoder.d_ff) + 8 * decoder.d_model)
             + 4 * decoder.num_heads * seq * (seq + patches))
         + 5 * rows * seq * decoder.vocab_size;
-    let vision = if frozen { 0 } else { vision };
+    let backbone = |blocks: usize| match encoder.backbone {
+        Some(Backbone::MobileNetV2) => {
+            let shape = MobileNetV2Shape::new(encoder.backbone_width);
+            let values = shape.values_kept(encoder.image_height, encoder.image_width, blocks);
+            config.train.batch_size * values
+        }
+        None => 0,
+    };
+    let vision = match frozen_until {
+        EncoderStage::States => 0,
+        EncoderStage::Patches => vision,
+        EncoderStage::Block(blocks) => vision + backbone(blocks),
+        EncoderStage::Pixels => vision + backbone(0),
+    };
     MemoryEstimate {
         state: 4 * (parameters as u64 + copies * trained as u64),
         activations: 4 * (vision + text) as u64,
