@@ -64,6 +64,7 @@ fn all_formats_of_both_files_give_the_same_scores() {
         write(folder, "results.json", &results.to_string()),
         write(folder, "map.json", &map.to_string()),
         write(folder, "lines.jsonl", lines),
+        write(folder, "lines.tsv", "photos/one.jpg\ta dog runs\nphotos/two.jpg\ttwo men sit\n"),
     ];
     let mut seen: Vec<Value> = Vec::new();
     for (references, split) in &references {
@@ -80,7 +81,7 @@ fn all_formats_of_both_files_give_the_same_scores() {
             seen.push(value);
         }
     }
-    assert_eq!(seen.len(), 8);
+    assert_eq!(seen.len(), 11);
     assert!(seen.iter().all(|value| *value == seen[0]), "{seen:#?}");
     assert!((seen[0]["Bleu_1"].as_f64().unwrap() - (1.0f64 - 9.0 / 6.0).exp()).abs() < 1e-6);
     assert_eq!(seen[0]["METEOR_stages"], "exact, stem");

@@ -8,6 +8,7 @@ use clap::builder::styling::AnsiColor;
 
 use super::console::Console;
 use crate::checkpoint::CheckpointError;
+use crate::data::DataError;
 use crate::device::DeviceError;
 use crate::hub::HubError;
 use crate::train::{TrainConfigError, TrainError};
@@ -133,6 +134,9 @@ fn train_hint(error: &TrainError) -> Option<String> {
         TrainError::Config(error) => return config_hint(error),
         TrainError::Checkpoint(error) => return checkpoint_hint(error),
         TrainError::RunExists { .. } => "--resume goes on with it; --output names another folder",
+        TrainError::Data(DataError::NotFound { .. }) => {
+            "--data names the data set, `data.path` in the config is where it is looked for otherwise"
+        }
         TrainError::StoppedEarly { .. } => "go on with the same command",
         TrainError::CannotResume { .. } => "train into another folder with --output",
         TrainError::NotFinite { .. } => {
@@ -158,8 +162,8 @@ fn config_hint(error: &TrainConfigError) -> Option<String> {
 fn checkpoint_hint(error: &CheckpointError) -> Option<String> {
     match error {
         CheckpointError::NotFound { .. } => Some(
-            "`patchword train` makes one, `patchword demo` a small one in minutes; a model id, \
-             owner/name, downloads one"
+            "`flickr8k` is the one that ships; `patchword train` makes one, `patchword demo` a small \
+             one in minutes; a model id, owner/name, downloads one"
                 .into(),
         ),
         CheckpointError::NotForTransformers { .. } => Some(

@@ -74,6 +74,13 @@ pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, 
             .hint("--overwrite replaces what an inspection before wrote"));
         }
     }
+    if arguments.image.is_dir() {
+        return Err(CliError::new(format_args!(
+            "{}: a folder; expected one image",
+            arguments.image.display()
+        ))
+        .hint("`patchword caption` takes folders"));
+    }
     let photo = decode_file(&arguments.image, &DecodeLimits { max_pixels: arguments.max_pixels })?;
     let location = arguments.model.locate(console)?;
     let device = arguments.device.open(console)?;

@@ -103,6 +103,10 @@ pub(super) fn run_training(
     resume: bool,
     console: &Console,
 ) -> Result<Outcome, CliError> {
+    if resume && !config.output.exists() {
+        let output = config.output.display();
+        console.note(format_args!("{output}: no run to resume; training begins"));
+    }
     let mut reporter = Reporter { console, features: None, progress: None, message: String::new() };
     let outcome = train(config, file, &device.device, shape_bucket(device), resume, &mut reporter);
     if let Some(progress) = &reporter.progress {

@@ -80,7 +80,7 @@ pub enum ScoreFileError {
 
 const REFERENCE_FORMATS: &str =
     "references as Karpathy's JSON, COCO captions JSON or {id: [captions]}";
-const PREDICTION_FORMATS: &str = "predictions as COCO results [{image_id, caption}], JSONL with path and caption, or {id: caption}";
+const PREDICTION_FORMATS: &str = "predictions as COCO results [{image_id, caption}], JSONL with path and caption, {id: caption}, or lines of a path, a tab and a caption";
 
 /// The references of the images to be scored.
 #[derive(Debug, Clone, Default)]
@@ -380,7 +380,7 @@ impl Names {
 }
 
 impl Predictions {
-    /// Reads predictions: COCO results, JSONL as `patchword caption --format jsonl` writes it, or an object
+    /// Reads predictions: COCO results, what `patchword caption` writes (`path<TAB>caption`, or JSONL), or an object
     /// of captions.
     ///
     /// # Errors
@@ -412,6 +412,10 @@ impl Predictions {
                     captions.push((id, caption.ok_or_else(wrong)?.to_owned()));
                 }
             }
+            Err(_) if is_tab_separated(&text) => {
+                let lines = text.lines().filter_map(|line| line.split_once('\t'));
+                captions.extend(lines.map(|(id, caption)| (id.to_owned(), caption.to_owned())));
+            }
             Err(error) if !text.trim_start().starts_with('{') => {
                 let place = path.display().to_string();
                 return Err(ScoreFileError::Json {
@@ -440,6 +444,13 @@ impl Predictions {
         }
         Ok(Self { path: path.to_owned(), captions })
     }
+}
+
+/// Whether every line is a path, a tab and a caption, as `patchword caption` prints them.
+fn is_tab_separated(text: &str) -> bool {
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty()).peekable();
+    let is_json = text.trim_start().starts_with(['{', '[']);
+    !is_json && lines.peek().is_some() && lines.all(|line| line.contains('\t'))
 }
 
 fn read_text(path: &Path) -> Result<String, ScoreFileError> {

@@ -72,6 +72,9 @@ pub struct MemoryEstimate {
     pub activations: u64,
 }
 
+/// Validation images below which a loss or a score says little.
+const FEW: usize = 20;
+
 impl Plan {
     /// Reads the data, makes the tokenizer, if `start` has none, and sizes the run.
     ///
@@ -186,6 +189,14 @@ impl Plan {
                  it; set train.select_by = \"cider\""
                     .into(),
             );
+        }
+        let wanted = self.config.train.validation_images;
+        if self.val.len() < FEW && (wanted == 0 || self.val.len() < wanted) {
+            warnings.push(format!(
+                "{} to validate on: which checkpoint is the best is a matter of chance; hold out more \
+                 with data.val_share, where the data set has no split of its own",
+                counted(self.val.len(), "image")
+            ));
         }
         warnings
     }
