@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 
 use common::*;
 use serde_json::{Map, Value, json};
@@ -83,15 +84,27 @@ fn a_split_that_is_drawn_is_as_large_as_in_training() {
     write_config(&file, &config);
     let ended = run(patchword().arg("train").arg(&file));
     assert_eq!(ended.code, 0, "{}", ended.stderr);
-    let images = |more: &[&str]| {
+    let images = |data: &Path, more: &[&str]| {
         let mut command = patchword();
-        command.args(["evaluate", "--json", "--model"]).arg(&output).arg("--data").arg(&data);
-        let ended = run(command.args(more));
-        assert_eq!(ended.code, 0, "{}", ended.stderr);
-        let evaluation: Value = serde_json::from_str(&ended.stdout).unwrap();
-        evaluation["images"].as_u64().unwrap()
+        command.args(["evaluate", "--json", "--model"]).arg(&output).arg("--data").arg(data);
+        let measured = run(command.args(more));
+        assert_eq!(measured.code, 0, "{}", measured.stderr);
+        let evaluation: Value = serde_json::from_str(&measured.stdout).unwrap();
+        (evaluation["images"].as_u64().unwrap(), measured.stderr)
     };
-    let drawn = images(&["--val-share", "0.4"]);
+    let (drawn, said) = images(&data, &[]);
     assert!(ended.stderr.contains(&format!("{drawn} to validate on")), "{}", ended.stderr);
-    assert!(images(&[]) < drawn);
+    assert!(!said.contains("--val-share"), "{said}");
+    // Another share is the user's to ask for, but not to take for what the model has not seen.
+    let (other, said) = images(&data, &["--val-share", "0.1"]);
+    assert!(other < drawn && said.contains("held out 0.4"), "{other}, {said}");
+    // Of other images the run knows nothing.
+    let copy = folder.path().join("copy");
+    fs::create_dir(&copy).unwrap();
+    for file in fs::read_dir(&data).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+    }
+    let (of_copy, said) = images(&copy, &[]);
+    assert!(of_copy < drawn && !said.contains("held out"), "{of_copy}, {said}");
 }

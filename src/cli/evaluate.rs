@@ -19,7 +19,7 @@ use super::report::{HtmlImages, Report, check_place};
 use super::score::{to_json as scores_as_json, to_text as scores_as_text};
 use super::train::shape_bucket;
 use crate::caption::{Caption, CaptionConfig, Captioned, Prompt, caption_all};
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint::{self, Checkpoint, Location};
 use crate::data::{
     Dataset, DatasetFormat, ImageRecord, LoadOptions, LoaderConfig, SpecialIds, Split, examples,
     load,
@@ -32,7 +32,7 @@ use crate::metrics::bootstrap::{BootstrapConfig, Interval};
 use crate::metrics::{CIDER, CorpusScores, NUM_SCORES, ScoreConfig, ScoredImage, score};
 use crate::model::EncoderStage;
 use crate::plural::counted;
-use crate::train::{Validation, validate};
+use crate::train::{Validation, held_out, validate};
 
 /// Measure a captioner on a split of a data set
 #[derive(Debug, Args)]
@@ -60,10 +60,10 @@ pub(super) struct EvaluateArgs {
     /// The split: train, val or test
     #[arg(long, default_value = "val")]
     split: Split,
-    /// Share of the images that is `val` where the data set has no split of its own; as
-    /// `data.val_share` in the training config, or images it was trained on are among them
-    #[arg(long, value_name = "SHARE", default_value_t = LoadOptions::default().val_share)]
-    val_share: f64,
+    /// Share of the images that is `val` where the data set has no split of its own [default: what
+    /// the model's run held out, if it was trained on this data set, else 0.05]
+    #[arg(long, value_name = "SHARE")]
+    val_share: Option<f64>,
     /// Measure on the first N images only
     #[arg(long, value_name = "N")]
     images: Option<usize>,
@@ -94,17 +94,36 @@ pub(super) struct EvaluateArgs {
 /// Validation scenes on which the layer for pointing is chosen.
 const SCENES_TO_CHOOSE_ON: usize = 200;
 
+/// The data set, split as it was for the model's training, if that was on it.
+fn load_split(
+    arguments: &EvaluateArgs,
+    location: &Location,
+    console: &Console,
+) -> Result<Dataset, CliError> {
+    let usual = LoadOptions::default();
+    let checkpoint = match location {
+        Location::Path(path) => checkpoint::locate(path).ok(),
+        _ => None,
+    };
+    let held_out = checkpoint.and_then(|folder| held_out(&folder, &arguments.data));
+    let val_share = arguments.val_share.or(held_out).unwrap_or(usual.val_share);
+    let options = LoadOptions { format: arguments.dataset_format, val_share, ..usual };
+    let dataset = load(&arguments.data, &options)?;
+    if let Some(held_out) = held_out.filter(|&held_out| held_out != val_share) {
+        console.warn(format_args!(
+            "--val-share is {val_share}, but the model's run held out {held_out} of these images: what is \
+             measured is not what it has not seen, unless the data set has a split of its own"
+        ));
+    }
+    Ok(dataset)
+}
+
 pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome, CliError> {
     for file in arguments.captions.iter().chain(&arguments.html) {
         check_place(file)?;
     }
-    let options = LoadOptions {
-        format: arguments.dataset_format,
-        val_share: arguments.val_share,
-        ..LoadOptions::default()
-    };
-    let dataset = load(&arguments.data, &options)?;
     let location = arguments.model.locate(console)?;
+    let dataset = load_split(&arguments, &location, console)?;
     let device = arguments.device.open(console)?;
     let options = arguments.image_size.load_options();
     let checkpoint = checkpoint::load_with(&location, &device.device, &options)?;

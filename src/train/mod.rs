@@ -32,6 +32,7 @@ pub use plan::{MemoryEstimate, Plan};
 pub use run::{Event, Observer, Outcome, Sample, train};
 pub use schedule::ScheduleConfig;
 pub use scst::{Baseline, ScstConfig};
+pub use state::held_out;
 pub use trained::LoraConfig;
 pub use validate::{Validation, validate};
 

@@ -190,6 +190,14 @@ pub(super) fn read_state(folder: &Path) -> Result<RunState, TrainError> {
     Ok(checkpoint::read_json(&folder.join("training").join("state.json"))?)
 }
 
+/// The share of images that the run of `checkpoint` held out, if it was trained on the data set at `data` and
+/// its run is there. `checkpoint` is what the run's folder holds, `best` for instance.
+pub fn held_out(checkpoint: &Path, data: &Path) -> Option<f64> {
+    let RunState { config, .. } = read_state(&checkpoint.parent()?.join("last")).ok()?;
+    let place = |path: &Path| fs::canonicalize(path).ok();
+    (place(&config.data.path)? == place(data)?).then_some(config.data.val_share)
+}
+
 /// Reads the tokenizer of the run in `folder`, and which public model it began with.
 pub(super) fn read_tokenizer(
     folder: &Path,
