@@ -754,3 +754,28 @@ fn the_program_trains_and_captions_the_same() {
         assert!(difference.abs() <= 1e-3, "score {found}, not {expected}");
     }
 }
+
+#[test]
+fn the_program_trains_on_the_score_the_same() {
+    let Some(_devices) = devices() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (data, config) = (path("shapes"), path("config.toml"));
+    let scst = "\n[phase.scst]\nmax_steps = 4\nbatch_size = 4\nsamples = 4\n";
+    fs::write(&config, format!("{CONFIG}{scst}")).unwrap();
+    patchword(&["data", "shapes", &data, "--images", "40", "--image-size", "32"]);
+    let rewards = |device: &str| -> Vec<f64> {
+        let run = path(device);
+        patchword(&["train", &config, "--data", &data, "--output", &run, "--device", device]);
+        let text = fs::read_to_string(folder.path().join(device).join("metrics.jsonl")).unwrap();
+        json_lines(&text).iter().filter_map(|line| line["reward"].as_f64()).collect()
+    };
+    let (found, expected) = (rewards("wgpu"), rewards("flex"));
+    eprintln!("rewards {found:?}, {expected:?}");
+    assert_eq!((found.len(), expected.len()), (4, 4));
+    // The same captions were sampled, or nearly: they are drawn on the host from either's words.
+    for (found, expected) in found.iter().zip(&expected) {
+        assert!((found - expected).abs() <= 1e-3, "reward {found}, not {expected}");
+    }
+    assert!(expected.iter().sum::<f64>() > 1e-3, "{expected:?}");
+}
