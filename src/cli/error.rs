@@ -132,6 +132,10 @@ fn known_hint(error: &(dyn Error + 'static)) -> Option<String> {
 fn train_hint(error: &TrainError) -> Option<String> {
     let hint = match error {
         TrainError::Config(error) => return config_hint(error),
+        TrainError::Checkpoint(CheckpointError::NotFound { .. }) => {
+            "`init` in the config, or --set init=MODEL, names what training starts from: a checkpoint, a \
+             model id (owner/name), or `flickr8k`, which ships"
+        }
         TrainError::Checkpoint(error) => return checkpoint_hint(error),
         TrainError::RunExists { .. } => "--resume goes on with it; --output names another folder",
         TrainError::Data(DataError::NotFound { .. }) => {
