@@ -707,37 +707,56 @@ fn json_lines(text: &str) -> Vec<serde_json::Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Every loss in a run's metrics, in order.
-fn logged_losses(run: &Path) -> Vec<f64> {
-    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    json_lines(&text).iter().map(|line| line["loss"].as_f64().unwrap()).collect()
+/// A folder with drawn scenes and a config, in which the program trains.
+struct Scenes(tempfile::TempDir);
+
+impl Scenes {
+    fn new(config: &str) -> Self {
+        let scenes = Self(tempfile::tempdir().unwrap());
+        fs::write(scenes.path("config.toml"), config).unwrap();
+        patchword(&[
+            "data",
+            "shapes",
+            &scenes.path("shapes"),
+            "--images",
+            "40",
+            "--image-size",
+            "32",
+        ]);
+        scenes
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().into()
+    }
+
+    /// Trains into a folder named as the device; gives the lines of its metrics, in order.
+    fn train(&self, device: &str) -> Vec<serde_json::Value> {
+        let (config, data, run) =
+            (self.path("config.toml"), self.path("shapes"), self.path(device));
+        let (_, stderr) =
+            patchword(&["train", &config, "--data", &data, "--output", &run, "--device", device]);
+        assert!(stderr.contains(&format!("device: {device}")), "{stderr}");
+        json_lines(&fs::read_to_string(Path::new(&run).join("metrics.jsonl")).unwrap())
+    }
 }
 
 #[test]
 fn the_program_trains_and_captions_the_same() {
     let Some(_devices) = devices() else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
-    let (data, config) = (path("shapes"), path("config.toml"));
-    fs::write(&config, CONFIG).unwrap();
-    patchword(&["data", "shapes", &data, "--images", "40", "--image-size", "32"]);
-    for device in ["flex", "wgpu"] {
-        let run = path(device);
-        let (_, stderr) =
-            patchword(&["train", &config, "--data", &data, "--output", &run, "--device", device]);
-        assert!(stderr.contains(&format!("device: {device}")), "{stderr}");
-    }
-    let (found, expected) =
-        (logged_losses(&folder.path().join("wgpu")), logged_losses(&folder.path().join("flex")));
+    let scenes = Scenes::new(CONFIG);
+    let losses = |device: &str| -> Vec<f64> {
+        scenes.train(device).iter().map(|line| line["loss"].as_f64().unwrap()).collect()
+    };
+    let (expected, found) = (losses("flex"), losses("wgpu"));
     assert!(expected.len() > 6, "{expected:?}");
     for (found, expected) in found.iter().zip(&expected) {
         assert!((found - expected).abs() <= 1e-3 * expected, "loss {found}, not {expected}");
     }
     assert_eq!(found.len(), expected.len());
 
-    let model = path("wgpu");
-    let images = folder.path().join("shapes").join("validation");
-    let images = images.to_str().unwrap();
+    let model = scenes.path("wgpu");
+    let images = &scenes.path("shapes/validation");
     let captions = |device: &str| {
         let words = ["caption", images, "--model", &model, "--format", "jsonl", "--device", device];
         json_lines(&patchword(&words).0)
@@ -758,17 +777,10 @@ fn the_program_trains_and_captions_the_same() {
 #[test]
 fn the_program_trains_on_the_score_the_same() {
     let Some(_devices) = devices() else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
-    let (data, config) = (path("shapes"), path("config.toml"));
     let scst = "\n[phase.scst]\nmax_steps = 4\nbatch_size = 4\nsamples = 4\n";
-    fs::write(&config, format!("{CONFIG}{scst}")).unwrap();
-    patchword(&["data", "shapes", &data, "--images", "40", "--image-size", "32"]);
+    let scenes = Scenes::new(&format!("{CONFIG}{scst}"));
     let rewards = |device: &str| -> Vec<f64> {
-        let run = path(device);
-        patchword(&["train", &config, "--data", &data, "--output", &run, "--device", device]);
-        let text = fs::read_to_string(folder.path().join(device).join("metrics.jsonl")).unwrap();
-        json_lines(&text).iter().filter_map(|line| line["reward"].as_f64()).collect()
+        scenes.train(device).iter().filter_map(|line| line["reward"].as_f64()).collect()
     };
     let (found, expected) = (rewards("wgpu"), rewards("flex"));
     eprintln!("rewards {found:?}, {expected:?}");

@@ -238,8 +238,6 @@ impl EncoderConfig {
     /// Channels and places of the grid, row by row, where a convolution follows; before `Patches` and `States`
     /// positions and their width.
     pub fn stage_shape(&self, stage: EncoderStage) -> [usize; 2] {
-        let stride = self.stage_stride(stage);
-        let places = (self.image_height / stride) * (self.image_width / stride);
         match stage {
             EncoderStage::States => [self.num_prefix() + self.num_patches(), self.d_model],
             EncoderStage::Patches => {
@@ -247,20 +245,12 @@ impl EncoderConfig {
                 [self.num_patches(), channels * side * side]
             }
             EncoderStage::Block(blocks) if self.backbone.is_some() => {
-                [MobileNetV2Shape::new(self.backbone_width).after(blocks).0, places]
+                let (channels, stride) = MobileNetV2Shape::new(self.backbone_width).after(blocks);
+                [channels, (self.image_height / stride) * (self.image_width / stride)]
             }
-            EncoderStage::Block(_) | EncoderStage::Pixels => [3, places],
-        }
-    }
-
-    /// Pixels of the image's side that are one of the grid's at `stage`.
-    pub(super) fn stage_stride(&self, stage: EncoderStage) -> usize {
-        match stage {
-            EncoderStage::Block(blocks) if self.backbone.is_some() => {
-                MobileNetV2Shape::new(self.backbone_width).after(blocks).1
+            EncoderStage::Block(_) | EncoderStage::Pixels => {
+                [3, self.image_height * self.image_width]
             }
-            EncoderStage::Block(_) | EncoderStage::Pixels => 1,
-            EncoderStage::Patches | EncoderStage::States => self.patch_size,
         }
     }
 

@@ -9,7 +9,7 @@ use super::attention::{Attention, AttentionConfig, AttentionMask};
 use super::config::{Backbone, ConfigError, EncoderConfig, EncoderStage, PatchPositions};
 use super::feed_forward::{FeedForward, gelu};
 use super::half::normalize;
-use super::mobilenet::MobileNetV2;
+use super::mobilenet::{MobileNetV2, MobileNetV2Shape};
 use super::noise::{drop_path, dropout};
 use super::positions::resized;
 
@@ -93,7 +93,8 @@ impl VisionEncoder {
             (EncoderStage::States, _) => features,
             (EncoderStage::Patches, _) => self.forward_patches(features),
             (EncoderStage::Block(blocks), Some(backbone)) => {
-                let stride = self.config.stage_stride(stage);
+                let shape = MobileNetV2Shape::new(self.config.backbone_width);
+                let (_, stride) = shape.after(blocks);
                 let x = features.reshape([batch, channels, height / stride, width / stride]);
                 self.forward_patches(self.flattened(backbone.after(x, blocks)))
             }

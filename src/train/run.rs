@@ -525,15 +525,15 @@ impl Run<'_> {
         self.draw_curve()
     }
 
+    /// Loss on `examples`, as the run reads images.
+    fn loss_on(&self, model: &Captioner, examples: &[Example]) -> Result<Validation, TrainError> {
+        let frozen_until = self.plan.trained.frozen_until;
+        validate(model, examples, &self.loader_config, frozen_until, &self.device)
+    }
+
     /// Loss on the validation images and, where the best checkpoint is chosen by it, CIDEr.
     fn measure(&mut self, model: &Captioner) -> Result<(Validation, Option<f64>), TrainError> {
-        let validation = validate(
-            model,
-            &self.plan.val,
-            &self.loader_config,
-            self.plan.trained.frozen_until,
-            &self.device,
-        )?;
+        let validation = self.loss_on(model, &self.plan.val)?;
         self.ensure_finite(validation.loss)?;
         for image in &validation.skipped {
             if !self.skipped.iter().any(|known| known.path == image.path) {
@@ -628,14 +628,7 @@ impl Run<'_> {
             kept.push(self.optimizer.averaged(raw));
         }
         for weights in &kept {
-            let check = validate(
-                weights,
-                few,
-                &self.loader_config,
-                self.plan.trained.frozen_until,
-                &self.device,
-            )?;
-            self.ensure_finite(check.loss)?;
+            self.ensure_finite(self.loss_on(weights, few)?.loss)?;
         }
         let card = card(self.plan, &self.state, &self.samples);
         state::save_last(self.plan, model, &self.optimizer, &self.state, &card)?;
