@@ -21,8 +21,8 @@ use super::train::shape_bucket;
 use crate::caption::{Caption, CaptionConfig, Captioned, Prompt, caption_all};
 use crate::checkpoint::{self, Checkpoint, Location};
 use crate::data::{
-    Dataset, DatasetFormat, ImageRecord, LoadOptions, LoaderConfig, SpecialIds, Split, examples,
-    load,
+    Dataset, DatasetFormat, ImageRecord, LoadOptions, LoaderConfig, SkippedImage, SpecialIds,
+    Split, examples, load,
 };
 use crate::device::Resolved;
 use crate::evaluate::scenes::{SceneReport, judge, scene_of};
@@ -147,7 +147,14 @@ pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome,
     let records: Vec<&ImageRecord> = records.collect();
     let mut scored = None;
     if evaluation.scenes.is_none() {
-        let captioned = caption_split(&checkpoint, &device, &records, &config, console)?;
+        let captioned = caption_split(
+            &checkpoint,
+            &device,
+            &records,
+            &evaluation.validation.skipped,
+            &config,
+            console,
+        )?;
         let training: Vec<String> = dataset
             .records_of(Split::Train)
             .flat_map(|record| record.captions.iter().cloned())
@@ -200,9 +207,10 @@ pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome,
         text.push_str(&format!("for the model card:\n{}", report.card()));
         stdout.write_all(text.as_bytes())?;
     }
-    Ok(match scored {
-        Some(Scored { captioned, .. }) if captioned.failed() > 0 => Outcome::SomeInputsFailed,
-        _ => Outcome::Complete,
+    let uncaptioned = scored.map_or(0, |scored| scored.captioned.failed());
+    Ok(match uncaptioned + evaluation.validation.skipped.len() {
+        0 => Outcome::Complete,
+        _ => Outcome::SomeInputsFailed,
     })
 }
 
@@ -286,10 +294,12 @@ impl CaptionedSplit {
     }
 }
 
+/// Captions `records`; of those that are `known` to be unreadable nothing is said again.
 fn caption_split(
     checkpoint: &Checkpoint,
     device: &Resolved,
     records: &[&ImageRecord],
+    known: &[SkippedImage],
     config: &CaptionConfig,
     console: &Console,
 ) -> Result<CaptionedSplit, CliError> {
@@ -313,7 +323,9 @@ fn caption_split(
         match &answer {
             Ok(_) => progress.advance(1),
             Err(reason) => {
-                progress.suspend(|| console.warn(format_args!("no caption: {reason}")));
+                if known.iter().all(|skipped| skipped.path != record.path) {
+                    progress.suspend(|| console.warn(format_args!("no caption: {reason}")));
+                }
                 progress.advance_failed(1);
             }
         }
@@ -344,6 +356,7 @@ fn write_captions<'a>(
 /// What was measured; shared with `patchword demo`.
 pub(super) struct Evaluation {
     split: Split,
+    /// Images that could be read.
     images: usize,
     pub(super) validation: Validation,
     pub(super) scenes: Option<Scenes>,
@@ -409,12 +422,17 @@ pub(super) fn evaluate(
                 progress.advance(1);
             })
         };
-        let layer = judge(&chosen_on)?.pointing.best_layer();
+        let chosen = judge(&chosen_on)?;
+        let layer = chosen.pointing.best_layer();
         let report = judge(&records)?;
         progress.finish();
+        for image in chosen.skipped.iter().filter(|image| !validation.skipped.contains(image)) {
+            console.warn(format_args!("left out: {}", image.reason));
+        }
         scenes = Some(Scenes { report, layer });
     }
-    Ok(Evaluation { split, images: records.len(), validation, scenes })
+    let images = records.len() - validation.skipped.len();
+    Ok(Evaluation { split, images, validation, scenes })
 }
 
 impl Evaluation {

@@ -15,7 +15,7 @@ use super::stop;
 use crate::data::DatasetFormat;
 use crate::device::{BackendKind, Resolved};
 use crate::plural::counted;
-use crate::train::{Event, Observer, Plan, Start, TrainConfig, Validation, train};
+use crate::train::{Event, Observer, Plan, Start, TrainConfig, Validation, last_checkpoint, train};
 
 /// Train a captioner on your own images
 #[derive(Debug, Args)]
@@ -78,7 +78,7 @@ pub(super) fn run(arguments: TrainArgs, console: &Console) -> Result<Outcome, Cl
         config.data.cache_features = arguments.cache_features;
     }
     // A run that goes on has what it needs of the model that it began with.
-    let goes_on = arguments.resume && config.output.join("last").is_dir();
+    let goes_on = arguments.resume && last_checkpoint(&config).is_some();
     if let Some(name) = config.init.name()
         && (arguments.dry_run || !goes_on)
     {
@@ -103,7 +103,7 @@ pub(super) fn run_training(
     resume: bool,
     console: &Console,
 ) -> Result<Outcome, CliError> {
-    if resume && !config.output.exists() {
+    if resume && last_checkpoint(config).is_none() {
         let output = config.output.display();
         console.note(format_args!("{output}: no run to resume; training begins"));
     }
@@ -244,7 +244,7 @@ impl Observer for Reporter<'_> {
                     progress.finish();
                 }
             }
-            Event::Started { plan, step, changed, other_init } => {
+            Event::Started { plan, step, images: [train, val], changed, other_init } => {
                 for problem in plan.problems.iter().take(20) {
                     self.console.warn(problem);
                 }
@@ -255,8 +255,8 @@ impl Observer for Reporter<'_> {
                 self.say(format!(
                     "{} parameters, {} to train on, {} to validate on, {} ({:.1} an epoch)",
                     parameters(plan),
-                    counted(plan.train.len(), "image"),
-                    plan.val.len(),
+                    counted(*train, "image"),
+                    val,
                     counted(plan.steps, "step"),
                     plan.steps_per_epoch
                 ));
@@ -304,7 +304,7 @@ impl Observer for Reporter<'_> {
                         "step {step}, epoch {epoch:.2}, {}lr {learning_rate:.1e}",
                         self.message
                     ));
-                    progress.advance(*images as u64);
+                    progress.advance(*images);
                 }
             }
             Event::Validated { step, validation, cider, best, samples } => {

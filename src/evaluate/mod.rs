@@ -4,8 +4,6 @@
 pub mod gallery;
 pub mod scenes;
 
-use std::path::PathBuf;
-
 use crate::generate::GenerateError;
 use crate::inspect::InspectError;
 
@@ -18,12 +16,4 @@ pub enum EvaluateError {
     /// Attention could not be read.
     #[error(transparent)]
     Inspect(#[from] InspectError),
-    /// An image could not be read.
-    #[error("{path}: {reason}")]
-    Image {
-        /// The image.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
 }

@@ -8,8 +8,8 @@ use burn::tensor::Device;
 use super::EvaluateError;
 use crate::caption::{CaptionConfig, Captioned, caption_all};
 use crate::checkpoint::Checkpoint;
-use crate::data::ImageRecord;
 use crate::data::shapes::{Scene, check_caption, grounded_words};
+use crate::data::{ImageRecord, SkippedImage};
 use crate::image::{DecodeLimits, decode_file};
 use crate::inspect::pointing::{chance, inside, peak};
 use crate::inspect::{Inspection, inspect_tokens};
@@ -29,6 +29,8 @@ pub struct SceneReport {
     pub pointing: Pointing,
     /// Each caption: image, text, and what is wrong with it.
     pub captions: Vec<JudgedCaption>,
+    /// Images that could not be read, and are not among the scenes.
+    pub skipped: Vec<SkippedImage>,
 }
 
 /// One caption and its verdict.
@@ -114,7 +116,7 @@ pub fn scene_of(record: &ImageRecord) -> Option<Scene> {
 /// image.
 ///
 /// # Errors
-/// A failing device, or an image that cannot be read.
+/// A failing device.
 pub fn judge(
     checkpoint: &Checkpoint,
     device: &Device,
@@ -126,30 +128,35 @@ pub fn judge(
     let scenes: Vec<(&ImageRecord, Scene)> =
         records.iter().filter_map(|record| Some((*record, scene_of(record)?))).collect();
     let inputs: Vec<PathBuf> = scenes.iter().map(|(record, _)| record.path.clone()).collect();
-    let mut report = SceneReport { scenes: scenes.len(), ..SceneReport::default() };
+    let mut report = SceneReport::default();
     let mut next = scenes.iter();
     let read = |path: &PathBuf| decode_file(path, limits).map_err(|error| error.to_string());
     let judge_one = |captioned: Captioned| -> Result<(), EvaluateError> {
         let Some((_, scene)) = next.next() else { return Ok(()) };
         let path = captioned.path.clone();
-        let unreadable = |reason| EvaluateError::Image { path: path.clone(), reason };
-        let caption = captioned.first().map_err(unreadable)?;
+        progress();
+        let read = captioned.first().and_then(|caption| Ok((caption, read(&path)?)));
+        let (caption, photo) = match read {
+            Ok(read) => read,
+            Err(reason) => {
+                report.skipped.push(SkippedImage { path, reason });
+                return Ok(());
+            }
+        };
+        report.scenes += 1;
         let verdict = check_caption(&caption.caption, scene);
         report.correct += usize::from(verdict.correct);
         report.parsed += usize::from(verdict.parsed);
         report.complete += usize::from(verdict.complete);
         if verdict.correct {
-            let photo =
-                decode_file(&path, limits).map_err(|error| unreadable(error.to_string()))?;
             let inspection = inspect_tokens(checkpoint, device, &photo, &caption.token_ids)?;
             report.pointing.add(&inspection, scene);
         }
         report.captions.push(JudgedCaption {
-            path: path.clone(),
+            path,
             caption: caption.caption,
             errors: verdict.errors,
         });
-        progress();
         Ok(())
     };
     caption_all(checkpoint, device, inputs.into_iter(), &read, config, judge_one)?;

@@ -5,8 +5,14 @@ use super::state::RunState;
 use crate::checkpoint::card::head;
 use crate::plural::counted;
 
-/// Markdown: what the model is, what it learned from, how it was made.
-pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> String {
+/// Markdown: what the model is, what it learned from, how it was made. `train` and `val` are how many images
+/// of each split could be read.
+pub(super) fn card(
+    plan: &Plan,
+    state: &RunState,
+    [train, val]: [usize; 2],
+    samples: &[super::Sample],
+) -> String {
     let config = &plan.config;
     let (encoder, decoder) = (&config.model.encoder, &config.model.decoder);
     let best = match (state.best_loss, state.best_step) {
@@ -19,7 +25,7 @@ pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> 
                 [] => format!("at step {step}"),
                 steps => format!("of the mean of the weights after steps {}", list(steps)),
             },
-            counted(plan.val.len(), "image")
+            counted(val, "image")
         ),
         _ => "not validated yet".into(),
     };
@@ -39,7 +45,7 @@ pub(super) fn card(plan: &Plan, state: &RunState, samples: &[super::Sample]) -> 
         origin = origin(plan),
         params = plan.parameters as f64 / 1e6,
         data = config.data.path.display(),
-        train = counted(plan.train.len(), "training image"),
+        train = counted(train, "training image"),
         step = state.step,
         steps = counted(plan.steps, "step"),
         epoch = plan.epoch(state.step),

@@ -13,7 +13,7 @@ use super::TrainError;
 use super::plan::Plan;
 use super::trained::parts_before;
 use crate::checkpoint::tensors::parameters;
-use crate::data::{Example, FeatureWriter, Features, hash, identity, mix};
+use crate::data::{Example, FeatureWriter, Features, SkippedImage, hash, identity, mix};
 use crate::image::{DecodeLimits, augment, decode_file};
 use crate::model::{Captioner, EncoderConfig, EncoderStage};
 
@@ -21,14 +21,15 @@ use crate::model::{Captioner, EncoderConfig, EncoderStage};
 const BATCH: usize = 16;
 
 /// Computes what is not in the file yet, for every image of the run; `progress` hears how many images
-/// were added, are done, and there are, and says whether to go on. Images that cannot be read have no features.
+/// were added, are done, and there are, and says whether to go on. Images that cannot be read have no features,
+/// and come back with the reason.
 pub(super) fn compute(
     plan: &Plan,
     model: &Captioner,
     folder: &Path,
     device: &Device,
     progress: &mut dyn FnMut(usize, usize, usize) -> bool,
-) -> Result<Arc<Features>, TrainError> {
+) -> Result<(Arc<Features>, Vec<SkippedImage>), TrainError> {
     let config = &plan.config;
     let encoder = &config.model.encoder;
     let stage = plan.trained.frozen_until;
@@ -37,19 +38,27 @@ pub(super) fn compute(
     let mut writer = FeatureWriter::open(folder, key, encoder.stage_shape(stage))?;
     let examples: Vec<&Example> = plan.train.iter().chain(&plan.val).collect();
     let mut identities = HashMap::new();
+    let mut skipped = Vec::new();
     let limits = DecodeLimits { max_pixels: config.data.max_pixels };
     let device = device.clone().inner();
     for (index, batch) in examples.chunks(BATCH).enumerate() {
-        let read: Vec<_> = batch.par_iter().map(|example| identity(&example.path).ok()).collect();
+        let read: Vec<_> = batch.par_iter().map(|example| identity(&example.path)).collect();
         let mut wanted = Vec::new();
         for (example, id) in batch.iter().zip(read) {
-            let Some(id) = id else { continue };
+            let id = match id {
+                Ok(id) => id,
+                Err(error) => {
+                    let reason = format!("{}: {error}", example.path.display());
+                    skipped.push(SkippedImage { path: example.path.clone(), reason });
+                    continue;
+                }
+            };
             identities.insert(example.path.clone(), id);
             let missing = (0..views).filter(|&view| !writer.contains(id, view));
             wanted.extend(missing.map(|view| (*example, id, view)));
         }
         let pixels = |(example, id, view): &(&Example, u64, u32)| {
-            let image = decode_file(&example.path, &limits).ok()?;
+            let image = decode_file(&example.path, &limits).map_err(|error| error.to_string())?;
             let image = if *view == 0 {
                 image
             } else {
@@ -57,22 +66,32 @@ pub(super) fn compute(
                 let mut rng = ChaCha8Rng::seed_from_u64(seed);
                 augment(&image, &config.augment, &mut rng, !example.has_direction)
             };
-            Some(config.image.apply(&image))
+            Ok(config.image.apply(&image))
         };
         for wanted in wanted.chunks(BATCH) {
-            let pixels: Vec<Option<Vec<f32>>> = wanted.par_iter().map(pixels).collect();
-            let of_views: Vec<_> =
-                wanted.iter().zip(&pixels).filter(|(_, pixels)| pixels.is_some()).collect();
+            let pixels: Vec<Result<Vec<f32>, String>> = wanted.par_iter().map(pixels).collect();
+            let mut of_views = Vec::with_capacity(wanted.len());
+            let mut values = Vec::new();
+            for (view, pixels) in wanted.iter().zip(pixels) {
+                match pixels {
+                    Ok(pixels) => {
+                        of_views.push(view);
+                        values.extend(pixels);
+                    }
+                    // Once, whatever views it has.
+                    Err(_) if skipped.iter().any(|known| known.path == view.0.path) => {}
+                    Err(reason) => skipped.push(SkippedImage { path: view.0.path.clone(), reason }),
+                }
+            }
             if of_views.is_empty() {
                 continue;
             }
-            let values: Vec<f32> = pixels.iter().flatten().flatten().copied().collect();
             let shape = [of_views.len(), 3, config.image.height, config.image.width];
             let pixels = Tensor::from_data(TensorData::new(values, shape), &device);
             let values = model.encode_until(pixels, stage).try_into_vec_as::<f32>();
             let values = values.map_err(|error| TrainError::Device(error.to_string()))?;
             let size = values.len() / of_views.len();
-            for (((_, id, view), _), values) in of_views.iter().zip(values.chunks(size)) {
+            for ((_, id, view), values) in of_views.iter().zip(values.chunks(size)) {
                 writer.append(*id, *view, values)?;
             }
         }
@@ -81,7 +100,7 @@ pub(super) fn compute(
             return Err(TrainError::StoppedEarly { done, total: examples.len() });
         }
     }
-    Ok(Arc::new(writer.finish(identities, views)?))
+    Ok((Arc::new(writer.finish(identities, views)?), skipped))
 }
 
 /// A number for everything that features depend on besides the image.

@@ -28,7 +28,7 @@ pub use gradients::{Gradients, forward_loss};
 pub use init::{InitConfig, Start};
 pub use loss::cross_entropy;
 pub use optimizer::{AdamW, AdamWConfig};
-pub use plan::{MemoryEstimate, Plan};
+pub use plan::{MemoryEstimate, Plan, last_checkpoint};
 pub use run::{Event, Observer, Outcome, Sample, train};
 pub use schedule::ScheduleConfig;
 pub use scst::{Baseline, ScstConfig};

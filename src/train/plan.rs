@@ -1,7 +1,7 @@
 //! Everything known before the first step: data, tokenizer, model size, number of steps.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -365,9 +365,9 @@ fn estimate(
     }
 }
 
-/// Where a run keeps what resuming needs.
-pub(super) fn last_folder(config: &TrainConfig) -> std::path::PathBuf {
+/// The checkpoint that the run of `config` goes on from, if one is in its folder.
+pub fn last_checkpoint(config: &TrainConfig) -> Option<PathBuf> {
     let folder = config.output.join("last");
     checkpoint::atomic::recover(&folder);
-    folder
+    folder.join("config.json").is_file().then_some(folder)
 }

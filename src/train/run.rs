@@ -15,7 +15,7 @@ use super::gradients::Gradients;
 use super::init::{InitConfig, Start};
 use super::metrics::{Metric, Metrics};
 use super::optimizer::AdamW;
-use super::plan::{Plan, last_folder};
+use super::plan::{Plan, last_checkpoint};
 use super::score;
 use super::scst::{ScstConfig, SelfCritical};
 use super::state::{self, RunState};
@@ -23,7 +23,7 @@ use super::validate::{read_scalar, validate};
 use super::{TrainError, Validation};
 use crate::checkpoint::average::mean_of_files;
 use crate::checkpoint::{atomic, tensors};
-use crate::data::{Batch, Example, LoaderConfig, SkippedImage, TrainLoader, mix};
+use crate::data::{Example, LoaderConfig, SkippedImage, TrainLoader, mix};
 use crate::model::Captioner;
 
 /// What happens in a run.
@@ -35,6 +35,8 @@ pub enum Event<'a> {
         plan: &'a Plan,
         /// Steps that were taken before.
         step: u64,
+        /// Images to train on and to validate on, less those that are known to be unreadable.
+        images: [usize; 2],
         /// Settings that differ from those of the steps before: `key was … and is now …`.
         changed: &'a [String],
         /// What the config says the run begins with, if that is not what it did begin with, which stays.
@@ -61,8 +63,8 @@ pub enum Event<'a> {
         reward: Option<f64>,
         /// Learning rate of the step.
         learning_rate: f64,
-        /// Images since the last event.
-        images: usize,
+        /// Images drawn since the last event, unreadable ones too.
+        images: u64,
     },
     /// A validation was made.
     Validated {
@@ -153,24 +155,24 @@ pub fn train(
     resume: bool,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
-    let folder = last_folder(config);
-    let old = if folder.join("config.json").is_file() {
-        let state = state::read_state(&folder)?;
-        if !resume {
-            let folder = config.output.clone();
-            return Err(TrainError::RunExists { folder, step: state.step });
+    let old = match last_checkpoint(config) {
+        None => None,
+        Some(last) => {
+            let state = state::read_state(&last)?;
+            if !resume {
+                let folder = config.output.clone();
+                return Err(TrainError::RunExists { folder, step: state.step });
+            }
+            Some((last, state))
         }
-        Some(state)
-    } else {
-        None
     };
     let mut config = config.clone();
     let mut other_init = None;
     let start = match &old {
-        Some(old) => {
+        Some((last, old)) => {
             let given = std::mem::replace(&mut config.init, old.config.init.clone());
             other_init = (!given.names_the_same(&config.init)).then_some(given);
-            Start::resumed(&folder, old)?
+            Start::resumed(last, old)?
         }
         None => Start::new(&config)?,
     };
@@ -190,29 +192,25 @@ pub fn train(
         config: plan.config.clone(),
     };
     let mut changed = Vec::new();
-    if let Some(old) = old {
+    if let Some((last, old)) = old {
         changed = state::changed_settings(&old.config, &plan.config);
-        state::check_same(&folder, &old, &plan)?;
-        model = state::restore(&folder, model, &mut optimizer, old.step, &device)?;
+        state::check_same(&last, &old, &plan)?;
+        model = state::restore(&last, model, &mut optimizer, old.step, &device)?;
         state = RunState { config: plan.config.clone(), ..old };
     }
     let mut loader = plan.loader(bucket);
+    let mut unreadable = Vec::new();
     if let Some(folder) = &plan.config.data.cache_features {
         let mut progress = |new, done, total| {
             observer.event(&Event::Features { new, done, total });
             !observer.stop_requested()
         };
-        loader.features = Some(features::compute(&plan, &model, folder, &device, &mut progress)?);
+        let computed = features::compute(&plan, &model, folder, &device, &mut progress)?;
+        (loader.features, unreadable) = (Some(computed.0), computed.1);
     }
     // What a killed run had gone further is forgotten.
     state::recent(&plan.config.output, state.step);
     let metrics = Metrics::open(&plan.config.output, state.step)?;
-    observer.event(&Event::Started {
-        plan: &plan,
-        step: state.step,
-        changed: &changed,
-        other_init: other_init.as_ref(),
-    });
     let accumulation = plan.config.train.accumulation as u64;
     let mut run = Run {
         gradients: Gradients::new(&plan.config.train, plan.trained.frozen_until, &loader, &device)?,
@@ -231,6 +229,11 @@ pub fn train(
         waited: 0.0,
         started: Instant::now(),
     };
+    run.note_skipped(&unreadable)?;
+    let (step, images) = (run.state.step, run.readable());
+    let other_init = other_init.as_ref();
+    let changed = &changed;
+    run.observer.event(&Event::Started { plan: &plan, step, images, changed, other_init });
     run.go(model)
 }
 
@@ -343,6 +346,7 @@ impl Run<'_> {
 
     fn step(&mut self, model: Captioner) -> Result<Captioner, TrainError> {
         self.pending.since.get_or_insert_with(Instant::now);
+        let drawn = self.plan.images_before(self.state.step);
         let images = match &self.plan.config.phase.scst {
             Some(scst) if self.state.step >= self.plan.caption_steps => {
                 self.learn_from_score(&model, scst)?
@@ -362,7 +366,7 @@ impl Run<'_> {
             loss: None,
             reward: None,
             learning_rate: rate,
-            images,
+            images: self.plan.images_before(self.state.step) - drawn,
         });
         Ok(model)
     }
@@ -389,7 +393,7 @@ impl Run<'_> {
             self.critic = Some(SelfCritical::new(plan, config, self.loader_config.bucket));
         }
         let batch = self.loader.next_batch().ok_or(TrainError::LoaderDied)?;
-        self.note_skipped(&batch)?;
+        self.note_skipped(&batch.skipped)?;
         let images = batch.images;
         let Some(critic) = &self.critic else { return Ok(0) };
         if images == 0 {
@@ -413,7 +417,7 @@ impl Run<'_> {
         let mut images = 0;
         for micro in 0..settings.accumulation as u64 {
             let batch = self.loader.next_batch().ok_or(TrainError::LoaderDied)?;
-            self.note_skipped(&batch)?;
+            self.note_skipped(&batch.skipped)?;
             if batch.tokens == 0 {
                 continue;
             }
@@ -427,8 +431,8 @@ impl Run<'_> {
     }
 
     /// Names each unreadable image once; too many end the run.
-    fn note_skipped(&mut self, batch: &Batch) -> Result<(), TrainError> {
-        for image in &batch.skipped {
+    fn note_skipped(&mut self, skipped: &[SkippedImage]) -> Result<(), TrainError> {
+        for image in skipped {
             if self.skipped.iter().any(|known| known.path == image.path) {
                 continue;
             }
@@ -516,7 +520,7 @@ impl Run<'_> {
             self.state.best_step = Some(step);
             self.state.best_cider = cider;
             self.state.best_average.clear();
-            let card = card(self.plan, &self.state, &self.samples);
+            let card = self.card(&self.state, &self.samples);
             state::save_best(self.plan, model, &self.optimizer, &card)?;
         }
         let samples = &self.samples;
@@ -535,12 +539,7 @@ impl Run<'_> {
     fn measure(&mut self, model: &Captioner) -> Result<(Validation, Option<f64>), TrainError> {
         let validation = self.loss_on(model, &self.plan.val)?;
         self.ensure_finite(validation.loss)?;
-        for image in &validation.skipped {
-            if !self.skipped.iter().any(|known| known.path == image.path) {
-                self.skipped.push(image.clone());
-                self.observer.event(&Event::Skipped(image));
-            }
-        }
+        self.note_skipped(&validation.skipped)?;
         let cider = match self.plan.config.train.select_by {
             SelectBy::Loss => None,
             SelectBy::Cider => {
@@ -580,7 +579,7 @@ impl Run<'_> {
             ..self.state.clone()
         };
         let samples = self.sample(&model)?;
-        let card = card(plan, &state, &samples);
+        let card = self.card(&state, &samples);
         state::save_weights(plan, "average", &weights, &card)?;
         if best {
             state::save_weights(plan, "best", &weights, &card)?;
@@ -630,11 +629,22 @@ impl Run<'_> {
         for weights in &kept {
             self.ensure_finite(self.loss_on(weights, few)?.loss)?;
         }
-        let card = card(self.plan, &self.state, &self.samples);
+        let card = self.card(&self.state, &self.samples);
         state::save_last(self.plan, model, &self.optimizer, &self.state, &card)?;
         let folder = self.plan.config.output.join("last");
         self.observer.event(&Event::Saved { step: self.state.step, folder: &folder });
         Ok(())
+    }
+
+    fn card(&self, state: &RunState, samples: &[Sample]) -> String {
+        card(self.plan, state, self.readable(), samples)
+    }
+
+    /// Images to train on and to validate on, less those that could not be read.
+    fn readable(&self) -> [usize; 2] {
+        let is_read =
+            |example: &&Example| !self.skipped.iter().any(|skipped| skipped.path == example.path);
+        [&self.plan.train, &self.plan.val].map(|examples| examples.iter().filter(is_read).count())
     }
 
     fn draw_curve(&self) -> Result<(), TrainError> {

@@ -14,7 +14,7 @@ pub struct Validation {
     pub loss: f64,
     /// Tokens it is the mean of, end tokens included.
     pub tokens: usize,
-    /// Images that could not be read.
+    /// Images that could not be read, each once.
     pub skipped: Vec<SkippedImage>,
 }
 
@@ -41,7 +41,11 @@ pub fn validate(
     let device = device.clone().inner();
     let mut total = Validation { loss: 0.0, tokens: 0, skipped: Vec::new() };
     for_each_batch(examples, &loader, |batch: Batch| {
-        total.skipped.extend(batch.skipped.iter().cloned());
+        for image in &batch.skipped {
+            if !total.skipped.contains(image) {
+                total.skipped.push(image.clone());
+            }
+        }
         if batch.tokens > 0 {
             let tokens = batch.tokens;
             let loss = forward_loss(model, batch, &loader, 0.0, frozen_until, &device);
