@@ -92,6 +92,10 @@ pub(super) fn run(arguments: TrainArgs, console: &Console) -> Result<Outcome, Cl
     config.validate(&arguments.config)?;
     let device = arguments.device.open(console)?;
     stop::listen();
+    if arguments.resume && !goes_on {
+        let output = config.output.display();
+        console.note(format_args!("{output}: no run to resume; training begins"));
+    }
     run_training(&config, &arguments.config, &device, arguments.resume, console)
 }
 
@@ -103,10 +107,6 @@ pub(super) fn run_training(
     resume: bool,
     console: &Console,
 ) -> Result<Outcome, CliError> {
-    if resume && last_checkpoint(config).is_none() {
-        let output = config.output.display();
-        console.note(format_args!("{output}: no run to resume; training begins"));
-    }
     let mut reporter = Reporter { console, features: None, progress: None, message: String::new() };
     let outcome = train(config, file, &device.device, shape_bucket(device), resume, &mut reporter);
     if let Some(progress) = &reporter.progress {
