@@ -21,7 +21,7 @@ use super::train::shape_bucket;
 use crate::caption::{Caption, CaptionConfig, Captioned, Prompt, caption_all};
 use crate::checkpoint::{self, Checkpoint, Location};
 use crate::data::{
-    Dataset, DatasetFormat, ImageRecord, LoadOptions, LoaderConfig, SkippedImage, SpecialIds,
+    Dataset, DatasetFormat, ImageRecord, LoadOptions, LoaderConfig, SkippedImages, SpecialIds,
     Split, examples, load,
 };
 use crate::device::Resolved;
@@ -147,14 +147,8 @@ pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome,
     let records: Vec<&ImageRecord> = records.collect();
     let mut scored = None;
     if evaluation.scenes.is_none() {
-        let captioned = caption_split(
-            &checkpoint,
-            &device,
-            &records,
-            &evaluation.validation.skipped,
-            &config,
-            console,
-        )?;
+        let captioned =
+            caption_split(&checkpoint, &device, &records, &evaluation.skipped, &config, console)?;
         let training: Vec<String> = dataset
             .records_of(Split::Train)
             .flat_map(|record| record.captions.iter().cloned())
@@ -208,7 +202,7 @@ pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome,
         stdout.write_all(text.as_bytes())?;
     }
     let uncaptioned = scored.map_or(0, |scored| scored.captioned.failed());
-    Ok(match uncaptioned + evaluation.validation.skipped.len() {
+    Ok(match uncaptioned + evaluation.skipped.len() {
         0 => Outcome::Complete,
         _ => Outcome::SomeInputsFailed,
     })
@@ -299,7 +293,7 @@ fn caption_split(
     checkpoint: &Checkpoint,
     device: &Resolved,
     records: &[&ImageRecord],
-    known: &[SkippedImage],
+    known: &SkippedImages,
     config: &CaptionConfig,
     console: &Console,
 ) -> Result<CaptionedSplit, CliError> {
@@ -323,7 +317,7 @@ fn caption_split(
         match &answer {
             Ok(_) => progress.advance(1),
             Err(reason) => {
-                if known.iter().all(|skipped| skipped.path != record.path) {
+                if !known.contains(&record.path) {
                     progress.suspend(|| console.warn(format_args!("no caption: {reason}")));
                 }
                 progress.advance_failed(1);
@@ -359,6 +353,8 @@ pub(super) struct Evaluation {
     /// Images that could be read.
     images: usize,
     pub(super) validation: Validation,
+    /// Images that could not be read, those that only the layer was to be chosen on too.
+    skipped: SkippedImages,
     pub(super) scenes: Option<Scenes>,
 }
 
@@ -408,9 +404,8 @@ pub(super) fn evaluate(
     of_split.truncate(most);
     let validation =
         validate(&checkpoint.model, &of_split, &loader, EncoderStage::Pixels, &device.device)?;
-    for image in &validation.skipped {
-        console.warn(format_args!("left out: {}", image.reason));
-    }
+    let images = records.len() - validation.skipped.len();
+    let mut skipped = validation.skipped.clone();
     let mut scenes = None;
     if records.iter().all(|record| scene_of(record).is_some()) {
         let chosen_on: Vec<&ImageRecord> =
@@ -426,13 +421,15 @@ pub(super) fn evaluate(
         let layer = chosen.pointing.best_layer();
         let report = judge(&records)?;
         progress.finish();
-        for image in chosen.skipped.iter().filter(|image| !validation.skipped.contains(image)) {
-            console.warn(format_args!("left out: {}", image.reason));
+        for image in chosen.skipped.iter().chain(report.skipped.iter()) {
+            skipped.add(image.clone());
         }
         scenes = Some(Scenes { report, layer });
     }
-    let images = records.len() - validation.skipped.len();
-    Ok(Evaluation { split, images, validation, scenes })
+    for image in skipped.iter() {
+        console.warn(format_args!("left out: {}", image.reason));
+    }
+    Ok(Evaluation { split, images, validation, skipped, scenes })
 }
 
 impl Evaluation {

@@ -16,6 +16,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::features::Features;
 use super::record::{Dataset, Split};
+use super::skipped::SkippedImage;
 use crate::image::{AugmentConfig, DecodeLimits, PreprocessConfig, augment, decode_file};
 use crate::text::{TextError, Tokenizer};
 
@@ -99,15 +100,6 @@ pub struct SpecialIds {
     pub end: u32,
     /// Fills short rows.
     pub pad: u32,
-}
-
-/// An image that could not be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SkippedImage {
-    /// The file.
-    pub path: PathBuf,
-    /// Why.
-    pub reason: String,
 }
 
 /// One batch on the host.

@@ -17,6 +17,7 @@ mod karpathy;
 mod loader;
 mod record;
 mod sidecar;
+mod skipped;
 mod text_file;
 
 pub mod check;
@@ -27,13 +28,14 @@ pub use detect::{DatasetFormat, detect};
 pub use error::DataError;
 pub use features::{FeatureError, FeatureWriter, Features, hash, identity};
 pub use loader::{
-    Batch, Example, LoaderConfig, SkippedImage, SpecialIds, TrainLoader, examples, for_each_batch,
-    mix, says_direction, units_per_epoch,
+    Batch, Example, LoaderConfig, SpecialIds, TrainLoader, examples, for_each_batch, mix,
+    says_direction, units_per_epoch,
 };
 pub use record::{
     Dataset, ImageRecord, Loss, MAX_BAD_SHARE, Origin, Position, Problem, ProblemKind, Split,
     Uncaptioned, bad_share, ensure_usable,
 };
+pub use skipped::{SkippedImage, SkippedImages};
 
 use collect::Collector;
 

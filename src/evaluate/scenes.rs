@@ -9,7 +9,7 @@ use super::EvaluateError;
 use crate::caption::{CaptionConfig, Captioned, caption_all};
 use crate::checkpoint::Checkpoint;
 use crate::data::shapes::{Scene, check_caption, grounded_words};
-use crate::data::{ImageRecord, SkippedImage};
+use crate::data::{ImageRecord, SkippedImage, SkippedImages};
 use crate::image::{DecodeLimits, decode_file};
 use crate::inspect::pointing::{chance, inside, peak};
 use crate::inspect::{Inspection, inspect_tokens};
@@ -30,7 +30,7 @@ pub struct SceneReport {
     /// Each caption: image, text, and what is wrong with it.
     pub captions: Vec<JudgedCaption>,
     /// Images that could not be read, and are not among the scenes.
-    pub skipped: Vec<SkippedImage>,
+    pub skipped: SkippedImages,
 }
 
 /// One caption and its verdict.
@@ -135,23 +135,30 @@ pub fn judge(
         let Some((_, scene)) = next.next() else { return Ok(()) };
         let path = captioned.path.clone();
         progress();
-        let read = captioned.first().and_then(|caption| Ok((caption, read(&path)?)));
-        let (caption, photo) = match read {
-            Ok(read) => read,
+        let caption = match captioned.first() {
+            Ok(caption) => caption,
             Err(reason) => {
-                report.skipped.push(SkippedImage { path, reason });
+                report.skipped.add(SkippedImage { path, reason });
                 return Ok(());
             }
         };
-        report.scenes += 1;
         let verdict = check_caption(&caption.caption, scene);
-        report.correct += usize::from(verdict.correct);
-        report.parsed += usize::from(verdict.parsed);
-        report.complete += usize::from(verdict.complete);
         if verdict.correct {
+            // Decoded again, since photos are not kept once they are captioned.
+            let photo = match read(&path) {
+                Ok(photo) => photo,
+                Err(reason) => {
+                    report.skipped.add(SkippedImage { path, reason });
+                    return Ok(());
+                }
+            };
             let inspection = inspect_tokens(checkpoint, device, &photo, &caption.token_ids)?;
             report.pointing.add(&inspection, scene);
         }
+        report.scenes += 1;
+        report.correct += usize::from(verdict.correct);
+        report.parsed += usize::from(verdict.parsed);
+        report.complete += usize::from(verdict.complete);
         report.captions.push(JudgedCaption {
             path,
             caption: caption.caption,

@@ -10,15 +10,25 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::TrainError;
+use super::config::TrainConfig;
 use super::plan::Plan;
 use super::trained::parts_before;
 use crate::checkpoint::tensors::parameters;
-use crate::data::{Example, FeatureWriter, Features, SkippedImage, hash, identity, mix};
-use crate::image::{DecodeLimits, augment, decode_file};
+use crate::data::{
+    Example, FeatureWriter, Features, SkippedImage, SkippedImages, hash, identity, mix,
+};
+use crate::image::{DecodeLimits, ImageError, augment, decode_file};
 use crate::model::{Captioner, EncoderConfig, EncoderStage};
 
 /// Images that go through the encoder together.
 const BATCH: usize = 16;
+
+/// One of the views of an image: as it is (0), or augmented.
+struct View<'a> {
+    example: &'a Example,
+    id: u64,
+    number: u32,
+}
 
 /// Computes what is not in the file yet, for every image of the run; `progress` hears how many images
 /// were added, are done, and there are, and says whether to go on. Images that cannot be read have no features,
@@ -29,70 +39,35 @@ pub(super) fn compute(
     folder: &Path,
     device: &Device,
     progress: &mut dyn FnMut(usize, usize, usize) -> bool,
-) -> Result<(Arc<Features>, Vec<SkippedImage>), TrainError> {
+) -> Result<(Arc<Features>, SkippedImages), TrainError> {
     let config = &plan.config;
-    let encoder = &config.model.encoder;
     let stage = plan.trained.frozen_until;
-    let views = config.data.cache_views;
-    let key = key(plan, model, stage);
-    let mut writer = FeatureWriter::open(folder, key, encoder.stage_shape(stage))?;
+    let shape = config.model.encoder.stage_shape(stage);
+    let mut writer = FeatureWriter::open(folder, key(plan, model, stage), shape)?;
     let examples: Vec<&Example> = plan.train.iter().chain(&plan.val).collect();
     let mut identities = HashMap::new();
-    let mut skipped = Vec::new();
-    let limits = DecodeLimits { max_pixels: config.data.max_pixels };
+    let mut skipped = SkippedImages::default();
     let device = device.clone().inner();
     for (index, batch) in examples.chunks(BATCH).enumerate() {
-        let read: Vec<_> = batch.par_iter().map(|example| identity(&example.path)).collect();
-        let mut wanted = Vec::new();
-        for (example, id) in batch.iter().zip(read) {
-            let id = match id {
-                Ok(id) => id,
-                Err(error) => {
-                    let reason = format!("{}: {error}", example.path.display());
-                    skipped.push(SkippedImage { path: example.path.clone(), reason });
-                    continue;
-                }
-            };
-            identities.insert(example.path.clone(), id);
-            let missing = (0..views).filter(|&view| !writer.contains(id, view));
-            wanted.extend(missing.map(|view| (*example, id, view)));
-        }
-        let pixels = |(example, id, view): &(&Example, u64, u32)| {
-            let image = decode_file(&example.path, &limits).map_err(|error| error.to_string())?;
-            let image = if *view == 0 {
-                image
-            } else {
-                let seed = mix(config.seed ^ id, u64::from(*view));
-                let mut rng = ChaCha8Rng::seed_from_u64(seed);
-                augment(&image, &config.augment, &mut rng, !example.has_direction)
-            };
-            Ok(config.image.apply(&image))
-        };
-        for wanted in wanted.chunks(BATCH) {
-            let pixels: Vec<Result<Vec<f32>, String>> = wanted.par_iter().map(pixels).collect();
-            let mut of_views = Vec::with_capacity(wanted.len());
-            let mut values = Vec::new();
-            for (view, pixels) in wanted.iter().zip(pixels) {
-                match pixels {
-                    Ok(pixels) => {
-                        of_views.push(view);
-                        values.extend(pixels);
-                    }
-                    // Once, whatever views it has.
-                    Err(_) if skipped.iter().any(|known| known.path == view.0.path) => {}
-                    Err(reason) => skipped.push(SkippedImage { path: view.0.path.clone(), reason }),
-                }
-            }
-            if of_views.is_empty() {
+        let known = identify(batch, &mut skipped);
+        identities.extend(known.iter().map(|(example, id)| (example.path.clone(), *id)));
+        let views = known.iter().flat_map(|&(example, id)| {
+            (0..config.data.cache_views).map(move |number| View { example, id, number })
+        });
+        let missing: Vec<View> =
+            views.filter(|view| !writer.contains(view.id, view.number)).collect();
+        for views in missing.chunks(BATCH) {
+            let (views, pixels) = read_views(views, config, &mut skipped);
+            if views.is_empty() {
                 continue;
             }
-            let shape = [of_views.len(), 3, config.image.height, config.image.width];
-            let pixels = Tensor::from_data(TensorData::new(values, shape), &device);
+            let shape = [views.len(), 3, config.image.height, config.image.width];
+            let pixels = Tensor::from_data(TensorData::new(pixels, shape), &device);
             let values = model.encode_until(pixels, stage).try_into_vec_as::<f32>();
             let values = values.map_err(|error| TrainError::Device(error.to_string()))?;
-            let size = values.len() / of_views.len();
-            for ((_, id, view), values) in of_views.iter().zip(values.chunks(size)) {
-                writer.append(*id, *view, values)?;
+            let size = values.len() / views.len();
+            for (view, values) in views.iter().zip(values.chunks(size)) {
+                writer.append(view.id, view.number, values)?;
             }
         }
         let done = index * BATCH + batch.len();
@@ -100,7 +75,58 @@ pub(super) fn compute(
             return Err(TrainError::StoppedEarly { done, total: examples.len() });
         }
     }
-    Ok((Arc::new(writer.finish(identities, views)?), skipped))
+    Ok((Arc::new(writer.finish(identities, config.data.cache_views)?), skipped))
+}
+
+/// The examples whose files can be read, each with the number of its content.
+fn identify<'a>(examples: &[&'a Example], skipped: &mut SkippedImages) -> Vec<(&'a Example, u64)> {
+    let read: Vec<_> = examples.par_iter().map(|example| identity(&example.path)).collect();
+    let mut known = Vec::with_capacity(examples.len());
+    for (&example, id) in examples.iter().zip(read) {
+        match id {
+            Ok(id) => known.push((example, id)),
+            Err(error) => {
+                let reason = format!("{}: {error}", example.path.display());
+                skipped.add(SkippedImage { path: example.path.clone(), reason });
+            }
+        }
+    }
+    known
+}
+
+/// The views whose images can be decoded, and their pixels, one after another.
+fn read_views<'v, 'a>(
+    views: &'v [View<'a>],
+    config: &TrainConfig,
+    skipped: &mut SkippedImages,
+) -> (Vec<&'v View<'a>>, Vec<f32>) {
+    let limits = DecodeLimits { max_pixels: config.data.max_pixels };
+    let read = |view: &View| {
+        let image = decode_file(&view.example.path, &limits)?;
+        let image = if view.number == 0 {
+            image
+        } else {
+            let seed = mix(config.seed ^ view.id, u64::from(view.number));
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            augment(&image, &config.augment, &mut rng, !view.example.has_direction)
+        };
+        Ok::<_, ImageError>(config.image.apply(&image))
+    };
+    let read: Vec<_> = views.par_iter().map(read).collect();
+    let (mut of, mut values) = (Vec::with_capacity(views.len()), Vec::new());
+    for (view, pixels) in views.iter().zip(read) {
+        match pixels {
+            Ok(pixels) => {
+                of.push(view);
+                values.extend(pixels);
+            }
+            Err(error) => {
+                let (path, reason) = (view.example.path.clone(), error.to_string());
+                skipped.add(SkippedImage { path, reason });
+            }
+        }
+    }
+    (of, values)
 }
 
 /// A number for everything that features depend on besides the image.

@@ -28,11 +28,11 @@ pub use gradients::{Gradients, forward_loss};
 pub use init::{InitConfig, Start};
 pub use loss::cross_entropy;
 pub use optimizer::{AdamW, AdamWConfig};
-pub use plan::{MemoryEstimate, Plan, last_checkpoint};
+pub use plan::{MemoryEstimate, Plan};
 pub use run::{Event, Observer, Outcome, Sample, train};
 pub use schedule::ScheduleConfig;
 pub use scst::{Baseline, ScstConfig};
-pub use state::held_out;
+pub use state::{held_out, last_checkpoint};
 pub use trained::LoraConfig;
 pub use validate::{Validation, validate};
 

@@ -1,7 +1,7 @@
 //! Everything known before the first step: data, tokenizer, model size, number of steps.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -10,7 +10,7 @@ use super::TrainError;
 use super::config::{SelectBy, TrainConfig};
 use super::init::Start;
 use super::trained::Trained;
-use crate::checkpoint::{self, Architecture};
+use crate::checkpoint::Architecture;
 use crate::data::{
     self, Example, LoadOptions, LoaderConfig, Problem, SpecialIds, Split, examples, units_per_epoch,
 };
@@ -363,11 +363,4 @@ fn estimate(
         state: 4 * (parameters as u64 + copies * trained as u64),
         activations: 4 * (vision + text) as u64,
     }
-}
-
-/// The checkpoint that the run of `config` goes on from, if one is in its folder.
-pub fn last_checkpoint(config: &TrainConfig) -> Option<PathBuf> {
-    let folder = config.output.join("last");
-    checkpoint::atomic::recover(&folder);
-    folder.join("config.json").is_file().then_some(folder)
 }

@@ -15,7 +15,7 @@ use super::gradients::Gradients;
 use super::init::{InitConfig, Start};
 use super::metrics::{Metric, Metrics};
 use super::optimizer::AdamW;
-use super::plan::{Plan, last_checkpoint};
+use super::plan::Plan;
 use super::score;
 use super::scst::{ScstConfig, SelfCritical};
 use super::state::{self, RunState};
@@ -23,7 +23,7 @@ use super::validate::{read_scalar, validate};
 use super::{TrainError, Validation};
 use crate::checkpoint::average::mean_of_files;
 use crate::checkpoint::{atomic, tensors};
-use crate::data::{Example, LoaderConfig, SkippedImage, TrainLoader, mix};
+use crate::data::{Example, LoaderConfig, SkippedImage, SkippedImages, TrainLoader, mix};
 use crate::model::Captioner;
 
 /// What happens in a run.
@@ -155,7 +155,7 @@ pub fn train(
     resume: bool,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
-    let old = match last_checkpoint(config) {
+    let old = match state::last_checkpoint(config) {
         None => None,
         Some(last) => {
             let state = state::read_state(&last)?;
@@ -199,7 +199,7 @@ pub fn train(
         state = RunState { config: plan.config.clone(), ..old };
     }
     let mut loader = plan.loader(bucket);
-    let mut unreadable = Vec::new();
+    let mut unreadable = SkippedImages::default();
     if let Some(folder) = &plan.config.data.cache_features {
         let mut progress = |new, done, total| {
             observer.event(&Event::Features { new, done, total });
@@ -224,12 +224,12 @@ pub fn train(
         device,
         observer,
         samples: Vec::new(),
-        skipped: Vec::new(),
+        skipped: SkippedImages::default(),
         pending: Pending::default(),
         waited: 0.0,
         started: Instant::now(),
     };
-    run.note_skipped(&unreadable)?;
+    run.note_skipped(unreadable.iter())?;
     let (step, images) = (run.state.step, run.readable());
     let other_init = other_init.as_ref();
     let changed = &changed;
@@ -250,7 +250,7 @@ struct Run<'a> {
     device: Device,
     observer: &'a mut dyn Observer,
     samples: Vec<Sample>,
-    skipped: Vec<SkippedImage>,
+    skipped: SkippedImages,
     pending: Pending,
     waited: f64,
     started: Instant,
@@ -393,7 +393,7 @@ impl Run<'_> {
             self.critic = Some(SelfCritical::new(plan, config, self.loader_config.bucket));
         }
         let batch = self.loader.next_batch().ok_or(TrainError::LoaderDied)?;
-        self.note_skipped(&batch.skipped)?;
+        self.note_skipped(batch.skipped.iter())?;
         let images = batch.images;
         let Some(critic) = &self.critic else { return Ok(0) };
         if images == 0 {
@@ -417,7 +417,7 @@ impl Run<'_> {
         let mut images = 0;
         for micro in 0..settings.accumulation as u64 {
             let batch = self.loader.next_batch().ok_or(TrainError::LoaderDied)?;
-            self.note_skipped(&batch.skipped)?;
+            self.note_skipped(batch.skipped.iter())?;
             if batch.tokens == 0 {
                 continue;
             }
@@ -431,23 +431,22 @@ impl Run<'_> {
     }
 
     /// Names each unreadable image once; too many end the run.
-    fn note_skipped(&mut self, skipped: &[SkippedImage]) -> Result<(), TrainError> {
+    fn note_skipped<'s>(
+        &mut self,
+        skipped: impl Iterator<Item = &'s SkippedImage>,
+    ) -> Result<(), TrainError> {
         for image in skipped {
-            if self.skipped.iter().any(|known| known.path == image.path) {
-                continue;
+            if self.skipped.add(image.clone()) {
+                self.observer.event(&Event::Skipped(image));
             }
-            self.skipped.push(image.clone());
-            self.observer.event(&Event::Skipped(image));
         }
-        let seen = self.plan.train.len() + self.plan.val.len();
-        if self.skipped.len() * 20 > seen && !self.plan.config.data.allow_bad {
-            return Err(TrainError::TooManyBad {
-                bad: self.skipped.len(),
-                seen,
-                first: self.skipped[0].reason.clone(),
-            });
+        let (bad, seen) = (self.skipped.len(), self.plan.train.len() + self.plan.val.len());
+        match self.skipped.iter().next() {
+            Some(first) if bad * 20 > seen && !self.plan.config.data.allow_bad => {
+                Err(TrainError::TooManyBad { bad, seen, first: first.reason.clone() })
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Reads the losses since the last line, checks them and writes a line.
@@ -539,7 +538,7 @@ impl Run<'_> {
     fn measure(&mut self, model: &Captioner) -> Result<(Validation, Option<f64>), TrainError> {
         let validation = self.loss_on(model, &self.plan.val)?;
         self.ensure_finite(validation.loss)?;
-        self.note_skipped(&validation.skipped)?;
+        self.note_skipped(validation.skipped.iter())?;
         let cider = match self.plan.config.train.select_by {
             SelectBy::Loss => None,
             SelectBy::Cider => {
@@ -642,8 +641,7 @@ impl Run<'_> {
 
     /// Images to train on and to validate on, less those that could not be read.
     fn readable(&self) -> [usize; 2] {
-        let is_read =
-            |example: &&Example| !self.skipped.iter().any(|skipped| skipped.path == example.path);
+        let is_read = |example: &&Example| !self.skipped.contains(&example.path);
         [&self.plan.train, &self.plan.val].map(|examples| examples.iter().filter(is_read).count())
     }
 

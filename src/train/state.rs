@@ -185,6 +185,13 @@ fn contents<'a>(plan: &'a Plan, card: &'a str) -> Contents<'a> {
     }
 }
 
+/// The checkpoint that the run of `config` goes on from, if one is in its folder.
+pub fn last_checkpoint(config: &TrainConfig) -> Option<PathBuf> {
+    let folder = config.output.join("last");
+    atomic::recover(&folder);
+    folder.join("config.json").is_file().then_some(folder)
+}
+
 /// Reads the state of the run in `folder`.
 pub(super) fn read_state(folder: &Path) -> Result<RunState, TrainError> {
     Ok(checkpoint::read_json(&folder.join("training").join("state.json"))?)

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::TrainError;
 use super::gradients::forward_loss;
-use crate::data::{Batch, Example, LoaderConfig, SkippedImage, for_each_batch};
+use crate::data::{Batch, Example, LoaderConfig, SkippedImages, for_each_batch};
 use crate::model::{Captioner, EncoderStage};
 
 /// Loss over a set of images.
@@ -14,8 +14,8 @@ pub struct Validation {
     pub loss: f64,
     /// Tokens it is the mean of, end tokens included.
     pub tokens: usize,
-    /// Images that could not be read, each once.
-    pub skipped: Vec<SkippedImage>,
+    /// Images that could not be read.
+    pub skipped: SkippedImages,
 }
 
 impl Validation {
@@ -39,12 +39,10 @@ pub fn validate(
 ) -> Result<Validation, TrainError> {
     let loader = LoaderConfig { augment: None, ..loader.clone() };
     let device = device.clone().inner();
-    let mut total = Validation { loss: 0.0, tokens: 0, skipped: Vec::new() };
-    for_each_batch(examples, &loader, |batch: Batch| {
-        for image in &batch.skipped {
-            if !total.skipped.contains(image) {
-                total.skipped.push(image.clone());
-            }
+    let mut total = Validation { loss: 0.0, tokens: 0, skipped: SkippedImages::default() };
+    for_each_batch(examples, &loader, |mut batch: Batch| {
+        for image in batch.skipped.drain(..) {
+            total.skipped.add(image);
         }
         if batch.tokens > 0 {
             let tokens = batch.tokens;
