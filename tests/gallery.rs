@@ -176,7 +176,27 @@ fn a_page_of_drawn_scenes_shows_what_is_wrong_with_each_caption() {
     assert!(!wrong.is_empty(), "eight steps teach nobody");
     assert!(page.contains("<ul class=\"remarks\"><li>"));
     assert!(value["model_card"].as_str().unwrap().contains("| all right |"));
-    assert_eq!(fs::read_to_string(&captions).unwrap().lines().count(), images);
+    let said = fs::read_to_string(&captions).unwrap();
+    assert_eq!(said.lines().count(), images);
+
+    // A scene that cannot be read is shown as such, and the others keep what is theirs.
+    let second: Value = serde_json::from_str(said.lines().nth(1).unwrap()).unwrap();
+    let broken = PathBuf::from(second["path"].as_str().unwrap());
+    let broken = if broken.is_absolute() { broken } else { data.join(broken) };
+    fs::write(&broken, b"no image").unwrap();
+    let again = folder.path().join("again.html").display().to_string();
+    let ended = evaluate(&model, &data, &["--html", &again]);
+    assert_eq!(ended.code, 3, "{}", ended.stderr);
+    let page = fs::read_to_string(&again).unwrap();
+    let names = |page: &str| -> Vec<String> {
+        page.split("data-name=\"")
+            .skip(1)
+            .map(|rest| rest.split('"').next().unwrap().into())
+            .collect()
+    };
+    let mut expected: Vec<Option<f64>> = errors.into_iter().map(Some).collect();
+    expected[1] = None;
+    assert_eq!(attribute(&page, "errors"), expected, "{:?}", names(&page));
 }
 
 #[test]

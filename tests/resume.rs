@@ -164,8 +164,14 @@ fn signal_saves_and_resumes(signal: &str, step: u64) {
         .unwrap();
     assert!(sent.success());
     let ended = Ended::of(child.wait_with_output().unwrap());
-    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert_eq!(ended.code, 130, "{}", ended.stderr);
     assert!(!ended.is_a_bug(), "{}", ended.stderr);
+    assert_eq!(
+        ended.lines("stopping: this step is finished and saved").len(),
+        1,
+        "{}",
+        ended.stderr
+    );
     let errors = ended.lines("error: ");
     assert_eq!(errors.len(), 1, "{}", ended.stderr);
     let stopped = errors[0]
@@ -201,6 +207,30 @@ fn a_stop_at_a_step_that_validates_does_not_lose_the_validation() {
     }
     run.finish();
     assert_same_as_undisturbed(&run);
+}
+
+#[test]
+fn other_settings_on_resuming_stay_in_the_card() {
+    let (folder, _) = undisturbed();
+    let run = Run::new(folder.path(), "changed");
+    assert_eq!(common::run(&mut run.command(&["--set", "train.max_steps=2"])).code, 0);
+    let more = ["--set", "train.max_steps=3", "--set", "schedule.warmup_steps=77", "--resume"];
+    let ended = common::run(&mut run.command(&more));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_eq!(ended.lines("warning: resumed with another setting: ").len(), 2, "{}", ended.stderr);
+    let card = fs::read_to_string(run.output.join("last/README.md")).unwrap();
+    let line =
+        card.lines().find(|line| line.starts_with("- Resumed at step 2 with other settings: "));
+    let line = line.unwrap_or_else(|| panic!("{card}"));
+    assert!(
+        line.contains("schedule.warmup_steps was ") && line.contains(" and is now 77"),
+        "{line}"
+    );
+    // Of a run that is longer than it is to be nothing is left to do.
+    let ended = common::run(&mut run.command(&["--set", "train.max_steps=2", "--resume"]));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let said = "finished already: it has taken 3 steps, and the config asks for 2";
+    assert_eq!(ended.lines(said).len(), 1, "{}", ended.stderr);
 }
 
 #[test]

@@ -110,6 +110,37 @@ fn missing_and_extra_images_are_named_and_are_errors() {
     assert!(ended.stderr.contains("no references: six.jpg, seven.jpg"), "{}", ended.stderr);
     let ended = score(&references, &predictions, &["--allow-extra", "--json"]);
     assert_eq!(json_of(&ended)["images"], 2);
+
+    // A name that is misspelt is both; and a tab in a path is not the one before the caption.
+    let lines = "one.jpg\ta dog runs\nto\to.jpg\tmen\n";
+    let ended = score(&references, &write(folder, "p.tsv", lines), &[]);
+    assert_eq!(ended.code, 1);
+    let expected = "no caption for two.jpg; captions for images that have no references: to\to.jpg";
+    assert!(ended.stderr.contains(expected), "{}", ended.stderr);
+    assert!(ended.stderr.contains("--allow-missing and --allow-extra leave"), "{}", ended.stderr);
+}
+
+#[test]
+fn captions_of_one_split_bring_its_name_to_mind() {
+    let folder = tempfile::tempdir().unwrap();
+    let karpathy = json!({"images": [
+        {"filename": "one.jpg", "split": "val", "sentences": [{"raw": "A dog."}]},
+        {"filename": "two.jpg", "split": "train", "sentences": [{"raw": "A cat."}]},
+        {"filename": "three.jpg", "split": "val", "sentences": [{"raw": "A cow."}]},
+    ]});
+    let references = write(folder.path(), "karpathy.json", &karpathy.to_string());
+    let predictions = write(folder.path(), "p.json", r#"{"one": "a dog", "three": "a cow"}"#);
+    let ended = score(&references, &predictions, &[]);
+    assert_eq!(ended.code, 1);
+    assert!(ended.stderr.contains("no caption for two.jpg"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("of one split: --split val; or --allow-missing"),
+        "{}",
+        ended.stderr
+    );
+    let ended = score(&references, &predictions, &["--split", "val"]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stderr.contains("CIDEr of 2 images is not comparable"), "{}", ended.stderr);
 }
 
 #[test]
@@ -188,7 +219,7 @@ fn a_comparison_and_the_scores_of_each_image() {
     let ended = score(&references, &worse, &more);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let line = ended.stdout.lines().find(|line| line.starts_with("CIDEr ")).unwrap();
-    assert!(line.contains('+'), "{}", ended.stdout);
+    assert!(line.contains('+') && line.ends_with("≤ 0.0020"), "{}", ended.stdout);
     assert!(ended.stdout.contains("METEOR matches: exact, stem\n"), "{}", ended.stdout);
 }
 

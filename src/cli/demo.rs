@@ -60,7 +60,7 @@ pub(super) fn run(arguments: DemoArgs, console: &Console) -> Result<Outcome, Cli
     let flag = if arguments.hard { " --hard" } else { "" };
     let (data, model) = (out.join("data"), out.join("model"));
     let device = arguments.device.open(console)?;
-    stop::listen();
+    stop::listen(console);
     std::fs::create_dir_all(out).context(format_args!("{}: cannot be made", out.display()))?;
 
     console.note(format_args!(

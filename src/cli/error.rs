@@ -11,12 +11,16 @@ use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
 use crate::device::DeviceError;
 use crate::hub::HubError;
+use crate::metrics::files::ScoreFileError;
 use crate::train::{TrainConfigError, TrainError};
 
 /// The exit code of a command that failed.
 pub const EXIT_FAILED: u8 = 1;
 /// The exit code for arguments that make no sense, the same that clap uses.
 pub const EXIT_USAGE: u8 = 2;
+
+/// The exit code of a command that was interrupted, as of a program that SIGINT ends.
+pub const EXIT_INTERRUPTED: u8 = 130;
 
 /// A failure on its way to the user.
 ///
@@ -48,6 +52,11 @@ impl CliError {
     /// The same with a hint, instead of the one it has.
     pub fn hint(self, hint: impl fmt::Display) -> Self {
         Self { hint: Some(hint.to_string()), ..self }
+    }
+
+    /// The same with another exit code.
+    pub fn code(self, code: u8) -> Self {
+        Self { code, ..self }
     }
 
     /// Whether this is a reader of our output that went away.
@@ -94,11 +103,15 @@ impl<E: Error + Send + Sync + 'static> From<E> for CliError {
     fn from(error: E) -> Self {
         // Kept whole as the source, so that a caller can still tell what it was; printing leaves
         // out the line that repeats the message.
+        let code = match (&error as &dyn Error).downcast_ref::<TrainError>() {
+            Some(TrainError::StoppedEarly { .. }) => EXIT_INTERRUPTED,
+            _ => EXIT_FAILED,
+        };
         Self {
             message: error.to_string(),
             hint: known_hint(&error),
             source: Some(Box::new(error)),
-            code: EXIT_FAILED,
+            code,
         }
     }
 }
@@ -126,6 +139,7 @@ fn known_hint(error: &(dyn Error + 'static)) -> Option<String> {
             .or_else(|| cause.downcast_ref::<TrainError>().and_then(train_hint))
             .or_else(|| cause.downcast_ref::<TrainConfigError>().and_then(config_hint))
             .or_else(|| cause.downcast_ref::<CheckpointError>().and_then(checkpoint_hint))
+            .or_else(|| cause.downcast_ref::<ScoreFileError>().and_then(score_hint))
     })
 }
 
@@ -159,6 +173,17 @@ fn config_hint(error: &TrainConfigError) -> Option<String> {
         TrainConfigError::Toml { suggestion: Some(known), .. } => {
             Some(format!("did you mean `{known}`?"))
         }
+        _ => None,
+    }
+}
+
+fn score_hint(error: &ScoreFileError) -> Option<String> {
+    match error {
+        ScoreFileError::Twice { .. } => Some(
+            "of several captions of an image score one: `patchword caption` writes one without \
+             --num-captions"
+                .into(),
+        ),
         _ => None,
     }
 }

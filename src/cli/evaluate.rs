@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -16,7 +17,7 @@ use super::image_size::ImageSizeArgs;
 use super::model_args::ModelArgs;
 use super::progress::Progress;
 use super::report::{HtmlImages, Report, check_place};
-use super::score::{to_json as scores_as_json, to_text as scores_as_text};
+use super::score::{to_json as scores_as_json, to_text as scores_as_text, warn_of_few};
 use super::train::shape_bucket;
 use crate::caption::{Caption, CaptionConfig, Captioned, Prompt, caption_all};
 use crate::checkpoint::{self, Checkpoint, Location};
@@ -66,7 +67,7 @@ pub(super) struct EvaluateArgs {
     val_share: Option<f64>,
     /// Measure on the first N images only
     #[arg(long, value_name = "N")]
-    images: Option<usize>,
+    images: Option<NonZeroUsize>,
     /// Write the captions, for `patchword score --predictions`, one JSON object a line; as with
     /// --html, a file of that name is replaced
     #[arg(long, value_name = "FILE")]
@@ -134,16 +135,10 @@ pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome,
         workers: 2,
         prompt: Prompt::default(),
     };
-    let evaluation = evaluate(
-        &checkpoint,
-        &device,
-        &dataset,
-        arguments.split,
-        arguments.images.unwrap_or(usize::MAX),
-        &config,
-        console,
-    )?;
-    let records = dataset.records_of(arguments.split).take(arguments.images.unwrap_or(usize::MAX));
+    let most = arguments.images.map_or(usize::MAX, NonZeroUsize::get);
+    let evaluation =
+        evaluate(&checkpoint, &device, &dataset, arguments.split, most, &config, console)?;
+    let records = dataset.records_of(arguments.split).take(most);
     let records: Vec<&ImageRecord> = records.collect();
     let mut scored = None;
     if evaluation.scenes.is_none() {
@@ -162,6 +157,7 @@ pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome,
         if let Some(file) = &arguments.captions {
             write_captions(file, captioned.pairs())?;
         }
+        warn_of_few(captioned.images.len(), console);
         let scores = score(&captioned.images, settings)?;
         let intervals = scores.intervals(BootstrapConfig::default());
         scored = Some(Scored { scores, intervals, captioned });
@@ -263,7 +259,8 @@ impl CaptionedSplit {
         let ciders = scores.per_image().map(|scores| scores[CIDER]);
         let mut images: Vec<(f64, &ScoredImage)> = ciders.zip(&self.images).collect();
         images.sort_by(|a, b| if best { b.0.total_cmp(&a.0) } else { a.0.total_cmp(&b.0) });
-        images.truncate(EXTREMES);
+        // None is among the best and among the worst.
+        images.truncate(EXTREMES.min((images.len() / 2).max(1)));
         images
     }
 

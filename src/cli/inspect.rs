@@ -172,8 +172,9 @@ fn footer(layer: Option<usize>) -> String {
         None => "cross-attention, mean of layers and heads".to_string(),
     };
     format!(
-        "p: the word's probability. max: the largest share of attention on one patch; of: what the \
-         hottest colour stands for, at least {LEAST_CEILING} times an even share.\n{what}; patchword {}",
+        "p: the word's probability. max: the largest share of attention on one patch, and how many times that \
+         is what each would have if the word looked everywhere alike; it has the hottest colour where it is at \
+         least {LEAST_CEILING}×. A clue to what the word rests on, not a proof.\n{what}; patchword {}",
         env!("CARGO_PKG_VERSION")
     )
 }

@@ -67,7 +67,7 @@ struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Messages")]
 struct GlobalArgs {
-    /// Print errors only: no progress, no notes.
+    /// Print errors and warnings only: no progress, no notes.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
     /// Print more: -v for details, -vv for what only a developer wants.
@@ -130,7 +130,7 @@ impl Outcome {
 /// Runs the program on this process's arguments and returns its exit code.
 ///
 /// 0: done. 1: failed, with an error on stderr. 2: the arguments were wrong. 3: finished, but some
-/// inputs failed.
+/// inputs failed. 130: interrupted.
 pub fn run() -> ExitCode {
     panic::install_hook();
     ExitCode::from(panic::guard(|| run_with(std::env::args_os().collect())))

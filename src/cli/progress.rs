@@ -1,11 +1,12 @@
 //! Progress on stderr: a bar on a terminal, a line now and then elsewhere, nothing with `--quiet`.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::console::Console;
 
@@ -41,7 +42,7 @@ impl fmt::Display for Told {
 #[derive(Debug)]
 enum Display {
     Hidden,
-    Bar(ProgressBar),
+    Bar(ProgressBar, Arc<Mutex<Pace>>),
     Lines(Mutex<Lines>),
 }
 
@@ -52,7 +53,8 @@ impl Progress {
         let display = if console.is_quiet() {
             Display::Hidden
         } else if console.is_terminal() {
-            Display::Bar(bar(label, length, unit))
+            let pace = Arc::new(Mutex::new(Pace::new(0, Instant::now())));
+            Display::Bar(bar(label, length, unit, &pace), pace)
         } else {
             Display::Lines(Mutex::new(Lines::new(label, length, unit, Instant::now())))
         };
@@ -69,15 +71,11 @@ impl Progress {
     pub fn start_at(&self, position: u64) {
         match &self.display {
             Display::Hidden => {}
-            Display::Bar(bar) => {
+            Display::Bar(bar, pace) => {
+                *lock(pace) = Pace::new(position, Instant::now());
                 bar.set_position(position);
-                bar.reset_eta();
             }
-            Display::Lines(lines) => {
-                let mut lines = lock(lines);
-                lines.first = position;
-                lines.position = position;
-            }
+            Display::Lines(lines) => lock(lines).pace = Pace::new(position, Instant::now()),
         }
     }
 
@@ -85,11 +83,14 @@ impl Progress {
     pub fn advance(&self, count: u64) {
         match &self.display {
             Display::Hidden => {}
-            Display::Bar(bar) => bar.inc(count),
+            Display::Bar(bar, pace) => {
+                lock(pace).advance(count, Instant::now());
+                bar.inc(count);
+            }
             Display::Lines(lines) => {
-                let mut lines = lock(lines);
-                lines.position += count;
-                print(lines.line_when_due(Instant::now()));
+                let (mut lines, now) = (lock(lines), Instant::now());
+                lines.pace.advance(count, now);
+                print(lines.line_when_due(now));
             }
         }
     }
@@ -110,7 +111,7 @@ impl Progress {
         change(&mut told);
         match &self.display {
             Display::Hidden => {}
-            Display::Bar(bar) => bar.set_message(told.to_string()),
+            Display::Bar(bar, _) => bar.set_message(told.to_string()),
             Display::Lines(lines) => lock(lines).message = told.to_string(),
         }
     }
@@ -118,14 +119,14 @@ impl Progress {
     /// Takes the bar away while `print` writes to the terminal, and draws it again below.
     pub fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
         match &self.display {
-            Display::Bar(bar) => bar.suspend(print),
+            Display::Bar(bar, _) => bar.suspend(print),
             Display::Hidden | Display::Lines(_) => print(),
         }
     }
 
     /// Takes the bar away for good, and leaves no line in a log.
     pub fn clear(&self) {
-        if let Display::Bar(bar) = &self.display {
+        if let Display::Bar(bar, _) = &self.display {
             bar.finish_and_clear();
         }
     }
@@ -134,7 +135,7 @@ impl Progress {
     pub fn finish(&self) {
         match &self.display {
             Display::Hidden => {}
-            Display::Bar(bar) => bar.finish_and_clear(),
+            Display::Bar(bar, _) => bar.finish_and_clear(),
             Display::Lines(lines) => print(Some(lock(lines).line(Instant::now()))),
         }
     }
@@ -143,22 +144,80 @@ impl Progress {
 /// The unit of downloads, shown as MB.
 const BYTES: &str = "bytes";
 
-fn bar(label: &str, length: Option<u64>, unit: &str) -> ProgressBar {
+/// How fast a job goes, and how long it will take: the rate over the last two minutes, which a step of many
+/// seconds does not make jump.
+#[derive(Debug)]
+struct Pace {
+    position: u64,
+    /// Positions with their times, none close to the next, the first before the window.
+    seen: VecDeque<(Instant, u64)>,
+    /// The last advance, if there was one.
+    last: Option<Instant>,
+}
+
+impl Pace {
+    const WINDOW: Duration = Duration::from_secs(120);
+    const SPACING: Duration = Duration::from_millis(500);
+
+    fn new(first: u64, now: Instant) -> Self {
+        Self { position: first, seen: VecDeque::from([(now, first)]), last: None }
+    }
+
+    fn advance(&mut self, count: u64, now: Instant) {
+        self.position += count;
+        self.last = Some(now);
+        let since = |then: Instant| now.saturating_duration_since(then);
+        if self.seen.back().is_none_or(|(then, _)| since(*then) >= Self::SPACING) {
+            self.seen.push_back((now, self.position));
+        }
+        while self.seen.get(1).is_some_and(|(then, _)| since(*then) >= Self::WINDOW) {
+            self.seen.pop_front();
+        }
+    }
+
+    /// Parts a second, when it was last known; nothing before the first are done.
+    fn rate(&self) -> Option<(f64, Instant)> {
+        let (last, (then, position)) = (self.last?, self.seen.front()?);
+        let seconds = last.saturating_duration_since(*then).as_secs_f64();
+        Some(((self.position - position) as f64 / seconds.max(1e-3), last))
+    }
+
+    /// As in `2.0/s, 5 min left`, of `length` parts.
+    fn text(&self, length: Option<u64>, unit: &str, now: Instant) -> String {
+        let Some((rate, last)) = self.rate() else { return "…".into() };
+        let mut text = match unit {
+            BYTES => format!("{:.1} MB/s", rate / 1e6),
+            _ => format!("{rate:.1}/s"),
+        };
+        let left = length.map_or(0, |length| length.saturating_sub(self.position));
+        if left > 0 && rate > 0.0 {
+            let waited = now.saturating_duration_since(last).as_secs_f64();
+            let left = (left as f64 / rate - waited).max(0.0);
+            text.push_str(&format!(", {} left", short_time(left)));
+        }
+        text
+    }
+}
+
+fn bar(label: &str, length: Option<u64>, unit: &str, pace: &Arc<Mutex<Pace>>) -> ProgressBar {
     let template = match length {
         Some(_) if unit == BYTES => {
-            "{prefix} [{bar:24}] {decimal_bytes}/{decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left  {wide_msg}"
+            "{prefix} [{bar:24}] {decimal_bytes}/{decimal_total_bytes}, {pace}  {wide_msg}"
         }
         None if unit == BYTES => {
-            "{prefix} {spinner} {decimal_bytes}, {decimal_bytes_per_sec}, {elapsed}  {wide_msg}"
+            "{prefix} {spinner} {decimal_bytes}, {pace}, {elapsed}  {wide_msg}"
         }
-        Some(_) => {
-            "{prefix} [{bar:24}] {human_pos}/{human_len} UNIT, {per_sec}, {eta} left  {wide_msg}"
-        }
-        None => "{prefix} {spinner} {human_pos} UNIT, {per_sec}, {elapsed}  {wide_msg}",
+        Some(_) => "{prefix} [{bar:24}] {human_pos}/{human_len} UNIT, {pace}  {wide_msg}",
+        None => "{prefix} {spinner} {human_pos} UNIT, {pace}, {elapsed}  {wide_msg}",
+    };
+    let (pace, of_what) = (Arc::clone(pace), unit.to_owned());
+    let tell = move |_: &ProgressState, out: &mut dyn fmt::Write| {
+        let _ = out.write_str(&lock(&pace).text(length, &of_what, Instant::now()));
     };
     // Units are our own words and hold no braces; the default is for the day one does.
     let style = ProgressStyle::with_template(&template.replace("UNIT", unit))
         .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("pace", tell)
         .progress_chars("=> ");
     let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
     bar.set_style(style);
@@ -174,10 +233,8 @@ struct Lines {
     label: String,
     unit: String,
     length: Option<u64>,
-    first: u64,
-    position: u64,
+    pace: Pace,
     message: String,
-    started: Instant,
     last_line: Instant,
 }
 
@@ -187,10 +244,8 @@ impl Lines {
             label: label.to_string(),
             unit: unit.to_string(),
             length,
-            first: 0,
-            position: 0,
+            pace: Pace::new(0, now),
             message: String::new(),
-            started: now,
             last_line: now,
         }
     }
@@ -204,29 +259,19 @@ impl Lines {
     }
 
     fn line(&self, now: Instant) -> String {
-        let Self { label, unit, position, .. } = self;
-        let seconds = now.saturating_duration_since(self.started).as_secs_f64();
-        let rate = self.position.saturating_sub(self.first) as f64 / seconds.max(1e-3);
-        let percent = |length: u64| 100.0 * *position as f64 / length.max(1) as f64;
-        let mut line = match (self.length, unit.as_str()) {
+        let Self { label, unit, .. } = self;
+        let position = self.pace.position;
+        let percent = |length: u64| 100.0 * position as f64 / length.max(1) as f64;
+        let far = match (self.length, unit.as_str()) {
             (Some(length), BYTES) => {
-                let (here, all) = (*position as f64 / 1e6, length as f64 / 1e6);
-                let (percent, rate) = (percent(length), rate / 1e6);
-                format!("{label}: {here:.1}/{all:.1} MB ({percent:.0} %), {rate:.1} MB/s")
+                let (here, all) = (position as f64 / 1e6, length as f64 / 1e6);
+                format!("{here:.1}/{all:.1} MB ({:.0} %)", percent(length))
             }
-            (None, BYTES) => {
-                format!("{label}: {:.1} MB, {:.1} MB/s", *position as f64 / 1e6, rate / 1e6)
-            }
-            (Some(length), _) => {
-                let percent = percent(length);
-                format!("{label}: {position}/{length} {unit} ({percent:.0} %), {rate:.1}/s")
-            }
-            (None, _) => format!("{label}: {position} {unit}, {rate:.1}/s"),
+            (None, BYTES) => format!("{:.1} MB", position as f64 / 1e6),
+            (Some(length), _) => format!("{position}/{length} {unit} ({:.0} %)", percent(length)),
+            (None, _) => format!("{position} {unit}"),
         };
-        let left = self.length.map_or(0, |length| length.saturating_sub(*position));
-        if left > 0 && rate > 0.0 {
-            line.push_str(&format!(", {} left", short_time(left as f64 / rate)));
-        }
+        let mut line = format!("{label}: {far}, {}", self.pace.text(self.length, unit, now));
         if !self.message.is_empty() {
             line.push_str(&format!(", {}", self.message));
         }
@@ -263,40 +308,60 @@ mod tests {
     #[test]
     fn a_line_comes_every_interval_and_counts_from_where_it_resumed() {
         let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
         let mut lines = Lines::new("train", Some(1000), "steps", start);
-        (lines.first, lines.position) = (400, 400);
-        lines.position += 60;
+        lines.pace = Pace::new(400, start);
+        lines.pace.advance(58, at(29));
         lines.message = "loss 2.31".into();
-        assert_eq!(lines.line_when_due(start + Duration::from_secs(29)), None);
+        assert_eq!(lines.line_when_due(at(29)), None);
+        lines.pace.advance(2, at(30));
         assert_eq!(
-            lines.line_when_due(start + Duration::from_secs(30)).as_deref(),
+            lines.line_when_due(at(30)).as_deref(),
             Some("train: 460/1000 steps (46 %), 2.0/s, 5 min left, loss 2.31")
         );
-        assert_eq!(lines.line_when_due(start + Duration::from_secs(59)), None);
-        lines.position = 1000;
+        lines.pace.advance(540, at(59));
+        assert_eq!(lines.line_when_due(at(59)), None);
+        assert_eq!(lines.line(at(60)), "train: 1000/1000 steps (100 %), 10.2/s, loss 2.31");
+    }
+
+    #[test]
+    fn the_time_left_runs_down_between_steps_and_forgets_what_was_long_ago() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut pace = Pace::new(0, start);
+        assert_eq!(pace.text(Some(100), "images", at(40)), "…");
+        // A pause before the first step, then eight images every four seconds.
+        for step in 1..=50 {
+            pace.advance(8, at(100 + 4 * step));
+        }
+        assert_eq!(pace.text(Some(1000), "images", at(300)), "2.0/s, 5 min left");
+        let left = |seconds| pace.text(Some(450), "images", at(seconds));
         assert_eq!(
-            lines.line(start + Duration::from_secs(60)),
-            "train: 1000/1000 steps (100 %), 10.0/s, loss 2.31"
+            [left(300), left(303), left(400)],
+            ["25 s", "22 s", "0 s"].map(|left| format!("2.0/s, {left} left"))
         );
     }
 
     #[test]
     fn a_job_of_unknown_or_no_length_has_a_line_too() {
         let start = Instant::now();
+        let ten = start + Duration::from_secs(10);
         let mut lines = Lines::new("check", None, "images", start);
-        lines.position = 20;
-        assert_eq!(lines.line(start + Duration::from_secs(10)), "check: 20 images, 2.0/s");
+        lines.pace.advance(20, ten);
+        assert_eq!(lines.line(ten), "check: 20 images, 2.0/s");
         let nothing = Lines::new("check", Some(0), "images", start);
-        assert_eq!(nothing.line(start), "check: 0/0 images (0 %), 0.0/s");
+        assert_eq!(nothing.line(start), "check: 0/0 images (0 %), …");
     }
 
     #[test]
     fn downloads_count_in_megabytes() {
         let start = Instant::now();
+        let ten = start + Duration::from_secs(10);
         let mut lines = Lines::new("model.safetensors", Some(990_400_000), BYTES, start);
-        (lines.first, lines.position) = (300_000_000, 500_000_000);
+        lines.pace = Pace::new(300_000_000, start);
+        lines.pace.advance(200_000_000, ten);
         assert_eq!(
-            lines.line(start + Duration::from_secs(10)),
+            lines.line(ten),
             "model.safetensors: 500.0/990.4 MB (50 %), 20.0 MB/s, 25 s left"
         );
     }
@@ -349,7 +414,8 @@ mod tests {
         for (length, unit) in
             [(Some(10), "steps"), (None, "steps"), (Some(10), BYTES), (None, BYTES)]
         {
-            let bar = bar("train", length, unit);
+            let pace = Arc::new(Mutex::new(Pace::new(0, Instant::now())));
+            let bar = bar("train", length, unit, &pace);
             bar.set_draw_target(ProgressDrawTarget::hidden());
             bar.inc(1);
             assert_eq!(bar.position(), 1);

@@ -1,7 +1,7 @@
 //! What `patchword evaluate` measured, for others to read: a page of all images, and lines for the
 //! model card.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use super::console::Console;
 use super::error::{CliError, Context};
-use super::evaluate::{Evaluation, Scored};
+use super::evaluate::{Evaluation, Scenes, Scored};
 use super::model_args::megabytes;
 use super::model_info::decoding;
 use super::progress::Progress;
@@ -19,7 +19,7 @@ use crate::checkpoint::CheckpointError;
 use crate::checkpoint::atomic::{self, folder_of};
 use crate::data::{ImageRecord, Split};
 use crate::evaluate::gallery::{self, Column, Entry, Page, Picture, Score};
-use crate::evaluate::scenes::SceneReport;
+use crate::evaluate::scenes::{JudgedCaption, SceneReport};
 use crate::generate::GenerateConfig;
 use crate::image::{DecodeLimits, decode_file, thumbnail};
 use crate::metrics::bootstrap::Interval;
@@ -284,13 +284,27 @@ impl Report<'_> {
             });
             return each.collect();
         }
-        let judged = self.evaluation.scenes.iter().flat_map(|scenes| &scenes.report.captions);
-        let each = self.records.iter().zip(judged).map(|(record, judged)| Entry {
-            name: of_record(record),
-            caption: Ok(judged.caption.as_str()),
-            references: &record.captions,
-            values: vec![Some(judged.errors.len() as f64)],
-            remarks: judged.errors.clone(),
+        let Some(Scenes { report, .. }) = &self.evaluation.scenes else { return Vec::new() };
+        let judged: HashMap<&Path, &JudgedCaption> =
+            report.captions.iter().map(|judged| (judged.path.as_path(), judged)).collect();
+        let lost: HashMap<&Path, &str> = report
+            .skipped
+            .iter()
+            .map(|image| (image.path.as_path(), image.reason.as_str()))
+            .collect();
+        let each = self.records.iter().map(|record| {
+            let path = record.path.as_path();
+            let (caption, values, remarks) = match judged.get(path) {
+                Some(JudgedCaption { caption, errors, .. }) => {
+                    (Ok(caption.as_str()), vec![Some(errors.len() as f64)], errors.clone())
+                }
+                None => {
+                    let reason = lost.get(path).copied().unwrap_or("it was not judged");
+                    (Err(reason), Vec::new(), Vec::new())
+                }
+            };
+            let (name, references) = (of_record(record), record.captions.as_slice());
+            Entry { name, caption, references, values, remarks }
         });
         each.collect()
     }

@@ -28,7 +28,7 @@ Examples:
   patchword score --references refs.json --predictions mine.json --compare theirs.json
 
 References: Karpathy's JSON, COCO captions JSON, or {id: [captions]}. Predictions: COCO results \
-[{image_id, caption}], JSONL with path and caption as `patchword caption --format jsonl` writes it, or \
+[{image_id, caption}], JSONL with path and caption or lines of a path, a tab and a caption, as `patchword caption` writes them, or \
 {id: caption}. A prediction is for the image of its name, of its file name, or of that without extension.
 
 CIDEr is coco-caption's, which is CIDEr-D; CIDEr_plain is neither clipped nor penalised for length. \
@@ -109,6 +109,7 @@ pub(super) fn run(arguments: ScoreArgs, console: &Console) -> Result<Outcome, Cl
         training: training.as_deref(),
     };
     let bootstrap = BootstrapConfig { resamples: arguments.resamples, seed: arguments.seed };
+    warn_of_few(images.len(), console);
     let scores = score(&images, config)?;
     let intervals = scores.intervals(bootstrap);
     let mut compared = None;
@@ -164,6 +165,7 @@ fn read_predictions(
 ) -> Result<Vec<ScoredImage>, CliError> {
     let matched = references.bring_together(&Predictions::read(path)?)?;
     let path = path.display();
+    let (mut problems, mut flags) = (Vec::new(), Vec::new());
     for (names, allowed, what, flag) in [
         (&matched.missing, arguments.allow_missing, "no caption for", "--allow-missing"),
         (
@@ -176,13 +178,39 @@ fn read_predictions(
         if names.is_empty() {
             continue;
         }
-        let message = format!("{path}: {what} {}", Few(names));
-        if !allowed {
-            return Err(CliError::new(message).hint(format_args!("{flag} leaves them out")));
+        let problem = format!("{what} {}", Few(names));
+        if allowed {
+            console.warn(format_args!("left out: {path}: {problem}"));
+        } else {
+            problems.push(problem);
+            flags.push(flag);
         }
-        console.warn(format_args!("left out: {message}"));
     }
-    Ok(matched.images)
+    if problems.is_empty() {
+        return Ok(matched.images);
+    }
+    let leave = if flags.len() == 1 { "leaves" } else { "leave" };
+    let leave = format!("{} {leave} them out", flags.join(" and "));
+    Err(CliError::new(format_args!("{path}: {}", problems.join("; "))).hint(match matched.split {
+        Some(split) if arguments.split.is_none() => {
+            format!("all of them are of one split: --split {split}; or {leave}")
+        }
+        _ => leave,
+    }))
+}
+
+/// Images below which a CIDEr says little.
+const FEW: usize = 100;
+
+/// Says so where there are too few images; shared with `patchword evaluate`.
+pub(super) fn warn_of_few(images: usize, console: &Console) {
+    if (1..FEW).contains(&images) {
+        let images = counted(images, "image");
+        console.warn(format_args!(
+            "CIDEr of {images} is not comparable with that of more: a word counts by how few of the images \
+             it was said of"
+        ));
+    }
 }
 
 /// The first few of many names, and how many there are.
@@ -271,15 +299,16 @@ pub(super) fn to_text(
     };
     let mut text = format!("{:<12} {:>7}  {:<18}", "", "score", "95 % interval");
     if compared.is_some() {
-        text.push_str(&format!(" {:>7} {:>8}  {:<19} {}", "other", "less", "95 % interval", "p"));
+        text.push_str(&format!(" {:>7} {:>8}  {:<19} {}", "other", "gain", "95 % interval", "p"));
     }
     text.truncate(text.trim_end().len());
     text.push('\n');
     for (place, (name, score)) in SCORE_NAMES.iter().zip(scores.corpus()).enumerate() {
         let mut line = format!("{name:<12} {score:>7.4}  {:<18}", range(&intervals[place]));
         if let Some((other, comparison)) = compared {
-            let Comparison { difference, interval, p_value } = comparison[place];
-            let p_value = p_value.map_or_else(String::new, |p_value| format!("{p_value:.4}"));
+            let Comparison { difference, interval, p_value, is_least } = comparison[place];
+            let sign = if is_least { "≤ " } else { "" };
+            let p_value = p_value.map_or_else(String::new, |p| format!("{sign}{p:.4}"));
             let other = other.corpus()[place];
             line.push_str(&format!(
                 " {other:>7.4} {difference:>+8.4}  {:<19} {p_value}",
@@ -302,6 +331,9 @@ pub(super) fn to_text(
         percent(diversity.unique),
         diversity.distinct.map(percent).join(", "),
     ));
+    if compared.is_some() {
+        text.push_str("gain: what the other captions score more, with its interval and p-value (paired bootstrap)\n");
+    }
     if let Some(novel) = diversity.novel {
         text.push_str(&format!("not among the training captions: {}\n", percent(novel)));
     }

@@ -8,7 +8,7 @@ use clap::Args;
 use super::Outcome;
 use super::console::Console;
 use super::device::DeviceArgs;
-use super::error::CliError;
+use super::error::{CliError, EXIT_INTERRUPTED};
 use super::model_args::SourceArgs;
 use super::progress::Progress;
 use super::stop;
@@ -91,7 +91,7 @@ pub(super) fn run(arguments: TrainArgs, console: &Console) -> Result<Outcome, Cl
     }
     config.validate(&arguments.config)?;
     let device = arguments.device.open(console)?;
-    stop::listen();
+    stop::listen(console);
     if arguments.resume && !goes_on {
         let output = config.output.display();
         console.note(format_args!("{output}: no run to resume; training begins"));
@@ -147,6 +147,7 @@ pub(super) fn run_training(
     ));
     if outcome.interrupted {
         return Err(CliError::new(format_args!("interrupted at step {}; saved", outcome.step))
+            .code(EXIT_INTERRUPTED)
             .hint("go on with the same command and --resume"));
     }
     match outcome.skipped {
@@ -281,8 +282,13 @@ impl Observer for Reporter<'_> {
                     ));
                 }
                 if *step >= plan.steps {
-                    let steps = plan.steps;
-                    self.say(format!("finished already, at step {step} of {steps}: nothing to do"));
+                    let (taken, asked) = (counted(*step, "step"), plan.steps);
+                    self.say(match *step == asked {
+                        true => format!("finished already, after {taken}: nothing to do"),
+                        false => format!(
+                            "finished already: it has taken {taken}, and the config asks for {asked}"
+                        ),
+                    });
                     return;
                 }
                 if *step > 0 {

@@ -254,9 +254,11 @@ impl Collector {
             self.dataset.records[index].split = Split::Val;
         }
         self.note(format!(
-            "no validation split is named: {} of {} training images were drawn for it",
+            "no validation split is named: {} of {} training images were drawn for it, each by itself with \
+             a chance of {}, so that it stays where it is when others are added",
             drawn.len(),
-            train.len()
+            train.len(),
+            options.val_share
         ));
     }
 }

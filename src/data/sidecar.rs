@@ -12,7 +12,7 @@ use super::{DataError, LoadOptions, Loss, Origin, Position, ProblemKind, Split};
 use crate::image::is_image_path;
 
 /// The caption files' extensions; the first that is there counts.
-const CAPTION_EXTENSIONS: [&str; 2] = ["txt", "caption"];
+const CAPTION_EXTENSIONS: [&str; 3] = ["txt", "caption", "TXT"];
 
 /// Stems, in lower case, of text files that accompany a data set and are no captions.
 const ACCOMPANYING: [&str; 10] = [

@@ -156,7 +156,8 @@ pub fn render(sheet: &Sheet<'_>, style: &SheetStyle) -> RgbImage {
         let picture_top = top + title.line_height() + 4;
         let legend_top = picture_top + picture.height + 4;
         if index == 0 {
-            let size = format!("{} × {}", sheet.photo.width(), sheet.photo.height());
+            let (width, height) = sheet.photo.dimensions();
+            let size = format!("{width} × {height}, {} × {} patches", sheet.cols, sheet.rows);
             title.draw(&mut canvas, picture_left as f32, top as f32, QUIET, "image");
             image::imageops::replace(
                 &mut canvas,
@@ -211,11 +212,9 @@ fn legend(
     small.draw(canvas, left as f32, text_top, QUIET, "0");
     let most = match heat {
         Heat { maximum: 0.0, .. } => "no heat".to_owned(),
-        // The bar's end is a value that no cell has.
-        Heat { maximum, ceiling, .. } if ceiling > maximum => {
-            format!("max {} of {}", short(*maximum), short(*ceiling))
+        Heat { maximum, even, .. } => {
+            format!("max {}, {:.1}× even", short(*maximum), maximum / even)
         }
-        Heat { maximum, .. } => format!("max {}", short(*maximum)),
     };
     let right = (left + width) as f32 - small.width(&most);
     small.draw(canvas, right, text_top, QUIET, &most);
@@ -332,6 +331,8 @@ struct Heat<'a> {
     region: Region,
     filter: HeatFilter,
     maximum: f32,
+    /// What each cell would have if all were alike.
+    even: f32,
     /// What the hottest colour stands for: the maximum, but at least [`LEAST_CEILING`] times what
     /// each cell would have if all were alike. Attention that is spread evenly looks cold.
     ceiling: f32,
@@ -345,8 +346,9 @@ impl<'a> Heat<'a> {
         let maximum = values.iter().copied().filter(|value| value.is_finite()).fold(0.0, f32::max);
         let Sheet { region, rows, cols, .. } = *sheet;
         let sum: f32 = values.iter().copied().filter(|value| value.is_finite()).sum();
-        let ceiling = maximum.max(LEAST_CEILING * sum / values.len().max(1) as f32);
-        Self { values, rows, cols, region, filter, maximum, ceiling }
+        let even = sum / values.len().max(1) as f32;
+        let ceiling = maximum.max(LEAST_CEILING * even);
+        Self { values, rows, cols, region, filter, maximum, even, ceiling }
     }
 
     /// Heat at a point of the photo, 0 to 1 of the ceiling; `None` outside the grid.

@@ -207,6 +207,8 @@ pub struct Comparison {
     pub interval: Option<Interval>,
     /// The two-sided p-value of the paired bootstrap, where there were draws.
     pub p_value: Option<f64>,
+    /// Whether that is the least that so few draws can tell.
+    pub is_least: bool,
 }
 
 impl CorpusScores {
@@ -244,9 +246,12 @@ impl CorpusScores {
         Some(std::array::from_fn(|score| {
             let differences: Vec<f64> =
                 own.iter().zip(&others).map(|(own, other)| other[score] - own[score]).collect();
+            let p_value = p_value(&differences);
+            let least = 2.0 / (differences.len() + 1) as f64;
             Comparison {
                 difference: other_scores[score] - own_scores[score],
-                p_value: p_value(&differences),
+                p_value,
+                is_least: p_value == Some(least),
                 interval: interval(differences),
             }
         }))

@@ -55,7 +55,9 @@ pub enum ScoreFileError {
         path: PathBuf,
     },
     /// Two predictions are for one image.
-    #[error("{path} has two captions for image {id}: as {first} and as {second}")]
+    #[error(
+        "{path} has two captions for image {id}, where one is expected: as {first} and as {second}"
+    )]
     Twice {
         /// The predictions.
         path: PathBuf,
@@ -99,6 +101,8 @@ struct ReferenceImage {
     /// Other names: of the file, without folder, without extension; a number.
     aliases: Vec<String>,
     captions: Vec<String>,
+    /// The split, where the file names one.
+    split: String,
 }
 
 /// Predictions by name, in the order of the file.
@@ -117,6 +121,8 @@ pub struct Matched {
     pub missing: Vec<String>,
     /// Predictions for no image of the references.
     pub extra: Vec<String>,
+    /// The split that all of the images with a prediction are of, where the references have several.
+    pub split: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -214,7 +220,11 @@ impl References {
                     }
                     _ => return Err(wrong()),
                 };
-                images.push(ReferenceImage { id: id.clone(), aliases: Vec::new(), captions });
+                images.push(ReferenceImage {
+                    id: id.clone(),
+                    captions,
+                    ..ReferenceImage::default()
+                });
             }
             Self { images, ..Self::default() }
         };
@@ -253,6 +263,7 @@ impl References {
                 id: image.filename,
                 aliases: image.cocoid.iter().map(u64::to_string).collect(),
                 captions,
+                split: image.split,
             });
         }
         if let (Some(split), true) = (split, references.images.is_empty()) {
@@ -273,7 +284,8 @@ impl References {
         for image in file.images {
             places.insert(image.id.clone(), images.len());
             let aliases = image.file_name.into_iter().collect();
-            images.push(ReferenceImage { id: image.id.into_text(), aliases, captions: Vec::new() });
+            let id = image.id.into_text();
+            images.push(ReferenceImage { id, aliases, ..ReferenceImage::default() });
         }
         for annotation in file.annotations {
             let place = *places.entry(annotation.image_id.clone()).or_insert(images.len());
@@ -329,6 +341,12 @@ impl References {
             captions[place] = Some((name, caption));
         }
         let mut matched = Matched { extra, ..Matched::default() };
+        let splits = self.images.iter().map(|image| image.split.as_str());
+        let said = splits.clone().zip(&captions).filter(|(_, caption)| caption.is_some());
+        let of_said: HashSet<&str> = said.map(|(split, _)| split).collect();
+        if of_said.len() == 1 && splits.clone().any(|split| !of_said.contains(split)) {
+            matched.split = of_said.into_iter().next().map(str::to_owned);
+        }
         for (image, caption) in self.images.iter().zip(captions) {
             match caption {
                 None => matched.missing.push(image.id.clone()),
@@ -413,7 +431,8 @@ impl Predictions {
                 }
             }
             Err(_) if is_tab_separated(&text) => {
-                let lines = text.lines().filter_map(|line| line.split_once('\t'));
+                // A path may hold a tab, a caption does not.
+                let lines = text.lines().filter_map(|line| line.rsplit_once('\t'));
                 captions.extend(lines.map(|(id, caption)| (id.to_owned(), caption.to_owned())));
             }
             Err(error) if !text.trim_start().starts_with('{') => {

@@ -38,11 +38,13 @@ pub(super) fn card(
          - Parameters: {params:.2} M.\n\
          - Data: `{data}`, {train}.\n\
          {origin}- Trained for {step} of {steps} ({epoch:.1} epochs) of {batch}.\n\
+         {changes}\
          - Best checkpoint: validation loss {best}.\n\n\
          Use it: `patchword caption PHOTO --model THIS_FOLDER`. It knows only what its training data shows; \
          look at what it says before you rely on it.\n",
         version = env!("CARGO_PKG_VERSION"),
         origin = origin(plan),
+        changes = changes(state),
         params = plan.parameters as f64 / 1e6,
         data = config.data.path.display(),
         train = counted(train, "training image"),
@@ -74,6 +76,15 @@ fn origin(plan: &Plan) -> String {
         None => " (no card says which)".into(),
     };
     format!("- Its weights began with {init}, whose licence holds{license}.\n")
+}
+
+/// The config below is the last one: what was different before.
+fn changes(state: &RunState) -> String {
+    let each = state.changes.iter().map(|change| {
+        let step = change.step;
+        format!("- Resumed at step {step} with other settings: {}.\n", change.settings.join("; "))
+    });
+    each.collect()
 }
 
 /// `1, 2, 3`.

@@ -530,6 +530,16 @@ fn key_before(before: &str) -> Option<String> {
     }
 }
 
+/// The dotted name of a key that stands in a section, as in `train.epochs`.
+fn in_a_section(key: &str) -> Option<String> {
+    let all = toml::Table::try_from(TrainConfig::default()).ok()?;
+    all.iter().find_map(|(section, values)| {
+        let found =
+            values.as_table()?.contains_key(key) || (section == "train" && key == "max_steps");
+        found.then(|| format!("{section}.{key}"))
+    })
+}
+
 /// Makes a parser's message ours: the types in words, and the key that may have been meant.
 fn explain(origin: String, error: &toml::de::Error) -> TrainConfigError {
     let mut message = error.message().to_string();
@@ -555,6 +565,7 @@ fn explain(origin: String, error: &toml::de::Error) -> TrainConfigError {
             .filter(|(likeness, _)| *likeness > 0.75)
             .max_by(|a, b| a.0.total_cmp(&b.0))
             .map(|(_, known)| known.to_string())
+            .or_else(|| in_a_section(unknown))
     });
     TrainConfigError::Toml { origin, problem: message, suggestion }
 }
@@ -606,6 +617,14 @@ mod tests {
         assert_eq!(origin, "run.toml:5");
         assert!(problem.contains("epohcs"), "{problem}");
         assert_eq!(suggestion.as_deref(), Some("epochs"));
+        for (setting, meant) in
+            [("epochs=3", "train.epochs"), ("learning_rate=1e-4", "schedule.learning_rate")]
+        {
+            let Err(TrainConfigError::Toml { suggestion, .. }) = parse(GOOD, &[setting]) else {
+                panic!("accepted")
+            };
+            assert_eq!(suggestion.as_deref(), Some(meant));
+        }
     }
 
     #[test]

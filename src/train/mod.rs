@@ -37,7 +37,7 @@ pub use trained::LoraConfig;
 pub use validate::{Validation, validate};
 
 use crate::checkpoint::CheckpointError;
-use crate::data::DataError;
+use crate::data::{DataError, MAX_BAD_SHARE};
 use crate::generate::GenerateError;
 use crate::model::ConfigError;
 use crate::text::TextError;
@@ -98,7 +98,10 @@ pub enum TrainError {
         last_good: String,
     },
     /// Too many images turned out to be unreadable.
-    #[error("{bad} of {seen} images could not be read, the first: {first}")]
+    #[error(
+        "{bad} of {seen} images cannot be read, more than the {:.0} % that may be left out; the first: {first}",
+        100.0 * MAX_BAD_SHARE
+    )]
     TooManyBad {
         /// Unreadable images.
         bad: usize,

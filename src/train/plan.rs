@@ -257,9 +257,11 @@ impl Plan {
     /// How training batches are made. `bucket` rounds lengths up (GPUs).
     pub fn loader(&self, bucket: usize) -> LoaderConfig {
         let special = self.tokenizer.special_tokens();
+        // Rows that no image fills would be read for nothing.
+        let most = self.train.iter().chain(&self.val).map(|example| example.captions.len()).max();
         LoaderConfig {
             batch_size: self.config.train.batch_size,
-            captions_per_image: self.config.data.captions_per_image,
+            captions_per_image: self.config.data.captions_per_image.min(most.unwrap_or(1)),
             max_tokens: self.config.model.decoder.max_positions,
             bucket,
             special: SpecialIds { begin: special.bos, end: special.eos, pad: special.pad },

@@ -18,12 +18,14 @@ use super::optimizer::AdamW;
 use super::plan::Plan;
 use super::score;
 use super::scst::{ScstConfig, SelfCritical};
-use super::state::{self, RunState};
+use super::state::{self, Change, RunState};
 use super::validate::{read_scalar, validate};
 use super::{TrainError, Validation};
 use crate::checkpoint::average::mean_of_files;
 use crate::checkpoint::{atomic, tensors};
-use crate::data::{Example, LoaderConfig, SkippedImage, SkippedImages, TrainLoader, mix};
+use crate::data::{
+    Example, LoaderConfig, MAX_BAD_SHARE, SkippedImage, SkippedImages, TrainLoader, mix,
+};
 use crate::model::Captioner;
 
 /// What happens in a run.
@@ -187,6 +189,7 @@ pub fn train(
         best_step: None,
         best_cider: None,
         best_average: Vec::new(),
+        changes: Vec::new(),
         data: format!("{:016x}", plan.fingerprint),
         license: plan.license.clone(),
         config: plan.config.clone(),
@@ -197,6 +200,9 @@ pub fn train(
         state::check_same(&last, &old, &plan)?;
         model = state::restore(&last, model, &mut optimizer, old.step, &device)?;
         state = RunState { config: plan.config.clone(), ..old };
+        if !changed.is_empty() {
+            state.changes.push(Change { step: state.step, settings: changed.clone() });
+        }
     }
     let mut loader = plan.loader(bucket);
     let mut unreadable = SkippedImages::default();
@@ -442,7 +448,9 @@ impl Run<'_> {
         }
         let (bad, seen) = (self.skipped.len(), self.plan.train.len() + self.plan.val.len());
         match self.skipped.iter().next() {
-            Some(first) if bad * 20 > seen && !self.plan.config.data.allow_bad => {
+            Some(first)
+                if bad as f64 > MAX_BAD_SHARE * seen as f64 && !self.plan.config.data.allow_bad =>
+            {
                 Err(TrainError::TooManyBad { bad, seen, first: first.reason.clone() })
             }
             _ => Ok(()),

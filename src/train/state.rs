@@ -41,6 +41,9 @@ pub(super) struct RunState {
     /// one's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub best_average: Vec<u64>,
+    /// With which other settings it went on, and when.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Change>,
     /// [`Plan::fingerprint`], in hexadecimal.
     pub data: String,
     /// The licence of what the run began with, if its card named one.
@@ -48,6 +51,16 @@ pub(super) struct RunState {
     pub license: Option<String>,
     /// The run's config; its `init` is what the run began with.
     pub config: TrainConfig,
+}
+
+/// Settings that a run was resumed with and had not had before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Change {
+    /// Steps taken until then.
+    pub step: u64,
+    /// As [`changed_settings`] names them.
+    pub settings: Vec<String>,
 }
 
 /// Writes `last`: weights for captioning, and all that resuming needs.
