@@ -341,6 +341,8 @@ const BAD_VALUES: &[(&str, &str, &[&str])] = &[
     ("optimizer.weight_decay", "-0.1", &["optimizer.weight_decay"]),
     ("optimizer.clip_norm", "-1.0", &["optimizer.clip_norm"]),
     ("optimizer.clip_norm", "nan", &["optimizer.clip_norm"]),
+    ("train.r_drop", "-1.0", &["train.r_drop"]),
+    ("train.r_drop", "nan", &["train.r_drop"]),
     ("optimizer.ema_decay", "1.0", &["optimizer.ema_decay"]),
     ("data.val_share", "0.0", &["data.val_share"]),
     ("data.val_share", "nan", &["data.val_share"]),

@@ -23,10 +23,13 @@ use patchword::model::{
     Activation, Backbone, Captioner, CaptionerConfig, DecoderConfig, EncoderConfig, EncoderStage,
     HeadKind, NormPlacement, initialize,
 };
-use patchword::train::{AdamW, AdamWConfig, forward_loss};
+use patchword::train::{AdamW, AdamWConfig, Regularization, forward_loss};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::SafeTensors;
+
+/// As the default config smooths labels.
+const SMOOTHED: Regularization = Regularization { label_smoothing: 0.1, r_drop: 0.0 };
 
 const IMAGES: usize = 2;
 const CAPTIONS: usize = 2;
@@ -357,7 +360,7 @@ fn gradients(
 ) -> (f32, BTreeMap<String, Vec<f32>>) {
     let device = device.clone().autodiff();
     let model = stirred(config, &device);
-    let loss = forward_loss(&model, batch(1, config), &loader(config), 0.1, frozen, &device);
+    let loss = forward_loss(&model, batch(1, config), &loader(config), SMOOTHED, frozen, &device);
     let value = values(loss.clone())[0];
     let grads = GradientsParams::from_grads(loss.backward(), &model);
     let mut collect = Collect { grads: Some(grads), ..Collect::default() };
@@ -425,7 +428,7 @@ fn train_ten_steps(config: &CaptionerConfig, device: &Device) -> Trained {
     let mut losses = Vec::new();
     for step in 0..10 {
         let (batch, loader) = (batch(step % 2, config), loader(config));
-        let loss = forward_loss(&model, batch, &loader, 0.1, EncoderStage::Pixels, &device);
+        let loss = forward_loss(&model, batch, &loader, SMOOTHED, EncoderStage::Pixels, &device);
         losses.push(values(loss.clone().inner())[0]);
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         let rate_of = |path: &str| if path.starts_with("encoder.") { 2e-3 } else { 4e-3 };

@@ -9,13 +9,24 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::TrainError;
 use super::config::LoopConfig;
-use super::loss::{cross_entropy, policy_gradient};
+use super::loss::{consistency, cross_entropy, policy_gradient};
 use super::shares::{Shares, ranges};
 use super::validate::pixels;
 use crate::data::{Batch, LoaderConfig, mix};
 use crate::model::{Captioner, EncoderStage, hold_noise, seed_noise};
 
-/// The loss of one batch.
+/// What is asked of the distribution of the next token, besides the token. The default is nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Regularization {
+    /// Label smoothing, in `[0, 1)`.
+    pub label_smoothing: f64,
+    /// The weight of R-Drop, 0 or more.
+    pub r_drop: f64,
+}
+
+/// The loss of one batch. With R-Drop every caption is read twice, with other noise in the decoder: the loss is
+/// the mean cross-entropy of both, and half the weight times their divergence (half of what Liang et al. 2021
+/// write, who add the two).
 ///
 /// # Shapes
 /// Result `[1]`, nats a token.
@@ -23,7 +34,7 @@ pub fn forward_loss(
     model: &Captioner,
     mut batch: Batch,
     loader: &LoaderConfig,
-    smoothing: f64,
+    regularization: Regularization,
     frozen_until: EncoderStage,
     device: &Device,
 ) -> Tensor<1> {
@@ -33,8 +44,18 @@ pub fn forward_loss(
         let weights: Vec<f32> = (0..padded).map(|i| f32::from(i < batch.tokens)).collect();
         Tensor::from_data(TensorData::new(weights, [padded]), device)
     });
+    let Regularization { label_smoothing, r_drop } = regularization;
+    let again = (r_drop > 0.0).then(|| (memory.clone(), batch.clone()));
     let (logits, targets) = next_tokens(model, memory, batch, device);
-    cross_entropy(logits, targets, weights, smoothing)
+    let Some((memory, batch)) = again else {
+        return cross_entropy(logits, targets, weights, label_smoothing);
+    };
+    let (second, _) = next_tokens(model, memory, batch, device);
+    let both = [logits.clone(), second.clone()].map(|logits| {
+        cross_entropy(logits, targets.clone(), weights.clone(), label_smoothing).mul_scalar(0.5)
+    });
+    let [first_loss, second_loss] = both;
+    first_loss + second_loss + consistency(logits, second, weights).mul_scalar(0.5 * r_drop)
 }
 
 /// Logits at a batch's positions, `[positions, vocab]`, and what comes there, `[positions]`.
@@ -136,8 +157,11 @@ impl Gradients {
         let results = self.shares.map(items, |index, (model, share): (Captioner, Batch)| {
             seed_noise(device, mix(seed, index as u64));
             let weight = share.tokens as f64 / tokens;
-            let smoothing = settings.label_smoothing;
-            let loss = forward_loss(&model, share, loader, smoothing, frozen_until, device);
+            let regularization = Regularization {
+                label_smoothing: settings.label_smoothing,
+                r_drop: settings.r_drop,
+            };
+            let loss = forward_loss(&model, share, loader, regularization, frozen_until, device);
             let scale = |loss: Tensor<1>, by: f64| if by == 1.0 { loss } else { loss * by };
             let value = scale(loss.clone().inner(), weight);
             let loss = scale(loss, weight / settings.accumulation as f64);
@@ -373,6 +397,25 @@ mod tests {
     }
 
     #[test]
+    fn r_drop_asks_two_thinned_decoders_to_agree() {
+        let device = Device::flex().autodiff();
+        let loss = |dropout: f64, r_drop: f64| {
+            seed_noise(&device, 3);
+            let regularization = Regularization { label_smoothing: 0.1, r_drop };
+            let model = model(dropout, &device);
+            let until = EncoderStage::Pixels;
+            let loss = forward_loss(&model, batch(), &loader(), regularization, until, &device);
+            f64::from(loss.into_scalar::<f32>())
+        };
+        // The same network twice agrees with itself.
+        assert!((loss(0.0, 4.0) - loss(0.0, 0.0)).abs() < 1e-5);
+        // What two networks disagree on counts by the weight.
+        let at = [1e-6, 2.0, 4.0].map(|r_drop| loss(0.4, r_drop));
+        assert!(at[1] - at[0] > 1e-3, "{at:?}");
+        assert!((at[2] - 2.0 * at[1] + at[0]).abs() < 1e-5, "{at:?}");
+    }
+
+    #[test]
     fn noise_is_a_function_of_the_seed_whatever_the_threads_do() {
         let first = gradients(3, 1, 0.3);
         for _ in 0..5 {
@@ -419,7 +462,7 @@ mod tests {
                 &model.valid(),
                 batch(),
                 &loader(),
-                0.0,
+                Regularization::default(),
                 EncoderStage::Pixels,
                 &Device::flex(),
             );

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 pub use config::{
     DataConfig, LoopConfig, SelectBy, TokenizerSection, TrainConfig, TrainConfigError,
 };
-pub use gradients::{Gradients, forward_loss};
+pub use gradients::{Gradients, Regularization, forward_loss};
 pub use init::{InitConfig, Start};
 pub use loss::cross_entropy;
 pub use optimizer::{AdamW, AdamWConfig};

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::TrainError;
-use super::gradients::forward_loss;
+use super::gradients::{Regularization, forward_loss};
 use crate::data::{Batch, Example, LoaderConfig, SkippedImages, for_each_batch};
 use crate::model::{Captioner, EncoderStage};
 
@@ -39,6 +39,7 @@ pub fn validate(
 ) -> Result<Validation, TrainError> {
     let loader = LoaderConfig { augment: None, ..loader.clone() };
     let device = device.clone().inner();
+    let none = Regularization::default();
     let mut total = Validation { loss: 0.0, tokens: 0, skipped: SkippedImages::default() };
     for_each_batch(examples, &loader, |mut batch: Batch| {
         for image in batch.skipped.drain(..) {
@@ -46,7 +47,7 @@ pub fn validate(
         }
         if batch.tokens > 0 {
             let tokens = batch.tokens;
-            let loss = forward_loss(model, batch, &loader, 0.0, frozen_until, &device);
+            let loss = forward_loss(model, batch, &loader, none, frozen_until, &device);
             total.loss += read_scalar(loss)? * tokens as f64;
             total.tokens += tokens;
         }
