@@ -156,9 +156,9 @@ pub struct LoopConfig {
     pub data_parallel: usize,
     /// Label smoothing, in `[0, 1)`.
     pub label_smoothing: f64,
-    /// The weight of R-Drop (Liang et al. 2021): every caption is read twice with other dropout in the decoder,
-    /// whose two distributions are to agree; 0 = once. 1 to 5 helps where there is little text; the decoder takes
-    /// twice the time.
+    /// The weight of R-Drop (Liang et al. 2021), 0 or more: every caption is read twice with other dropout in the
+    /// decoder, whose two distributions of the next token are to agree; 0 = read once. Between 1 and 5 it
+    /// helps where captions are few; the decoder takes twice the time.
     pub r_drop: f64,
     /// Keep the encoder's weights as they are.
     pub freeze_encoder: bool,
@@ -540,6 +540,7 @@ fn key_before(before: &str) -> Option<String> {
 fn in_a_section(key: &str) -> Option<String> {
     let all = toml::Table::try_from(TrainConfig::default()).ok()?;
     all.iter().find_map(|(section, values)| {
+        // What has no default is in no table.
         let found =
             values.as_table()?.contains_key(key) || (section == "train" && key == "max_steps");
         found.then(|| format!("{section}.{key}"))
