@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(heading(&inspection(false)), "a dog (given, not generated)");
         for (layer, what) in [(None, "mean of layers"), (Some(2), "decoder layer 2")] {
             let footer = footer(layer);
-            assert!(footer.contains("at least 3 times") && footer.contains(what), "{footer}");
+            assert!(footer.contains("at least 3×") && footer.contains(what), "{footer}");
         }
     }
 }
