@@ -257,11 +257,9 @@ impl Plan {
     /// How training batches are made. `bucket` rounds lengths up (GPUs).
     pub fn loader(&self, bucket: usize) -> LoaderConfig {
         let special = self.tokenizer.special_tokens();
-        // Rows that no image fills would be read for nothing.
-        let most = self.train.iter().chain(&self.val).map(|example| example.captions.len()).max();
         LoaderConfig {
             batch_size: self.config.train.batch_size,
-            captions_per_image: self.config.data.captions_per_image.min(most.unwrap_or(1)),
+            captions_per_image: rows_per_image(&self.config, &self.train),
             max_tokens: self.config.model.decoder.max_positions,
             bucket,
             special: SpecialIds { begin: special.bos, end: special.eos, pad: special.pad },
@@ -275,6 +273,12 @@ impl Plan {
             workers: self.config.data.workers,
         }
     }
+}
+
+/// Captions that share a pass of the encoder: rows that no image fills would be read for nothing.
+fn rows_per_image(config: &TrainConfig, train: &[Example]) -> usize {
+    let most = train.iter().map(|example| example.captions.len()).max();
+    config.data.captions_per_image.min(most.unwrap_or(1)).max(1)
 }
 
 fn make_tokenizer(config: &TrainConfig, dataset: &data::Dataset) -> Result<Tokenizer, TrainError> {
@@ -332,7 +336,8 @@ fn estimate(
     let copies = 3 + u64::from(config.optimizer.ema_decay > 0.0);
     let captions: usize = train.iter().map(|example| example.captions.len()).sum();
     let tokens: usize = train.iter().flat_map(|e| &e.captions).map(Vec::len).sum();
-    let rows = config.train.batch_size * config.data.captions_per_image;
+    let readings = if config.train.r_drop > 0.0 { 2 } else { 1 };
+    let rows = readings * config.train.batch_size * rows_per_image(config, train);
     let seq = (tokens / captions.max(1) + 4).min(decoder.max_positions);
     let patches = encoder.num_prefix() + encoder.num_patches();
     // Values kept a position and layer: residual stream, norms, projections and branches, hidden
