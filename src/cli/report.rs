@@ -287,11 +287,6 @@ impl Report<'_> {
         let Some(Scenes { report, .. }) = &self.evaluation.scenes else { return Vec::new() };
         let judged: HashMap<&Path, &JudgedCaption> =
             report.captions.iter().map(|judged| (judged.path.as_path(), judged)).collect();
-        let lost: HashMap<&Path, &str> = report
-            .skipped
-            .iter()
-            .map(|image| (image.path.as_path(), image.reason.as_str()))
-            .collect();
         let each = self.records.iter().map(|record| {
             let path = record.path.as_path();
             let (caption, values, remarks) = match judged.get(path) {
@@ -299,7 +294,7 @@ impl Report<'_> {
                     (Ok(caption.as_str()), vec![Some(errors.len() as f64)], errors.clone())
                 }
                 None => {
-                    let reason = lost.get(path).copied().unwrap_or("it was not judged");
+                    let reason = report.skipped.reason(path).unwrap_or("it was not judged");
                     (Err(reason), Vec::new(), Vec::new())
                 }
             };

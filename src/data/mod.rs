@@ -33,7 +33,7 @@ pub use loader::{
 };
 pub use record::{
     Dataset, ImageRecord, Loss, MAX_BAD_SHARE, Origin, Position, Problem, ProblemKind, Split,
-    Uncaptioned, bad_share, ensure_usable,
+    Uncaptioned, bad_share, ensure_usable, is_too_many_bad,
 };
 pub use skipped::{SkippedImage, SkippedImages};
 

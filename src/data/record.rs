@@ -272,10 +272,15 @@ pub fn ensure_usable(dataset: &Dataset, allow_bad: bool) -> Result<(), DataError
         return Err(DataError::NothingUsable { path: dataset.root.clone(), first });
     }
     let (bad, total) = bad_and_total(dataset);
-    if !allow_bad && bad as f64 > MAX_BAD_SHARE * total as f64 {
+    if !allow_bad && is_too_many_bad(bad, total) {
         return Err(DataError::TooManyBad { path: dataset.root.clone(), bad, total, first });
     }
     Ok(())
+}
+
+/// Whether so many bad ones are more than may be left out.
+pub fn is_too_many_bad(bad: usize, total: usize) -> bool {
+    bad as f64 > MAX_BAD_SHARE * total as f64
 }
 
 /// The bad and all images, or the bad and all captions: the pair with the larger share.

@@ -1,6 +1,8 @@
 //! Images that could not be used, for whoever reads many and names each failure once.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 /// An image that could not be used.
@@ -12,41 +14,34 @@ pub struct SkippedImage {
     pub reason: String,
 }
 
-/// Images that could not be used, each once, in the order in which they were met.
+/// Images that could not be used, each once, in the order in which they were met: a slice of
+/// [`SkippedImage`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SkippedImages {
     images: Vec<SkippedImage>,
-    paths: HashSet<PathBuf>,
+    places: HashMap<PathBuf, usize>,
+}
+
+impl Deref for SkippedImages {
+    type Target = [SkippedImage];
+
+    fn deref(&self) -> &Self::Target {
+        &self.images
+    }
 }
 
 impl SkippedImages {
     /// Adds an image if none of its path is there yet; whether it was added.
     pub fn add(&mut self, image: SkippedImage) -> bool {
-        let new = self.paths.insert(image.path.clone());
-        if new {
-            self.images.push(image);
-        }
-        new
+        let Entry::Vacant(place) = self.places.entry(image.path.clone()) else { return false };
+        place.insert(self.images.len());
+        self.images.push(image);
+        true
     }
 
-    /// Whether an image of this path is there.
-    pub fn contains(&self, path: &Path) -> bool {
-        self.paths.contains(path)
-    }
-
-    /// The images.
-    pub fn iter(&self) -> impl Iterator<Item = &SkippedImage> {
-        self.images.iter()
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.images.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.images.is_empty()
+    /// Why the image of this path could not be used, if it is there.
+    pub fn reason(&self, path: &Path) -> Option<&str> {
+        self.places.get(path).map(|&place| self.images[place].reason.as_str())
     }
 }
 
@@ -64,6 +59,7 @@ mod tests {
         assert!(!skipped.add(image("b.jpg", "gone")));
         let reasons: Vec<&str> = skipped.iter().map(|image| image.reason.as_str()).collect();
         assert_eq!(reasons, ["cut short", "not an image"]);
-        assert!(skipped.contains(Path::new("a.jpg")) && !skipped.contains(Path::new("c.jpg")));
+        assert_eq!(skipped.reason(Path::new("b.jpg")), Some("cut short"));
+        assert_eq!(skipped.reason(Path::new("c.jpg")), None);
     }
 }

@@ -135,23 +135,20 @@ pub fn judge(
         let Some((_, scene)) = next.next() else { return Ok(()) };
         let path = captioned.path.clone();
         progress();
-        let caption = match captioned.first() {
-            Ok(caption) => caption,
+        let judged = captioned.first().and_then(|caption| {
+            let verdict = check_caption(&caption.caption, scene);
+            // Decoded again, since photos are not kept once they are captioned.
+            let photo = verdict.correct.then(|| read(&path)).transpose()?;
+            Ok((caption, verdict, photo))
+        });
+        let (caption, verdict, photo) = match judged {
+            Ok(judged) => judged,
             Err(reason) => {
                 report.skipped.add(SkippedImage { path, reason });
                 return Ok(());
             }
         };
-        let verdict = check_caption(&caption.caption, scene);
-        if verdict.correct {
-            // Decoded again, since photos are not kept once they are captioned.
-            let photo = match read(&path) {
-                Ok(photo) => photo,
-                Err(reason) => {
-                    report.skipped.add(SkippedImage { path, reason });
-                    return Ok(());
-                }
-            };
+        if let Some(photo) = photo {
             let inspection = inspect_tokens(checkpoint, device, &photo, &caption.token_ids)?;
             report.pointing.add(&inspection, scene);
         }

@@ -68,8 +68,13 @@ pub fn interval(mut scores: Vec<f64>) -> Option<Interval> {
 pub fn p_value(differences: &[f64]) -> Option<f64> {
     let below = differences.iter().filter(|difference| **difference <= 0.0).count();
     let above = differences.iter().filter(|difference| **difference >= 0.0).count();
-    let share = (below.min(above) + 1) as f64 / (differences.len() + 1) as f64;
-    (!differences.is_empty()).then_some((2.0 * share).min(1.0))
+    let draws = (below.min(above) + 1) as f64;
+    (!differences.is_empty()).then_some((draws * least_p_value(differences.len())).min(1.0))
+}
+
+/// The least p-value that so many draws can tell.
+pub fn least_p_value(draws: usize) -> f64 {
+    2.0 / (draws + 1) as f64
 }
 
 #[cfg(test)]
@@ -107,6 +112,7 @@ mod tests {
         assert_eq!(p_value(&[]), None);
         assert_eq!(p_value(&[0.0; 9]), Some(1.0));
         assert_eq!(p_value(&[1.0; 99]), Some(0.02));
+        assert_eq!(least_p_value(99), 0.02);
         assert_eq!(p_value(&[1.0, -1.0, 1.0]), Some(1.0));
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::bleu::BleuCounts;
-use super::bootstrap::{BootstrapConfig, Interval, interval, p_value, resample};
+use super::bootstrap::{BootstrapConfig, Interval, interval, least_p_value, p_value, resample};
 use super::cider::{CiderD, CiderVector};
 use super::diversity::{Diversity, diversity};
 use super::meteor::{Meteor, MeteorCounts, MeteorDataError};
@@ -247,11 +247,10 @@ impl CorpusScores {
             let differences: Vec<f64> =
                 own.iter().zip(&others).map(|(own, other)| other[score] - own[score]).collect();
             let p_value = p_value(&differences);
-            let least = 2.0 / (differences.len() + 1) as f64;
             Comparison {
                 difference: other_scores[score] - own_scores[score],
                 p_value,
-                is_least: p_value == Some(least),
+                is_least: p_value == Some(least_p_value(differences.len())),
                 interval: interval(differences),
             }
         }))

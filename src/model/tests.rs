@@ -535,7 +535,7 @@ fn loss(model: &Captioner, device: &Device) -> Tensor<1> {
     let targets = Tensor::from_data(TensorData::new(targets, [count]), device);
     let weights = Tensor::from_data(TensorData::new(weights, [count]), device);
     let logits = model.decode_at(ids(&captions, device), memory, positions);
-    cross_entropy(logits, targets, Some(weights), 0.1)
+    cross_entropy(log_softmax(logits, 1), targets, Some(weights), 0.1)
 }
 
 #[test]

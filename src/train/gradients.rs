@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::TrainError;
@@ -45,32 +46,44 @@ pub fn forward_loss(
         Tensor::from_data(TensorData::new(weights, [padded]), device)
     });
     let Regularization { label_smoothing, r_drop } = regularization;
-    let again = (r_drop > 0.0).then(|| (memory.clone(), batch.clone()));
-    let (logits, targets) = next_tokens(model, memory, batch, device);
-    let Some((memory, batch)) = again else {
-        return cross_entropy(logits, targets, weights, label_smoothing);
+    let text = Text::new(batch, device);
+    let read = |memory: Tensor<3>| log_softmax(text.logits(model, memory), 1);
+    let loss = |said: &Tensor<2>| {
+        cross_entropy(said.clone(), text.targets.clone(), weights.clone(), label_smoothing)
     };
-    let (second, _) = next_tokens(model, memory, batch, device);
-    let both = [logits.clone(), second.clone()].map(|logits| {
-        cross_entropy(logits, targets.clone(), weights.clone(), label_smoothing).mul_scalar(0.5)
-    });
-    let [first_loss, second_loss] = both;
-    first_loss + second_loss + consistency(logits, second, weights).mul_scalar(0.5 * r_drop)
+    if r_drop == 0.0 {
+        return loss(&read(memory));
+    }
+    let (first, second) = (read(memory.clone()), read(memory));
+    let losses = (loss(&first) + loss(&second)).mul_scalar(0.5);
+    losses + consistency(first, second, weights).mul_scalar(0.5 * r_drop)
 }
 
-/// Logits at a batch's positions, `[positions, vocab]`, and what comes there, `[positions]`.
-fn next_tokens(
-    model: &Captioner,
-    memory: Tensor<3>,
-    batch: Batch,
-    device: &Device,
-) -> (Tensor<2>, Tensor<1, Int>) {
-    let rows = batch.images * batch.captions_per_image;
-    let ids = Tensor::from_data(TensorData::new(batch.inputs, [rows, batch.seq]), device);
-    let padded = batch.positions.len();
-    let positions = Tensor::from_data(TensorData::new(batch.positions, [padded]), device);
-    let targets = Tensor::from_data(TensorData::new(batch.targets, [padded]), device);
-    (model.decode_at(ids, memory, positions), targets)
+/// The captions of a batch, on a device.
+struct Text {
+    /// `[captions, seq]`.
+    ids: Tensor<2, Int>,
+    /// Which of them to go on from, `[positions]`.
+    positions: Tensor<1, Int>,
+    /// What comes there, `[positions]`.
+    targets: Tensor<1, Int>,
+}
+
+impl Text {
+    fn new(batch: Batch, device: &Device) -> Self {
+        let rows = batch.images * batch.captions_per_image;
+        let padded = batch.positions.len();
+        Self {
+            ids: Tensor::from_data(TensorData::new(batch.inputs, [rows, batch.seq]), device),
+            positions: Tensor::from_data(TensorData::new(batch.positions, [padded]), device),
+            targets: Tensor::from_data(TensorData::new(batch.targets, [padded]), device),
+        }
+    }
+
+    /// What `model` expects at each position, `[positions, vocab]`.
+    fn logits(&self, model: &Captioner, memory: Tensor<3>) -> Tensor<2> {
+        model.decode_at(self.ids.clone(), memory, self.positions.clone())
+    }
 }
 
 /// Sampled captions, and what is learned of them.
@@ -202,10 +215,11 @@ impl Gradients {
             let _held = hold_noise(seed);
             let said = say(&model.valid(), &memory.clone().inner(), part)?;
             let captions = said.text.images * said.text.captions_per_image;
-            let (logits, targets) = next_tokens(&model, memory, said.text, device);
+            let text = Text::new(said.text, device);
+            let logits = text.logits(&model, memory);
             let count = said.advantages.len();
             let advantages = Tensor::from_data(TensorData::new(said.advantages, [count]), device);
-            let loss = policy_gradient(logits, targets, advantages, captions, temperature);
+            let loss = policy_gradient(logits, text.targets, advantages, captions, temperature);
             let loss = loss.mul_scalar(weight);
             let value = loss.clone().inner();
             Ok((value, GradientsParams::from_grads(loss.backward(), &model), said.reward))

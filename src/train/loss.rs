@@ -2,20 +2,19 @@
 
 use burn::tensor::{Int, Tensor, activation};
 
-/// Mean cross-entropy in nats over the rows of `logits`; with smoothing `ε` the target is
+/// Mean cross-entropy in nats over the rows; with smoothing `ε` the target is
 /// `(1 - ε)` on the token and `ε / vocab` on every id (Szegedy et al. 2016), without a matrix of
 /// targets. `weights` sum to the number that the mean divides by: 1 for a token, 0 for padding.
 ///
 /// # Shapes
-/// `logits`: `[n, vocab]`; `targets`, `weights`: `[n]`; result: `[1]`.
+/// `log_probabilities`: `[n, vocab]`; `targets`, `weights`: `[n]`; result: `[1]`.
 pub fn cross_entropy(
-    logits: Tensor<2>,
+    log_probabilities: Tensor<2>,
     targets: Tensor<1, Int>,
     weights: Option<Tensor<1>>,
     smoothing: f64,
 ) -> Tensor<1> {
-    let [rows, _] = logits.dims();
-    let log_probabilities = activation::log_softmax(logits, 1);
+    let [rows, _] = log_probabilities.dims();
     let picked = log_probabilities.clone().gather(1, targets.reshape([rows, 1])).reshape([rows]);
     let mut loss = picked.neg();
     if smoothing > 0.0 {
@@ -29,11 +28,9 @@ pub fn cross_entropy(
 /// the distributions that two thinned networks give. `weights` are those of [`cross_entropy`].
 ///
 /// # Shapes
-/// `first`, `second`: logits, `[n, vocab]`; `weights`: `[n]`; result: `[1]`.
+/// `first`, `second`: log-probabilities, `[n, vocab]`; `weights`: `[n]`; result: `[1]`.
 pub fn consistency(first: Tensor<2>, second: Tensor<2>, weights: Option<Tensor<1>>) -> Tensor<1> {
     let [rows, _] = first.dims();
-    let first = activation::log_softmax(first, 1);
-    let second = activation::log_softmax(second, 1);
     let both = (first.clone().exp() - second.clone().exp()) * (first - second);
     let divergence = both.sum_dim(1).reshape([rows]).mul_scalar(0.5);
     weighted_mean(divergence, weights)
@@ -73,11 +70,11 @@ mod tests {
     #[test]
     fn consistency_is_the_mean_divergence_of_two_distributions() {
         let device = Device::flex();
-        let logits = |rows: [[f32; 3]; 2]| Tensor::<2>::from_data(rows, &device);
         let value = |tensor: Tensor<1>| f64::from(tensor.into_scalar::<f32>());
         let (p, q) =
             ([[0.5f32, 0.25, 0.25], [0.1, 0.1, 0.8]], [[0.2f32, 0.2, 0.6], [0.1, 0.1, 0.8]]);
-        let [first, second] = [p, q].map(|rows| logits(rows.map(|row| row.map(|p| p.ln() + 3.0))));
+        let [first, second] =
+            [p, q].map(|rows| Tensor::<2>::from_data(rows.map(|row| row.map(f32::ln)), &device));
         // KL(p‖q) = ½ ln 2.5 + ¼ ln 1.25 + ¼ ln (5/12), and the other way about; the second row is equal.
         let there = 0.5 * 2.5f64.ln() + 0.25 * 1.25f64.ln() + 0.25 * (5.0 / 12.0f64).ln();
         let back = 0.2 * 0.4f64.ln() + 0.2 * 0.8f64.ln() + 0.6 * 2.4f64.ln();

@@ -24,7 +24,7 @@ use super::{TrainError, Validation};
 use crate::checkpoint::average::mean_of_files;
 use crate::checkpoint::{atomic, tensors};
 use crate::data::{
-    Example, LoaderConfig, MAX_BAD_SHARE, SkippedImage, SkippedImages, TrainLoader, mix,
+    Example, LoaderConfig, SkippedImage, SkippedImages, TrainLoader, is_too_many_bad, mix,
 };
 use crate::model::Captioner;
 
@@ -447,10 +447,8 @@ impl Run<'_> {
             }
         }
         let (bad, seen) = (self.skipped.len(), self.plan.train.len() + self.plan.val.len());
-        match self.skipped.iter().next() {
-            Some(first)
-                if bad as f64 > MAX_BAD_SHARE * seen as f64 && !self.plan.config.data.allow_bad =>
-            {
+        match self.skipped.first() {
+            Some(first) if is_too_many_bad(bad, seen) && !self.plan.config.data.allow_bad => {
                 Err(TrainError::TooManyBad { bad, seen, first: first.reason.clone() })
             }
             _ => Ok(()),
@@ -649,7 +647,7 @@ impl Run<'_> {
 
     /// Images to train on and to validate on, less those that could not be read.
     fn readable(&self) -> [usize; 2] {
-        let is_read = |example: &&Example| !self.skipped.contains(&example.path);
+        let is_read = |example: &&Example| self.skipped.reason(&example.path).is_none();
         [&self.plan.train, &self.plan.val].map(|examples| examples.iter().filter(is_read).count())
     }
 
