@@ -12,7 +12,6 @@ use serde::Serialize;
 use super::flops::{StepShape, training_step};
 use super::{BenchError, Timing, matmul_rate, peak_memory};
 use crate::data::{Batch, LoaderConfig, SpecialIds, TrainLoader};
-use crate::image::DecodeLimits;
 use crate::model::{Captioner, EncoderStage, initialize};
 use crate::train::{AdamW, Gradients, Plan, Start, TrainConfig, TrainError};
 
@@ -281,19 +280,12 @@ fn synthetic_batch(config: &TrainConfig, tokens: usize) -> Batch {
 }
 
 fn synthetic_loader(config: &TrainConfig, bucket: usize) -> LoaderConfig {
+    let special = SpecialIds { begin: 0, end: 0, pad: 0 };
     LoaderConfig {
         batch_size: config.train.batch_size,
         captions_per_image: config.data.captions_per_image,
-        max_tokens: config.model.decoder.max_positions,
         bucket,
-        special: SpecialIds { begin: 0, end: 0, pad: 0 },
-        prompt: Vec::new(),
-        features: None,
-        preprocess: config.image.clone(),
-        augment: None,
-        limits: DecodeLimits::default(),
-        group_by_length: false,
         seed: config.seed,
-        workers: 1,
+        ..LoaderConfig::plain(config.image.clone(), special, config.model.decoder.max_positions)
     }
 }

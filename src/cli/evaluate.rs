@@ -314,7 +314,7 @@ fn caption_split(
         match &answer {
             Ok(_) => progress.advance(1),
             Err(reason) => {
-                if !known.contains(&record.path) {
+                if known.reason(&record.path).is_none() {
                     progress.suspend(|| console.warn(format_args!("no caption: {reason}")));
                 }
                 progress.advance_failed(1);
@@ -382,20 +382,15 @@ pub(super) fn evaluate(
     }
     let limits = DecodeLimits::default();
     let special = checkpoint.tokenizer.special_tokens();
+    let special = SpecialIds { begin: special.bos, end: special.eos, pad: special.pad };
+    let max_tokens = checkpoint.model.config().decoder.max_positions;
     let loader = LoaderConfig {
         batch_size: config.batch_size,
         captions_per_image: 5,
-        max_tokens: checkpoint.model.config().decoder.max_positions,
         bucket: config.bucket,
-        special: SpecialIds { begin: special.bos, end: special.eos, pad: special.pad },
-        prompt: Vec::new(),
-        features: None,
-        preprocess: checkpoint.preprocess.clone(),
-        augment: None,
         limits,
-        group_by_length: false,
-        seed: 0,
         workers: 2,
+        ..LoaderConfig::plain(checkpoint.preprocess.clone(), special, max_tokens)
     };
     let mut of_split = examples(dataset, split, &checkpoint.tokenizer)?;
     of_split.truncate(most);

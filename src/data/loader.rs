@@ -302,6 +302,25 @@ pub fn for_each_batch<E>(
 }
 
 impl LoaderConfig {
+    /// Single images as they are, a caption a row, in their order, of exactly their length.
+    pub fn plain(preprocess: PreprocessConfig, special: SpecialIds, max_tokens: usize) -> Self {
+        Self {
+            batch_size: 1,
+            captions_per_image: 1,
+            max_tokens,
+            bucket: 1,
+            special,
+            prompt: Vec::new(),
+            features: None,
+            preprocess,
+            augment: None,
+            limits: DecodeLimits::default(),
+            group_by_length: false,
+            seed: 0,
+            workers: 1,
+        }
+    }
+
     /// Pixels or features of an image, varied, if it is to be, as its place in the run says.
     ///
     /// # Errors
@@ -458,20 +477,15 @@ mod tests {
     }
 
     fn config() -> LoaderConfig {
+        let preprocess = PreprocessConfig { height: 8, width: 8, ..PreprocessConfig::default() };
         LoaderConfig {
             batch_size: 3,
             captions_per_image: 2,
-            max_tokens: 4,
-            bucket: 1,
-            special: SpecialIds { begin: 1, end: 2, pad: 0 },
-            prompt: Vec::new(),
-            features: None,
-            preprocess: PreprocessConfig { height: 8, width: 8, ..PreprocessConfig::default() },
             augment: Some(AugmentConfig { crop_scale: [0.5, 1.0], ..AugmentConfig::default() }),
-            limits: DecodeLimits::default(),
             group_by_length: true,
             seed: 7,
             workers: 2,
+            ..LoaderConfig::plain(preprocess, SpecialIds { begin: 1, end: 2, pad: 0 }, 4)
         }
     }
 

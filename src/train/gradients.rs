@@ -300,7 +300,7 @@ mod tests {
     use super::*;
     use crate::data::SpecialIds;
     use crate::generate::{GenerateConfig, GenerateError, generate_images};
-    use crate::image::{DecodeLimits, PreprocessConfig};
+    use crate::image::PreprocessConfig;
     use crate::model::{CaptionerConfig, DecoderConfig, EncoderConfig, initialize};
 
     fn model(dropout: f64, device: &Device) -> Captioner {
@@ -355,20 +355,12 @@ mod tests {
     }
 
     fn loader() -> LoaderConfig {
+        let preprocess = PreprocessConfig { height: 16, width: 16, ..PreprocessConfig::default() };
+        let special = SpecialIds { begin: 1, end: 2, pad: 0 };
         LoaderConfig {
             batch_size: 5,
             captions_per_image: 2,
-            max_tokens: 8,
-            bucket: 1,
-            special: SpecialIds { begin: 1, end: 2, pad: 0 },
-            prompt: Vec::new(),
-            features: None,
-            preprocess: PreprocessConfig { height: 16, width: 16, ..PreprocessConfig::default() },
-            augment: None,
-            limits: DecodeLimits::default(),
-            group_by_length: false,
-            seed: 1,
-            workers: 1,
+            ..LoaderConfig::plain(preprocess, special, 8)
         }
     }
 

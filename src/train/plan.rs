@@ -336,38 +336,42 @@ fn estimate(
     let copies = 3 + u64::from(config.optimizer.ema_decay > 0.0);
     let captions: usize = train.iter().map(|example| example.captions.len()).sum();
     let tokens: usize = train.iter().flat_map(|e| &e.captions).map(Vec::len).sum();
-    let readings = if config.train.r_drop > 0.0 { 2 } else { 1 };
-    let rows = readings * config.train.batch_size * rows_per_image(config, train);
     let seq = (tokens / captions.max(1) + 4).min(decoder.max_positions);
     let patches = encoder.num_prefix() + encoder.num_patches();
     // Values kept a position and layer: residual stream, norms, projections and branches, hidden
     // layer before and after its activation; and the attention weights, with what softmax keeps.
     let stream = |d_model: usize, d_ff: usize| 14 * d_model + 3 * d_ff;
-    let vision = encoder.num_layers
-        * config.train.batch_size
+    let encoded = encoder.num_layers
         * (patches * stream(encoder.d_model, encoder.d_ff)
             + 4 * encoder.num_heads * patches * patches);
-    let text = decoder.num_layers
-        * rows
-        * (seq * (stream(decoder.d_model, decoder.d_ff) + 8 * decoder.d_model)
-            + 4 * decoder.num_heads * seq * (seq + patches))
-        + 5 * rows * seq * decoder.vocab_size;
     let backbone = |blocks: usize| match encoder.backbone {
         Some(Backbone::MobileNetV2) => {
             let shape = MobileNetV2Shape::new(encoder.backbone_width);
-            let values = shape.values_kept(encoder.image_height, encoder.image_width, blocks);
-            config.train.batch_size * values
+            shape.values_kept(encoder.image_height, encoder.image_width, blocks)
         }
         None => 0,
     };
-    let vision = match frozen_until {
+    let of_image = match frozen_until {
         EncoderStage::States => 0,
-        EncoderStage::Patches => vision,
-        EncoderStage::Block(blocks) => vision + backbone(blocks),
-        EncoderStage::Pixels => vision + backbone(0),
+        EncoderStage::Patches => encoded,
+        EncoderStage::Block(blocks) => encoded + backbone(blocks),
+        EncoderStage::Pixels => encoded + backbone(0),
     };
+    let of_caption = decoder.num_layers
+        * (seq * (stream(decoder.d_model, decoder.d_ff) + 8 * decoder.d_model)
+            + 4 * decoder.num_heads * seq * (seq + patches))
+        + 5 * seq * decoder.vocab_size;
+    let readings = if config.train.r_drop > 0.0 { 2 } else { 1 };
+    let on_captions = (config.train.max_steps != Some(0))
+        .then(|| (config.train.batch_size, readings * rows_per_image(config, train)));
+    let on_score = config.phase.scst.as_ref().map(|scst| (scst.batch_size, scst.samples));
+    let activations = [on_captions, on_score]
+        .into_iter()
+        .flatten()
+        .map(|(images, captions)| images * (of_image + captions * of_caption))
+        .max();
     MemoryEstimate {
         state: 4 * (parameters as u64 + copies * trained as u64),
-        activations: 4 * (vision + text) as u64,
+        activations: 4 * activations.unwrap_or(0) as u64,
     }
 }
