@@ -59,6 +59,12 @@ fn the_average_of_two_checkpoints_is_their_mean_and_captions() {
         tensor.values.iter_mut().for_each(|value| *value = 0.5 * *value + 0.125);
     }
     write_as(&second.join("model.safetensors"), &other, SavedType::F16, BTreeMap::new()).unwrap();
+    // Learned under other noise: that is no other model.
+    let config = second.join("config.json");
+    let mut value: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    value["model"]["decoder"]["dropout"] = 0.75.into();
+    value["generate"]["num_beams"] = 2.into();
+    fs::write(&config, value.to_string()).unwrap();
 
     let ended = average(&[first.clone(), second.clone()], &at("mean"));
     assert_eq!(ended.code, 0, "{}", ended.stderr);
@@ -109,11 +115,11 @@ fn what_does_not_fit_together_is_named() {
         "config",
         &|folder| {
             edit(folder.join("config.json"), &|config| {
-                config["model"]["decoder"]["dropout"] = 0.75.into();
+                config["model"]["decoder"]["activation"] = "relu".into();
             });
         },
         &[
-            "config/config.json: `model.decoder.dropout` is 0.75, but 0.2 in",
+            "config/config.json: `model.decoder.activation` is \"relu\", but \"gelu\" in",
             "run/best/config.json",
         ],
     );

@@ -135,6 +135,11 @@ fn it_can_be_inspected_described_copied_and_trained_on() {
     let copied = here(&["caption", photo, "--model", "copy"]);
     assert_eq!(copied.stdout, shipped.stdout, "{}", copied.stderr);
 
+    // Its mean with its copy is itself.
+    let ended = here(&["model", "average", "flickr8k", "copy", "--output", "mean"]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_eq!(here(&["caption", photo, "--model", "mean"]).stdout, shipped.stdout);
+
     // A checkpoint of its name that is there is meant by the name, but not taken by default.
     let (_, output) = train_tiny(away.path(), 12, 2);
     fs::rename(output, at("flickr8k")).unwrap();

@@ -11,7 +11,7 @@ use super::convert::{Converted, converted, copy_rest};
 use super::files::Files;
 use super::tensors::{HostTensor, HostTensors, SavedType, TableEntry, write_each};
 use super::weight_file::{Dtype, WeightFile};
-use super::{CheckpointError, adapter, atomic, card, locate, read_json};
+use super::{CheckpointError, Location, adapter, atomic, card};
 
 /// Files that must be the same in all checkpoints, as far as they are there.
 const SAME: [&str; 7] = [
@@ -24,11 +24,29 @@ const SAME: [&str; 7] = [
     "merges.txt",
 ];
 
-/// Keys of transformers that say nothing of the model.
-const NO_MATTER: [&str; 4] = ["dtype", "torch_dtype", "transformers_version", "_name_or_path"];
+/// Keys that say nothing of what the weights are: how they were saved, the noise of training, how to decode.
+const NO_MATTER: [&str; 17] = [
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "_name_or_path",
+    "dropout",
+    "drop_path",
+    "drop_path_rate",
+    "attention_dropout",
+    "attention_probs_dropout_prob",
+    "hidden_dropout_prob",
+    "activation_dropout",
+    "classifier_dropout",
+    "attn_pdrop",
+    "embd_pdrop",
+    "resid_pdrop",
+    "summary_first_dropout",
+    "generate",
+];
 
-/// Writes the mean of the weights of `inputs`, at least two checkpoint folders of one model (runs:
-/// their best), ours or Hugging Face's; f16 and bf16 are read, f32 is written. All else is the first
+/// Writes the mean of the weights of `inputs`, at least two checkpoints of one model: folders (of runs,
+/// their best), ours or Hugging Face's, or the captioner that ships by its name; f16 and bf16 are read, f32 is written. All else is the first
 /// one's. `output` must not exist.
 ///
 /// # Errors
@@ -38,20 +56,21 @@ pub fn average(inputs: &[PathBuf], output: &Path) -> Result<Converted, Checkpoin
     if output.exists() {
         return Err(invalid(output, "exists already; name another place"));
     }
-    let folders: Vec<PathBuf> = inputs.iter().map(|path| locate(path)).collect::<Result<_, _>>()?;
-    let [first, others @ ..] = folders.as_slice() else {
+    let all: Vec<Files> =
+        inputs.iter().map(|path| Location::named(path).files()).collect::<Result<_, _>>()?;
+    let [first, others @ ..] = all.as_slice() else {
         return Err(invalid(output, "nothing to average; expected at least two checkpoints"));
     };
     if others.is_empty() {
-        return Err(invalid(first, "is the only one; expected at least two checkpoints"));
+        return Err(invalid(first.folder(), "is the only one; expected at least two checkpoints"));
     }
-    for folder in &folders {
-        if output.starts_with(folder) {
+    for files in &all {
+        if matches!(files, Files::Folder(folder) if output.starts_with(folder)) {
             return Err(invalid(output, "lies within a folder that is to be averaged"));
         }
-        if folder.join(adapter::FILE).exists() {
+        if files.has(adapter::FILE) {
             return Err(invalid(
-                &folder.join(adapter::FILE),
+                &files.path(adapter::FILE),
                 "the mean of adapters is not the mean of what they make of the weights; train with \
                  lora.merge = true",
             ));
@@ -59,16 +78,15 @@ pub fn average(inputs: &[PathBuf], output: &Path) -> Result<Converted, Checkpoin
     }
     for other in others {
         for name in SAME {
-            ensure_same(&first.join(name), &other.join(name))?;
+            ensure_same(name, first, other)?;
         }
     }
-    let files: Vec<WeightFile> =
-        folders.iter().map(|folder| WeightFile::find(folder)).collect::<Result<_, _>>()?;
+    let weights: Vec<WeightFile> = all.iter().map(Files::any_weights).collect::<Result<_, _>>()?;
     let mut num_tensors = 0;
     atomic::replace_folder(output, |fresh| {
-        let format = copy_rest(&Files::Folder(first.clone()), fresh, Some(SavedType::F32))?;
-        write_card(fresh, &folders)?;
-        num_tensors = write_mean(&files, &fresh.join("model.safetensors"), &format)?;
+        let format = copy_rest(first, fresh, Some(SavedType::F32))?;
+        write_card(fresh, &all)?;
+        num_tensors = write_mean(&weights, &fresh.join("model.safetensors"), &format)?;
         Ok::<(), CheckpointError>(())
     })?;
     converted(&output.join("model.safetensors"), num_tensors)
@@ -157,23 +175,24 @@ fn mean(files: &[WeightFile], name: &str) -> Result<HostTensor, CheckpointError>
     Ok(HostTensor { shape, values })
 }
 
-fn ensure_same(first: &Path, other: &Path) -> Result<(), CheckpointError> {
-    let differs = match (first.is_file(), other.is_file()) {
+fn ensure_same(name: &str, first: &Files, other: &Files) -> Result<(), CheckpointError> {
+    let differs = match (first.has(name), other.has(name)) {
         (false, false) => None,
         (true, false) => Some("is missing, but there is".into()),
         (false, true) => Some("is there, but there is no".into()),
-        (true, true) if first.extension().is_some_and(|extension| extension == "json") => {
-            let (one, two): (Value, Value) = (read_json(first)?, read_json(other)?);
+        (true, true) if name.ends_with(".json") => {
+            let (one, two): (Value, Value) = (first.read_json(name)?, other.read_json(name)?);
             difference("", &one, &two)
         }
         (true, true) => {
-            let read =
-                |file: &Path| fs::read(file).map_err(|source| CheckpointError::io(file, source));
-            (read(first)? != read(other)?).then(|| "has other contents than".into())
+            (first.read(name)? != other.read(name)?).then(|| "has other contents than".into())
         }
     };
     match differs {
-        Some(differs) => Err(invalid(other, &format!("{differs} {}", first.display()))),
+        Some(differs) => {
+            let problem = format!("{differs} {}", first.path(name).display());
+            Err(invalid(&other.path(name), &problem))
+        }
         None => Ok(()),
     }
 }
@@ -199,13 +218,13 @@ fn difference(key: &str, one: &Value, two: &Value) -> Option<String> {
 }
 
 /// Puts what this is above the first checkpoint's card.
-fn write_card(folder: &Path, inputs: &[PathBuf]) -> Result<(), CheckpointError> {
+fn write_card(folder: &Path, inputs: &[Files]) -> Result<(), CheckpointError> {
     let file = folder.join("README.md");
     let first = fs::read_to_string(&file).unwrap_or_default();
     let (head, first) = card::split(&first);
     let mut card = format!("{head}# The mean of the weights of {} checkpoints\n\n", inputs.len());
     for input in inputs {
-        card.push_str(&format!("- `{}`\n", input.display()));
+        card.push_str(&format!("- `{}`\n", input.folder().display()));
     }
     if !first.trim().is_empty() {
         card.push_str(&format!("\nWhat the card of the first says:\n\n{first}"));

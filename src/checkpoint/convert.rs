@@ -52,13 +52,10 @@ pub fn convert(
         return converted(output, num_tensors);
     }
     let files = Location::named(input).files()?;
-    let weights = match &files {
-        Files::Folder(folder) if output.starts_with(folder) => {
-            return invalid(output, "lies within the folder that is to be converted");
-        }
-        Files::Folder(folder) => WeightFile::find(folder)?,
-        Files::Embedded(_) => files.weights()?,
-    };
+    if matches!(&files, Files::Folder(folder) if output.starts_with(folder)) {
+        return invalid(output, "lies within the folder that is to be converted");
+    }
+    let weights = files.any_weights()?;
     let mut num_tensors = 0;
     atomic::replace_folder(output, |fresh| {
         let format = copy_rest(&files, fresh, saved)?;

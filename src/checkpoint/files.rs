@@ -85,6 +85,14 @@ impl Files {
         Ok(files)
     }
 
+    /// Whether there is a file of this name.
+    pub fn has(&self, name: &str) -> bool {
+        match self {
+            Self::Folder(folder) => folder.join(name).is_file(),
+            Self::Embedded(files) => files.iter().any(|(own, _)| *own == name),
+        }
+    }
+
     /// A file's content.
     pub fn read(&self, name: &str) -> Result<Cow<'static, [u8]>, CheckpointError> {
         match self {
@@ -100,6 +108,14 @@ impl Files {
     /// A JSON file's content.
     pub fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T, CheckpointError> {
         parse_json(&self.path(name), &self.read(name)?)
+    }
+
+    /// The weights, whichever form they are in.
+    pub fn any_weights(&self) -> Result<WeightFile, CheckpointError> {
+        match self {
+            Self::Folder(folder) => WeightFile::find(folder),
+            Self::Embedded(_) => self.weights(),
+        }
     }
 
     /// The weights of a checkpoint of ours.
