@@ -127,10 +127,10 @@ fn what_does_not_fit_together_is_named() {
         "tokenizer",
         &|folder| {
             edit(folder.join("tokenizer.json"), &|tokenizer| {
-                tokenizer["model"]["vocab"]["zebra"] = 299.into();
+                tokenizer["model"]["vocab"]["generate"] = 299.into();
             });
         },
-        &["tokenizer/tokenizer.json: `model.vocab.zebra` is 299, but null in"],
+        &["tokenizer/tokenizer.json: `model.vocab.generate` is 299, but null in"],
     );
     let change_weights = |folder: &Path, change: &dyn Fn(&mut HostTensors)| {
         let file = folder.join("model.safetensors");

@@ -24,7 +24,8 @@ const SAME: [&str; 7] = [
     "merges.txt",
 ];
 
-/// Keys that say nothing of what the weights are: how they were saved, the noise of training, how to decode.
+/// Keys of a config that say nothing of what the weights are: how they were saved, the noise of
+/// training, how to decode.
 const NO_MATTER: [&str; 17] = [
     "dtype",
     "torch_dtype",
@@ -46,8 +47,8 @@ const NO_MATTER: [&str; 17] = [
 ];
 
 /// Writes the mean of the weights of `inputs`, at least two checkpoints of one model: folders (of runs,
-/// their best), ours or Hugging Face's, or the captioner that ships by its name; f16 and bf16 are read, f32 is written. All else is the first
-/// one's. `output` must not exist.
+/// their best), ours or Hugging Face's, or the captioner that ships, by its name. f16 and bf16 are read,
+/// f32 is written; all else is the first one's. `output` must not exist.
 ///
 /// # Errors
 /// A key, a tokenizer or a tensor in which two of them differ, by name; a file that cannot be read or
@@ -182,7 +183,8 @@ fn ensure_same(name: &str, first: &Files, other: &Files) -> Result<(), Checkpoin
         (false, true) => Some("is there, but there is no".into()),
         (true, true) if name.ends_with(".json") => {
             let (one, two): (Value, Value) = (first.read_json(name)?, other.read_json(name)?);
-            difference("", &one, &two)
+            let ignored: &[&str] = if name == "config.json" { &NO_MATTER } else { &[] };
+            difference("", &one, &two, ignored)
         }
         (true, true) => {
             (first.read(name)? != other.read(name)?).then(|| "has other contents than".into())
@@ -197,16 +199,17 @@ fn ensure_same(name: &str, first: &Files, other: &Files) -> Result<(), Checkpoin
     }
 }
 
-/// The first key in which two JSON values differ.
-fn difference(key: &str, one: &Value, two: &Value) -> Option<String> {
+/// The first key, of those not `ignored`, in which two JSON values differ.
+fn difference(key: &str, one: &Value, two: &Value, ignored: &[&str]) -> Option<String> {
     let missing = Value::Null;
     if let (Value::Object(one), Value::Object(two)) = (one, two) {
         let keys = one.keys().chain(two.keys().filter(|key| !one.contains_key(*key)));
-        let mut of_keys = keys.filter(|name| !NO_MATTER.contains(&name.as_str())).map(|name| {
+        let mut of_keys = keys.filter(|name| !ignored.contains(&name.as_str())).map(|name| {
             let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
             let value = |map: &serde_json::Map<String, Value>| map.get(name).cloned();
             let (one, two) = (value(one), value(two));
-            difference(&key, one.as_ref().unwrap_or(&missing), two.as_ref().unwrap_or(&missing))
+            let (one, two) = (one.as_ref().unwrap_or(&missing), two.as_ref().unwrap_or(&missing));
+            difference(&key, one, two, ignored)
         });
         return of_keys.find_map(|found| found);
     }

@@ -19,7 +19,8 @@ Examples:
   patchword evaluate --model averaged --data ~/flickr8k --split val
 
 They must be of one model: the same tensors, tokenizer and config, but for dropout and how to decode, which \
-are the first one's. Weights in 2 bytes are read, f32 is written. While training, `average_last` in [train] does it by itself with the last validations' weights.")]
+are the first one's. Weights in 2 bytes are read, f32 is written. While training, `average_last` in [train] \
+does it by itself with the last validations' weights.")]
 pub(super) struct AverageArgs {
     /// Checkpoint folders, at least two; of a run, its best; `flickr8k`, the captioner that ships
     #[arg(value_name = "CHECKPOINT", required = true, num_args = 2..)]
