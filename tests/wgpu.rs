@@ -15,14 +15,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use patchword::data::{Batch, LoaderConfig, SpecialIds};
+use patchword::data::{Batch, LoaderConfig};
 use patchword::device::{BackendKind, DeviceRequest, resolve};
 use patchword::generate::{GenerateConfig, Generated, generate_from_memory};
-use patchword::image::{DecodeLimits, PreprocessConfig};
+use patchword::image::PreprocessConfig;
 use patchword::model::{
     Activation, Backbone, Captioner, CaptionerConfig, DecoderConfig, EncoderConfig, EncoderStage,
     HeadKind, NormPlacement, initialize,
 };
+use patchword::text::SpecialTokens;
 use patchword::train::{AdamW, AdamWConfig, Regularization, forward_loss};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -208,20 +209,13 @@ fn batch(seed: u64, config: &CaptionerConfig) -> Batch {
 
 fn loader(config: &CaptionerConfig) -> LoaderConfig {
     let side = config.encoder.image_height;
+    let preprocess = PreprocessConfig { height: side, width: side, ..Default::default() };
+    let special = SpecialTokens { bos: BEGIN, eos: END, pad: 0 };
     LoaderConfig {
         batch_size: IMAGES,
         captions_per_image: CAPTIONS,
-        max_tokens: SEQ,
         bucket: BUCKET,
-        special: SpecialIds { begin: BEGIN, end: END, pad: 0 },
-        prompt: Vec::new(),
-        features: None,
-        preprocess: PreprocessConfig { height: side, width: side, ..Default::default() },
-        augment: None,
-        limits: DecodeLimits::default(),
-        group_by_length: false,
-        seed: 1,
-        workers: 1,
+        ..LoaderConfig::plain(preprocess, special, SEQ)
     }
 }
 

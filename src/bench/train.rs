@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use super::flops::{StepShape, training_step};
 use super::{BenchError, Timing, matmul_rate, peak_memory};
-use crate::data::{Batch, LoaderConfig, SpecialIds, TrainLoader};
+use crate::data::{Batch, LoaderConfig, TrainLoader};
 use crate::model::{Captioner, EncoderStage, initialize};
+use crate::text::SpecialTokens;
 use crate::train::{AdamW, Gradients, Plan, Start, TrainConfig, TrainError};
 
 /// What is measured.
@@ -280,7 +281,7 @@ fn synthetic_batch(config: &TrainConfig, tokens: usize) -> Batch {
 }
 
 fn synthetic_loader(config: &TrainConfig, bucket: usize) -> LoaderConfig {
-    let special = SpecialIds { begin: 0, end: 0, pad: 0 };
+    let special = SpecialTokens { bos: 0, eos: 0, pad: 0 };
     LoaderConfig {
         batch_size: config.train.batch_size,
         captions_per_image: config.data.captions_per_image,

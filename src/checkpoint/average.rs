@@ -66,7 +66,7 @@ pub fn average(inputs: &[PathBuf], output: &Path) -> Result<Converted, Checkpoin
         return Err(invalid(first.folder(), "is the only one; expected at least two checkpoints"));
     }
     for files in &all {
-        if matches!(files, Files::Folder(folder) if output.starts_with(folder)) {
+        if files.hold(output) {
             return Err(invalid(output, "lies within a folder that is to be averaged"));
         }
         if files.has(adapter::FILE) {

@@ -52,7 +52,7 @@ pub fn convert(
         return converted(output, num_tensors);
     }
     let files = Location::named(input).files()?;
-    if matches!(&files, Files::Folder(folder) if output.starts_with(folder)) {
+    if files.hold(output) {
         return invalid(output, "lies within the folder that is to be converted");
     }
     let weights = files.any_weights()?;

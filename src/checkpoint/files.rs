@@ -85,6 +85,11 @@ impl Files {
         Ok(files)
     }
 
+    /// Whether `path` is the folder or lies within it.
+    pub fn hold(&self, path: &Path) -> bool {
+        matches!(self, Self::Folder(folder) if path.starts_with(folder))
+    }
+
     /// Whether there is a file of this name.
     pub fn has(&self, name: &str) -> bool {
         match self {

@@ -22,8 +22,8 @@ use super::train::shape_bucket;
 use crate::caption::{Caption, CaptionConfig, Captioned, Prompt, caption_all};
 use crate::checkpoint::{self, Checkpoint, Location};
 use crate::data::{
-    Dataset, DatasetFormat, ImageRecord, LoadOptions, LoaderConfig, SkippedImages, SpecialIds,
-    Split, examples, load,
+    Dataset, DatasetFormat, ImageRecord, LoadOptions, LoaderConfig, SkippedImages, Split, examples,
+    load,
 };
 use crate::device::Resolved;
 use crate::evaluate::scenes::{SceneReport, judge, scene_of};
@@ -382,7 +382,6 @@ pub(super) fn evaluate(
     }
     let limits = DecodeLimits::default();
     let special = checkpoint.tokenizer.special_tokens();
-    let special = SpecialIds { begin: special.bos, end: special.eos, pad: special.pad };
     let max_tokens = checkpoint.model.config().decoder.max_positions;
     let loader = LoaderConfig {
         batch_size: config.batch_size,

@@ -2,6 +2,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::record::MAX_BAD_SHARE;
+
 /// An error that ends the loading of a data set.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -119,9 +121,10 @@ pub enum DataError {
     },
     /// Too many records are bad.
     #[error(
-        "{}: {bad} of {total} records are bad, more than 5 %; first problem: {first} \
+        "{}: {bad} of {total} records are bad, more than {:.0} %; first problem: {first} \
          (`patchword data check` lists them all; --allow-bad goes on without them)",
-        path.display()
+        path.display(),
+        100.0 * MAX_BAD_SHARE
     )]
     TooManyBad {
         /// The data set's folder.

@@ -18,7 +18,7 @@ use super::features::Features;
 use super::record::{Dataset, Split};
 use super::skipped::SkippedImage;
 use crate::image::{AugmentConfig, DecodeLimits, PreprocessConfig, augment, decode_file};
-use crate::text::{TextError, Tokenizer};
+use crate::text::{SpecialTokens, TextError, Tokenizer};
 
 /// An image with its captions as token ids, specials not included.
 #[derive(Debug, Clone)]
@@ -72,7 +72,7 @@ pub struct LoaderConfig {
     /// Lengths are rounded up to a multiple of this (1 on a CPU; a GPU wants few shapes).
     pub bucket: usize,
     /// Begin, end and padding ids.
-    pub special: SpecialIds,
+    pub special: SpecialTokens,
     /// Token ids that every caption begins with and that are not to be learned.
     pub prompt: Vec<u32>,
     /// Features to use instead of pixels.
@@ -89,17 +89,6 @@ pub struct LoaderConfig {
     pub seed: u64,
     /// Decoding threads, at least 1.
     pub workers: usize,
-}
-
-/// Ids around a caption.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SpecialIds {
-    /// Begins every input.
-    pub begin: u32,
-    /// Ends every target.
-    pub end: u32,
-    /// Fills short rows.
-    pub pad: u32,
 }
 
 /// One batch on the host.
@@ -303,7 +292,7 @@ pub fn for_each_batch<E>(
 
 impl LoaderConfig {
     /// Single images as they are, a caption a row, in their order, of exactly their length.
-    pub fn plain(preprocess: PreprocessConfig, special: SpecialIds, max_tokens: usize) -> Self {
+    pub fn plain(preprocess: PreprocessConfig, special: SpecialTokens, max_tokens: usize) -> Self {
         Self {
             batch_size: 1,
             captions_per_image: 1,
@@ -387,7 +376,7 @@ impl Source {
             let captions = self.captions(unit);
             for row in 0..config.captions_per_image {
                 let start = batch.inputs.len();
-                batch.inputs.push(config.special.begin as i32);
+                batch.inputs.push(config.special.bos as i32);
                 batch.inputs.extend(config.prompt.iter().map(|&id| id as i32));
                 let first = batch.inputs.len() - 1;
                 if let Some(caption) = captions.get(row) {
@@ -396,7 +385,7 @@ impl Source {
                     batch.positions.extend((first..=first + length).map(|at| at as i32));
                     batch.targets.extend(caption[..length].iter().map(|&id| id as i32));
                     // A caption that was cut has a next token that is not the end.
-                    let next = caption.get(length).copied().unwrap_or(config.special.end);
+                    let next = caption.get(length).copied().unwrap_or(config.special.eos);
                     batch.targets.push(next as i32);
                 }
                 batch.inputs.resize(start + batch.seq, config.special.pad as i32);
@@ -485,7 +474,7 @@ mod tests {
             group_by_length: true,
             seed: 7,
             workers: 2,
-            ..LoaderConfig::plain(preprocess, SpecialIds { begin: 1, end: 2, pad: 0 }, 4)
+            ..LoaderConfig::plain(preprocess, SpecialTokens { bos: 1, eos: 2, pad: 0 }, 4)
         }
     }
 

@@ -28,8 +28,8 @@ pub use detect::{DatasetFormat, detect};
 pub use error::DataError;
 pub use features::{FeatureError, FeatureWriter, Features, hash, identity};
 pub use loader::{
-    Batch, Example, LoaderConfig, SpecialIds, TrainLoader, examples, for_each_batch, mix,
-    says_direction, units_per_epoch,
+    Batch, Example, LoaderConfig, TrainLoader, examples, for_each_batch, mix, says_direction,
+    units_per_epoch,
 };
 pub use record::{
     Dataset, ImageRecord, Loss, MAX_BAD_SHARE, Origin, Position, Problem, ProblemKind, Split,

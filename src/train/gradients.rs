@@ -298,10 +298,10 @@ mod tests {
 
     use super::super::scst::weighted;
     use super::*;
-    use crate::data::SpecialIds;
     use crate::generate::{GenerateConfig, GenerateError, generate_images};
     use crate::image::PreprocessConfig;
     use crate::model::{CaptionerConfig, DecoderConfig, EncoderConfig, initialize};
+    use crate::text::SpecialTokens;
 
     fn model(dropout: f64, device: &Device) -> Captioner {
         let config = CaptionerConfig {
@@ -356,7 +356,7 @@ mod tests {
 
     fn loader() -> LoaderConfig {
         let preprocess = PreprocessConfig { height: 16, width: 16, ..PreprocessConfig::default() };
-        let special = SpecialIds { begin: 1, end: 2, pad: 0 };
+        let special = SpecialTokens { bos: 1, eos: 2, pad: 0 };
         LoaderConfig {
             batch_size: 5,
             captions_per_image: 2,

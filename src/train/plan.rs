@@ -12,7 +12,7 @@ use super::init::Start;
 use super::trained::Trained;
 use crate::checkpoint::Architecture;
 use crate::data::{
-    self, Example, LoadOptions, LoaderConfig, Problem, SpecialIds, Split, examples, units_per_epoch,
+    self, Example, LoadOptions, LoaderConfig, Problem, Split, examples, units_per_epoch,
 };
 use crate::generate::GenerateConfig;
 use crate::image::DecodeLimits;
@@ -68,7 +68,7 @@ pub struct Plan {
 pub struct MemoryEstimate {
     /// Weights, gradients, moments and averages.
     pub state: u64,
-    /// Activations kept for the backward pass of one micro-batch.
+    /// Activations kept for the backward pass of one micro-batch, of the phase that keeps more.
     pub activations: u64,
 }
 
@@ -256,13 +256,12 @@ impl Plan {
 
     /// How training batches are made. `bucket` rounds lengths up (GPUs).
     pub fn loader(&self, bucket: usize) -> LoaderConfig {
-        let special = self.tokenizer.special_tokens();
         LoaderConfig {
             batch_size: self.config.train.batch_size,
             captions_per_image: rows_per_image(&self.config, &self.train),
             max_tokens: self.config.model.decoder.max_positions,
             bucket,
-            special: SpecialIds { begin: special.bos, end: special.eos, pad: special.pad },
+            special: self.tokenizer.special_tokens(),
             prompt: self.prompt.clone(),
             features: None,
             preprocess: self.config.image.clone(),

@@ -235,7 +235,7 @@ pub fn train(
         waited: 0.0,
         started: Instant::now(),
     };
-    run.note_skipped(unreadable.iter())?;
+    run.note_skipped(&unreadable)?;
     let (step, images) = (run.state.step, run.readable());
     let other_init = other_init.as_ref();
     let changed = &changed;
@@ -399,7 +399,7 @@ impl Run<'_> {
             self.critic = Some(SelfCritical::new(plan, config, self.loader_config.bucket));
         }
         let batch = self.loader.next_batch().ok_or(TrainError::LoaderDied)?;
-        self.note_skipped(batch.skipped.iter())?;
+        self.note_skipped(&batch.skipped)?;
         let images = batch.images;
         let Some(critic) = &self.critic else { return Ok(0) };
         if images == 0 {
@@ -423,7 +423,7 @@ impl Run<'_> {
         let mut images = 0;
         for micro in 0..settings.accumulation as u64 {
             let batch = self.loader.next_batch().ok_or(TrainError::LoaderDied)?;
-            self.note_skipped(batch.skipped.iter())?;
+            self.note_skipped(&batch.skipped)?;
             if batch.tokens == 0 {
                 continue;
             }
@@ -437,10 +437,7 @@ impl Run<'_> {
     }
 
     /// Names each unreadable image once; too many end the run.
-    fn note_skipped<'s>(
-        &mut self,
-        skipped: impl Iterator<Item = &'s SkippedImage>,
-    ) -> Result<(), TrainError> {
+    fn note_skipped(&mut self, skipped: &[SkippedImage]) -> Result<(), TrainError> {
         for image in skipped {
             if self.skipped.add(image.clone()) {
                 self.observer.event(&Event::Skipped(image));
@@ -544,7 +541,7 @@ impl Run<'_> {
     fn measure(&mut self, model: &Captioner) -> Result<(Validation, Option<f64>), TrainError> {
         let validation = self.loss_on(model, &self.plan.val)?;
         self.ensure_finite(validation.loss)?;
-        self.note_skipped(validation.skipped.iter())?;
+        self.note_skipped(&validation.skipped)?;
         let cider = match self.plan.config.train.select_by {
             SelectBy::Loss => None,
             SelectBy::Cider => {
