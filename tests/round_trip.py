@@ -2,7 +2,7 @@
 """Fine-tunes public models with patchword for 20 steps, exports them, has transformers load them, and compares logits.
 
     python3 -m venv venv && venv/bin/pip install torch transformers safetensors
-    cargo build --release && cargo test --release --test export --no-run
+    cargo build --release && cargo test --release --test it --no-run
     venv/bin/python tests/round_trip.py target/release/patchword MODEL_FOLDER...
 
 MODEL_FOLDERs are Hugging Face folders of captioners. Run it in the root of the checkout.

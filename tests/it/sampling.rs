@@ -1,11 +1,9 @@
 //! Sampling and several captions an image, as a user of `patchword caption` meets them.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::*;
+use crate::common::*;
 use serde_json::Value;
 
 /// A tiny model, hardly trained, and a folder of images of which one is broken.

@@ -1,11 +1,9 @@
 //! `patchword model convert` as a user meets it.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::*;
+use crate::common::*;
 
 #[test]
 fn a_run_is_converted_to_half_its_size_and_captions_on() {

@@ -1,11 +1,9 @@
 //! What a model card says of where the weights come from.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::*;
+use crate::common::*;
 
 const LICENSE: &str = "own licence 7: research only";
 

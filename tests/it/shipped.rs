@@ -1,12 +1,9 @@
 //! The captioner that ships, as a user meets it: no `--model`, any folder, one program.
-#![cfg(feature = "shipped")]
-
-mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::*;
+use crate::common::*;
 use serde_json::Value;
 
 fn in_source(path: &str) -> PathBuf {
@@ -77,7 +74,7 @@ fn photos_are_captioned_without_a_model_from_any_folder() {
 /// from the weights that ship; to be made anew with them.
 #[test]
 fn the_captions_are_those_of_the_weights() {
-    let golden = include_str!("fixtures/shipped.tsv");
+    let golden = include_str!("../fixtures/shipped.tsv");
     let ended = run(patchword().arg("caption").arg(in_source("datasets/photos")));
     let (expected, found) = (captions(golden), captions(&ended.stdout));
     assert_eq!(expected.len(), found.len());

@@ -1,16 +1,12 @@
 //! Weights that are damaged, or made to do harm: each is an error that names the file, or still a load,
 //! and never a panic, a hang or an allocation that the file's size does not account for.
 
-#[path = "common/capped.rs"]
-mod capped;
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use capped::{ALLOCATOR, alone};
-use common::*;
+use crate::capped::{ALLOCATOR, alone};
+use crate::common::*;
 use patchword::checkpoint::convert::convert;
 use patchword::checkpoint::weight_file::WeightFile;
 use rand::{RngExt, SeedableRng};

@@ -1,11 +1,9 @@
 //! `patchword evaluate` on a data set of which only captions are known.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::*;
+use crate::common::*;
 use serde_json::{Map, Value, json};
 
 #[test]

@@ -1,11 +1,9 @@
 //! `patchword evaluate --html`: the page of all images, and the lines for the model card.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::*;
+use crate::common::*;
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 

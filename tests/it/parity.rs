@@ -1,12 +1,10 @@
 //! `patchword caption` on the three parity cases, whose files lie beside a developer's checkout: the
 //! ids and scores that transformers gives, from safetensors and from PyTorch's own files.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{assert_caption_is_theirs, copy_folder, patchword, run};
+use crate::common::{assert_caption_is_theirs, copy_folder, patchword, run};
 use serde_json::Value;
 
 /// Flags, and the name of what transformers said with the same settings.

@@ -1,12 +1,10 @@
 //! Averages of checkpoints: of any, and of a run's last validations.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::*;
+use crate::common::*;
 use patchword::checkpoint::tensors::{HostTensors, SavedType, write_as};
 use patchword::checkpoint::weight_file::WeightFile;
 use serde_json::Value;

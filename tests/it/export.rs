@@ -1,13 +1,11 @@
 //! Models written for transformers: what is read back is what was written. `round_trip.py` beside this
 //! file has transformers itself read them.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::common::*;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use common::*;
 use patchword::checkpoint::tensors::{HostTensor, parameters, write};
 use patchword::checkpoint::weight_file::WeightFile;
 use patchword::checkpoint::{self, Checkpoint};

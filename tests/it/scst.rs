@@ -1,11 +1,9 @@
 //! Training on the score, after training on captions.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::*;
+use crate::common::*;
 use serde_json::Value;
 
 /// A config of `captions` steps on captions and `score` steps on the score.

@@ -1,7 +1,5 @@
 //! Public models by their ids, from a server that the tests start: nothing here uses the network.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,8 +7,8 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
-use common::server::{Behaviour, COMMIT, ID, Request, Server, tag};
-use common::*;
+use crate::common::server::{Behaviour, COMMIT, ID, Request, Server, tag};
+use crate::common::*;
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 

@@ -1,13 +1,11 @@
 //! Model families as they are downloaded, against what transformers computes with them: tiny models
 //! made by `fixtures/make_parity_more.py`.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::common::{assert_caption_is_theirs, copy_folder, patchword, run};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use common::{assert_caption_is_theirs, copy_folder, patchword, run};
 use patchword::checkpoint::{self, LoadOptions, Location};
 use patchword::image::{DecodeLimits, decode_file};
 use safetensors::SafeTensors;

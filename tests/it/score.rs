@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-mod common;
-
-use common::{Ended, patchword, run};
+use crate::common::{Ended, patchword, run};
 
 fn write(folder: &Path, name: &str, content: &str) -> PathBuf {
     let path = folder.join(name);

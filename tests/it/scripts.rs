@@ -1,11 +1,9 @@
 //! Captions in Devanagari and Japanese go through a tokenizer and come out of a trained model.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::*;
+use crate::common::*;
 use image::{Rgb, RgbImage};
 use patchword::text::{SpecialTokenNames, Tokenizer};
 

@@ -1,6 +1,6 @@
 //! What the tests of the whole program share: running it, small data sets, small configs.
 
-// Each test file is a program of its own and uses its own part of this.
+// Each test binary uses its own part of this.
 #![allow(dead_code)]
 
 pub mod server;

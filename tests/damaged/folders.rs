@@ -1,19 +1,15 @@
 //! Model folders whose JSON is damaged, or made to do harm: each is an error that names file and key, or
 //! still a load, and never a panic, a hang or much memory.
 
-#[path = "common/capped.rs"]
-mod capped;
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use crate::capped::{ALLOCATOR, alone};
+use crate::common::{copy_folder, patchword, run};
 use burn::tensor::Device;
-use capped::{ALLOCATOR, alone};
-use common::{copy_folder, patchword, run};
 use patchword::checkpoint::{self, Checkpoint};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;

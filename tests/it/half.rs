@@ -1,11 +1,9 @@
 //! Weights in f16: the same captions, within what half precision leaves.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 
+use crate::common::{patchword, run};
 use burn::tensor::{DType, Device, Distribution, Int, Tensor};
-use common::{patchword, run};
 use patchword::checkpoint::{self, Checkpoint};
 use serde_json::Value;
 

@@ -1,0 +1,27 @@
+//! The program and the library as their users meet them: one test binary, as each one links all of Burn.
+
+mod average;
+mod bench;
+mod card;
+mod cli;
+mod common;
+mod damaged;
+mod evaluate;
+mod exact;
+mod export;
+mod families;
+mod gallery;
+mod half;
+mod hub;
+mod model_convert;
+mod parity;
+#[cfg(unix)]
+mod resume;
+mod sampling;
+mod score;
+mod scripts;
+mod scst;
+#[cfg(feature = "shipped")]
+mod shipped;
+mod tune;
+mod wgpu;
