@@ -23,5 +23,6 @@ mod scripts;
 mod scst;
 #[cfg(feature = "shipped")]
 mod shipped;
+mod structure;
 mod tune;
 mod wgpu;
