@@ -58,7 +58,13 @@ def patchword(program, references, predictions):
     return seconds, [scores[name] for name in NAMES]
 
 
+def cpu():
+    with open("/proc/cpuinfo") as file:
+        return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown CPU")
+
+
 def main():
+    print(cpu())
     parser = argparse.ArgumentParser()
     parser.add_argument("--program", default="target/release/patchword")
     parser.add_argument("files", nargs="*", type=Path)

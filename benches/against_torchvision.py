@@ -25,6 +25,11 @@ def patchword(program, batch):
     return float(re.search(r"^encode\s+([\d.]+) ms an image", out, re.M).group(1))
 
 
+def cpu():
+    with open("/proc/cpuinfo") as file:
+        return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown CPU")
+
+
 def backbone(network, form, batch):
     x = torch.randn(batch, 3, PIXELS, PIXELS).to(memory_format=form)
     with torch.inference_mode():
@@ -41,6 +46,7 @@ def backbone(network, form, batch):
 def main():
     program = sys.argv[1] if len(sys.argv) > 1 else "target/release/patchword"
     torch.set_num_threads(THREADS)
+    print(cpu())
     network = fuse(torchvision.models.mobilenet_v2(weights=None).eval().features)
     forms = {"channels last": torch.channels_last, "as it is": torch.contiguous_format}
     for batch in BATCHES:

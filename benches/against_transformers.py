@@ -69,6 +69,11 @@ def ours(program, folder, photos):
     return out
 
 
+def cpu():
+    with open("/proc/cpuinfo") as file:
+        return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown CPU")
+
+
 def run(folder, photos, rounds):
     program = os.environ.get("PATCHWORD", "patchword")
     names = sorted(name for name in os.listdir(photos) if name.lower().endswith((".jpg", ".jpeg", ".png")))[:4]
@@ -80,6 +85,7 @@ def run(folder, photos, rounds):
         command = [sys.executable, os.path.abspath(__file__), "theirs", folder] + photos
         them.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment).stdout))
         print(f"round {index + 1} of {rounds}: ours {us[-1]}, theirs {them[-1]}", file=sys.stderr)
+    print(f"{cpu()}, {os.cpu_count()} cores; medians of {rounds} rounds\n")
     print("| | patchword | transformers | ratio |\n|---|---|---|---|")
     names = [(f"{batch},{beams}", f"batch {batch}, {'greedy' if beams == 1 else f'{beams} beams'}: seconds an image") for batch, beams in MODES]
     for key, name in names + [("first", "process start to first caption, seconds"), ("peak", "peak memory, GB")]:

@@ -8,7 +8,7 @@ use ::image::{Rgb, RgbImage};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::Serialize;
 
-use super::{BenchError, peak_memory};
+use super::{BenchError, Machine, decoding_step, forward_encoder, peak_memory};
 use crate::generate::{GenerateConfig, generate_from_memory};
 use crate::image::{DecodeLimits, PreprocessConfig, decode_bytes};
 use crate::model::Captioner;
@@ -51,6 +51,13 @@ pub struct CaptionReport {
     pub token_seconds: f64,
     /// Images a second, one stage after the other. (`patchword caption` reads ahead on threads.)
     pub images_per_second: f64,
+    /// Share that the encoder reaches of the fastest product.
+    pub encode_share: f64,
+    /// Share that the decoder reaches of what reading, at the rate of a copy, and multiplying, at that of
+    /// the fastest product, allow: the slower of the two is the bound.
+    pub decode_share: f64,
+    /// The machine.
+    pub machine: Machine,
     /// Most memory resident, in bytes; none where the system does not tell.
     pub peak_memory_bytes: Option<u64>,
 }
@@ -84,6 +91,14 @@ pub fn bench_caption(
         stages.batch(model, preprocess, begin, &photo, batch_size, device, bench)?;
     }
     let images = (batches * batch_size) as f64;
+    let peak_memory_bytes = peak_memory();
+    let machine = Machine::measure(device)?;
+    let encode_seconds = stages.encode / images;
+    let token_seconds = stages.decode / (batches * bench.new_tokens) as f64;
+    let rows = batch_size * bench.num_beams;
+    let (flops, bytes) = decoding_step(model.config(), batch_size, rows, bench.new_tokens / 2);
+    let bound =
+        (flops / machine.best_product()).max(bytes / machine.copy_bytes_per_second);
     let total = stages.read + stages.preprocess + stages.encode + stages.decode;
     Ok(CaptionReport {
         images: batches * batch_size,
@@ -93,10 +108,15 @@ pub fn bench_caption(
         load_seconds,
         read_seconds: stages.read / images,
         preprocess_seconds: stages.preprocess / images,
-        encode_seconds: stages.encode / images,
-        token_seconds: stages.decode / (batches * bench.new_tokens) as f64,
+        encode_seconds,
+        token_seconds,
         images_per_second: images / total.max(1e-9),
-        peak_memory_bytes: peak_memory(),
+        encode_share: forward_encoder(&model.config().encoder)
+            / encode_seconds.max(1e-9)
+            / machine.best_product(),
+        decode_share: bound / token_seconds.max(1e-9),
+        machine,
+        peak_memory_bytes,
     })
 }
 

@@ -56,7 +56,7 @@ pub fn forward_encoder(config: &EncoderConfig) -> f64 {
 /// FLOPs of decoding whole captions, the memory's projection among them.
 pub fn forward_decoder(config: &CaptionerConfig, shape: &StepShape) -> f64 {
     let (encoder, decoder) = (&config.encoder, &config.decoder);
-    let positions = (encoder.num_patches() + encoder.num_prefix()) as f64;
+    let positions = config.memory_layout().positions() as f64;
     let (d, f) = (decoder.d_model as f64, decoder.d_ff as f64);
     let memory = config.memory_width() as f64;
     let (layers, seq) = (decoder.num_layers as f64, shape.seq as f64);
@@ -75,6 +75,27 @@ pub fn forward_decoder(config: &CaptionerConfig, shape: &StepShape) -> f64 {
         + shape.targets as f64 * target)
 }
 
+/// FLOPs of decoding one token for each of `rows` rows of `images` images after `length` tokens, with keys
+/// and values kept, and bytes of f32 that it reads: every weight once, keys and values of every row and image.
+pub fn decoding_step(
+    config: &CaptionerConfig,
+    images: usize,
+    rows: usize,
+    length: usize,
+) -> (f64, f64) {
+    let decoder = &config.decoder;
+    let (d, f) = (decoder.d_model as f64, decoder.d_ff as f64);
+    let (layers, rows) = (decoder.num_layers as f64, rows as f64);
+    let mut weights = layers * (6.0 * d * d + 2.0 * d * f) + d * decoder.vocab_size as f64;
+    if matches!(decoder.head, HeadKind::TransformTied | HeadKind::TransformUntied) {
+        weights += d * d;
+    }
+    let (own, cross) = (length as f64, config.memory_layout().positions() as f64);
+    let attention = 2.0 * layers * d * rows * (own + cross);
+    let kept = 2.0 * layers * d * (rows * own + images as f64 * cross);
+    (2.0 * (rows * weights + attention), 4.0 * (weights + kept))
+}
+
 /// FLOPs of one training step.
 pub fn training_step(config: &CaptionerConfig, shape: &StepShape, frozen_encoder: bool) -> f64 {
     let encoder_passes = if frozen_encoder { 1.0 } else { 3.0 };
@@ -86,6 +107,25 @@ pub fn training_step(config: &CaptionerConfig, shape: &StepShape, frozen_encoder
 mod tests {
     use super::*;
     use crate::model::DecoderConfig;
+
+    #[test]
+    fn a_step_of_decoding_reads_weights_and_what_is_kept_once() {
+        let config = CaptionerConfig {
+            encoder: EncoderConfig { image_height: 32, image_width: 32, ..EncoderConfig::default() },
+            decoder: DecoderConfig {
+                vocab_size: 10,
+                d_model: 4,
+                num_layers: 2,
+                num_heads: 2,
+                d_ff: 8,
+                ..DecoderConfig::default()
+            },
+        };
+        let weights = 2.0 * (6.0 * 16.0 + 2.0 * 4.0 * 8.0) + 40.0;
+        let (flops, bytes) = decoding_step(&config, 3, 6, 5);
+        assert_eq!(flops, 2.0 * (6.0 * weights + 2.0 * 2.0 * 4.0 * 6.0 * 9.0));
+        assert_eq!(bytes, 4.0 * (weights + 2.0 * 2.0 * 4.0 * (6.0 * 5.0 + 3.0 * 4.0)));
+    }
 
     /// Every parameter of a matrix is used once a position: without attention's own products, twice
     /// the matrices' parameters times the positions they see.

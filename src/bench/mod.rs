@@ -5,13 +5,15 @@
 
 mod caption;
 mod flops;
+mod machine;
 mod matmul;
 mod memory;
 mod timing;
 mod train;
 
 pub use caption::{CaptionBench, CaptionReport, bench_caption};
-pub use flops::{StepShape, forward_decoder, forward_encoder, training_step};
+pub use flops::{StepShape, decoding_step, forward_decoder, forward_encoder, training_step};
+pub use machine::{Machine, ProductRate};
 pub use matmul::matmul_rate;
 pub use memory::peak_memory;
 pub use timing::Timing;

@@ -110,15 +110,31 @@ impl ParameterSource for HostTensors {
 
 impl ParameterSource for WeightFile {
     fn names(&self) -> Vec<String> {
-        WeightFile::names(self).map(String::from).collect()
+        let today = |name: &str| match name {
+            FORMER_PREFIX_TOKENS => PREFIX_TOKENS.into(),
+            name => name.into(),
+        };
+        WeightFile::names(self).map(today).collect()
     }
 
     fn shape(&self, parameter: &str) -> Option<Vec<usize>> {
-        WeightFile::shape(self, parameter).map(<[usize]>::to_vec)
+        WeightFile::shape(self, stored(self, parameter)).map(<[usize]>::to_vec)
     }
 
     fn take(&mut self, parameters: &[String]) -> Result<Vec<Vec<f32>>, CheckpointError> {
-        side_by_side(parameters, |name| Ok(self.read(name)?.values))
+        side_by_side(parameters, |name| Ok(self.read(stored(self, name))?.values))
+    }
+}
+
+const PREFIX_TOKENS: &str = "encoder.prefix_tokens";
+/// What files of earlier versions call them.
+const FORMER_PREFIX_TOKENS: &str = "encoder.class_token";
+
+/// The name that a file of ours, of any version, has for a parameter.
+fn stored<'a>(file: &WeightFile, parameter: &'a str) -> &'a str {
+    match parameter {
+        PREFIX_TOKENS if WeightFile::shape(file, PREFIX_TOKENS).is_none() => FORMER_PREFIX_TOKENS,
+        name => name,
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::Outcome;
@@ -12,9 +13,9 @@ use super::console::Console;
 use super::device::DeviceArgs;
 use super::error::CliError;
 use super::model_args::SourceArgs;
-use super::train::shape_bucket;
+use crate::device::length_bucket;
 use crate::bench::{
-    BenchData, CaptionBench, CaptionReport, TrainBench, TrainReport, bench_caption, bench_train,
+    BenchData, CaptionBench, CaptionReport, Machine, TrainBench, TrainReport, bench_caption, bench_train,
 };
 use crate::checkpoint;
 use crate::model::{Captioner, initialize};
@@ -157,17 +158,19 @@ fn run_train(arguments: &BenchTrainArgs, console: &Console) -> Result<Outcome, C
         steps: arguments.steps as usize,
         warmup: arguments.warmup as usize,
         data,
-        bucket: shape_bucket(&device),
+        bucket: length_bucket(&device.device),
     };
     let mut each = |seconds: f64, counts: bool| {
         let label = if counts { "step" } else { "warm-up" };
         console.detail(format_args!("{label}: {seconds:.3} s"));
     };
     let report = bench_train(&config, &name, &device.device, &bench, &mut each)?;
+    let machine = Machine::measure(&device.device)?;
     if arguments.json {
+        let report = WithMachine { report, machine };
         return print_json(&device.name, &name.display().to_string(), &report, console);
     }
-    console.stdout().write_all(train_text(&device.name, &report).as_bytes())?;
+    console.stdout().write_all(train_text(&device.name, &report, &machine).as_bytes())?;
     Ok(Outcome::Complete)
 }
 
@@ -180,7 +183,7 @@ fn run_caption(arguments: &BenchCaptionArgs, console: &Console) -> Result<Outcom
         batch_size: usize::from(arguments.batch_size),
         num_beams: usize::from(arguments.num_beams),
         new_tokens: usize::from(arguments.new_tokens),
-        bucket: shape_bucket(&device),
+        bucket: length_bucket(&device.device),
     };
     let start = Instant::now();
     let (model, preprocess, begin, name) = match &folder {
@@ -208,6 +211,14 @@ fn run_caption(arguments: &BenchCaptionArgs, console: &Console) -> Result<Outcom
     Ok(Outcome::Complete)
 }
 
+/// What was measured, and of what machine.
+#[derive(Serialize)]
+struct WithMachine {
+    #[serde(flatten)]
+    report: TrainReport,
+    machine: Machine,
+}
+
 /// The report with the device and the model before it.
 fn print_json(
     device: &str,
@@ -226,7 +237,7 @@ fn print_json(
     Ok(Outcome::Complete)
 }
 
-fn train_text(device: &str, report: &TrainReport) -> String {
+fn train_text(device: &str, report: &TrainReport, machine: &Machine) -> String {
     let waiting = match report.data_wait_share {
         Some(share) => format!("{:.1} % of the time", 100.0 * share),
         None => "random batches: nothing to wait for".into(),
@@ -266,7 +277,7 @@ fn train_text(device: &str, report: &TrainReport) -> String {
         ),
         ("peak memory", memory(report.peak_memory_bytes)),
         ("last loss", format!("{:.4}", report.loss)),
-    ])
+    ]) + &machine_text(machine)
 }
 
 fn caption_text(device: &str, report: &CaptionReport) -> String {
@@ -286,10 +297,41 @@ fn caption_text(device: &str, report: &CaptionReport) -> String {
         ("load the model", format!("{:.2} s", report.load_seconds)),
         ("read a JPEG", format!("{} an image, one thread", milliseconds(report.read_seconds))),
         ("preprocess", format!("{} an image, one thread", milliseconds(report.preprocess_seconds))),
-        ("encode", format!("{} an image", milliseconds(report.encode_seconds))),
-        ("decode", format!("{} a token of the whole batch", milliseconds(report.token_seconds))),
+        (
+            "encode",
+            format!(
+                "{} an image, {:.0} % of the fastest product",
+                milliseconds(report.encode_seconds),
+                100.0 * report.encode_share
+            ),
+        ),
+        (
+            "decode",
+            format!(
+                "{} a token of the whole batch, {:.0} % of what memory and products allow",
+                milliseconds(report.token_seconds),
+                100.0 * report.decode_share
+            ),
+        ),
         ("speed", format!("{:.2} images/s, one stage after the other", report.images_per_second)),
         ("peak memory", memory(report.peak_memory_bytes)),
+    ]) + &machine_text(&report.machine)
+}
+
+/// What the machine is and can do at best.
+fn machine_text(machine: &Machine) -> String {
+    let products = machine.products.iter().map(|product| {
+        let [rows, inputs, outputs] = product.shape;
+        format!("{:.1} ({rows}×{inputs}×{outputs})", product.flops_per_second / 1e9)
+    });
+    rows(&[
+        ("CPU", machine.cpu.clone()),
+        (
+            "instructions",
+            format!("{} (found: {})", machine.instructions_used, machine.instruction_sets),
+        ),
+        ("products", format!("{} GFLOP/s", products.collect::<Vec<_>>().join(", "))),
+        ("copy", format!("{:.1} GB/s, one thread", machine.copy_bytes_per_second / 1e9)),
     ])
 }
 

@@ -16,7 +16,7 @@ use super::error::CliError;
 use super::image_size::ImageSizeArgs;
 use super::model_args::ModelArgs;
 use super::progress::Progress;
-use super::train::shape_bucket;
+use crate::device::{length_bucket, num_readers};
 use crate::caption::{Caption, CaptionConfig, Captioned, Prompt, caption_all};
 use crate::checkpoint;
 use crate::image::{DecodeLimits, decode_file, is_image_path};
@@ -121,8 +121,8 @@ pub(super) fn run(arguments: CaptionArgs, console: &Console) -> Result<Outcome, 
         prompt,
         batch_size: usize::from(arguments.batch_size),
         generate: arguments.decode.over(&checkpoint, arguments.num_captions)?,
-        bucket: shape_bucket(&device),
-        workers: 2,
+        bucket: length_bucket(&device.device),
+        workers: num_readers(&device.device),
     };
     let limits = DecodeLimits { max_pixels: arguments.max_pixels };
     let read = move |path: &PathBuf| decode_file(path, &limits).map_err(|error| error.to_string());

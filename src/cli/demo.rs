@@ -10,8 +10,9 @@ use super::console::Console;
 use super::device::DeviceArgs;
 use super::error::{CliError, Context};
 use super::evaluate::evaluate;
-use super::train::{run_training, shape_bucket};
+use super::train::run_training;
 use super::{data, inspect, stop};
+use crate::device::length_bucket;
 use crate::caption::{CaptionConfig, Prompt};
 use crate::checkpoint;
 use crate::data::shapes::ShapesConfig;
@@ -90,7 +91,7 @@ pub(super) fn run(arguments: DemoArgs, console: &Console) -> Result<Outcome, Cli
     let decode = CaptionConfig {
         batch_size: 32,
         generate: checkpoint.generate.clone(),
-        bucket: shape_bucket(&device),
+        bucket: length_bucket(&device.device),
         workers: 2,
         prompt: Prompt::default(),
     };

@@ -18,14 +18,13 @@ use super::model_args::ModelArgs;
 use super::progress::Progress;
 use super::report::{HtmlImages, Report, check_place};
 use super::score::{to_json as scores_as_json, to_text as scores_as_text, warn_of_few};
-use super::train::shape_bucket;
 use crate::caption::{Caption, CaptionConfig, Captioned, Prompt, caption_all};
 use crate::checkpoint::{self, Checkpoint, Location};
 use crate::data::{
     Dataset, DatasetFormat, ImageRecord, LoadOptions, LoaderConfig, SkippedImages, Split, examples,
     load,
 };
-use crate::device::Resolved;
+use crate::device::{Resolved, length_bucket};
 use crate::evaluate::scenes::{SceneReport, judge, scene_of};
 use crate::generate::GenerateConfig;
 use crate::image::{DecodeLimits, decode_file};
@@ -131,7 +130,7 @@ pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome,
     let config = CaptionConfig {
         batch_size: 32,
         generate: arguments.decode.over(&checkpoint, Some(1))?,
-        bucket: shape_bucket(&device),
+        bucket: length_bucket(&device.device),
         workers: 2,
         prompt: Prompt::default(),
     };

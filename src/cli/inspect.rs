@@ -14,7 +14,7 @@ use super::device::DeviceArgs;
 use super::error::{CliError, Context};
 use super::image_size::ImageSizeArgs;
 use super::model_args::ModelArgs;
-use super::train::shape_bucket;
+use crate::device::length_bucket;
 use crate::caption::{CaptionConfig, Prompt};
 use crate::checkpoint;
 use crate::image::{DecodeLimits, decode_file};
@@ -98,7 +98,7 @@ pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, 
     let config = CaptionConfig {
         batch_size: 1,
         generate: arguments.decode.over(&checkpoint, Some(1))?,
-        bucket: shape_bucket(&device),
+        bucket: length_bucket(&device.device),
         workers: 1,
         prompt: Prompt::default(),
     };

@@ -13,7 +13,7 @@ use super::model_args::SourceArgs;
 use super::progress::Progress;
 use super::stop;
 use crate::data::DatasetFormat;
-use crate::device::{BackendKind, Resolved};
+use crate::device::{Resolved, length_bucket};
 use crate::plural::counted;
 use crate::train::{Event, Observer, Plan, Start, TrainConfig, Validation, last_checkpoint, train};
 
@@ -108,7 +108,7 @@ pub(super) fn run_training(
     console: &Console,
 ) -> Result<Outcome, CliError> {
     let mut reporter = Reporter { console, features: None, progress: None, message: String::new() };
-    let outcome = train(config, file, &device.device, shape_bucket(device), resume, &mut reporter);
+    let outcome = train(config, file, &device.device, length_bucket(&device.device), resume, &mut reporter);
     if let Some(progress) = &reporter.progress {
         progress.finish();
     }
@@ -159,11 +159,6 @@ pub(super) fn run_training(
             Ok(Outcome::SomeInputsFailed)
         }
     }
-}
-
-/// Lengths are rounded up on GPUs, where a new shape is a new kernel.
-pub(super) fn shape_bucket(device: &Resolved) -> usize {
-    if device.kind == BackendKind::Flex { 1 } else { 8 }
 }
 
 fn describe(plan: &Plan, console: &Console) -> Result<Outcome, CliError> {

@@ -56,6 +56,19 @@ pub fn num_cpu_threads() -> usize {
     })
 }
 
+/// What lengths are rounded up to a multiple of on `device`: 1 on the CPU, more on a GPU, where a new
+/// shape is a new kernel to compile or to tune.
+pub fn length_bucket(device: &Device) -> usize {
+    if device.clone().inner() == Device::flex() { 1 } else { 8 }
+}
+
+/// Threads that read photos ahead of `device`. Decoding shares the cores with a model on the CPU; a GPU
+/// waits for them, and has them to itself.
+pub fn num_readers(device: &Device) -> usize {
+    let threads = num_cpu_threads();
+    if device.clone().inner() == Device::flex() { threads.clamp(1, 2) } else { threads.clamp(2, 8) }
+}
+
 /// Which of Burn's backends a [`Resolved`] device belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BackendKind {

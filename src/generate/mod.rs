@@ -13,6 +13,8 @@ use std::ops::Range;
 pub use config::{EarlyStopping, GenerateConfig};
 pub use session::{Session, generate_from_memory, generate_images};
 
+use crate::model;
+
 /// What a decoding strategy needs of a model: logits of the next token for a fixed number of rows,
 /// an image's rows side by side.
 pub trait StepModel {
@@ -106,13 +108,9 @@ fn drop_done(model: &mut dyn StepModel, left: &mut Vec<usize>, is_done: impl Fn(
 
 /// Turns a row of logits into log-probabilities in place.
 fn log_softmax(row: &mut [f32], position: usize) -> Result<(), GenerateError> {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = row.iter().map(|&x| f64::from(x - max).exp()).sum();
-    let log_sum = max + sum.ln() as f32;
-    if !log_sum.is_finite() {
+    if !model::log_softmax(row).is_finite() {
         return Err(GenerateError::NotFinite { position });
     }
-    row.iter_mut().for_each(|x| *x -= log_sum);
     Ok(())
 }
 

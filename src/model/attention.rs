@@ -74,6 +74,33 @@ fn future(start: usize, seq: usize, length: usize, device: &Device) -> Tensor<4,
 }
 
 /// Multi-head attention (Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>).
+///
+/// What it computes, by the textbook's case: the words हम, दोस्त and हैं are written by looking at "we",
+/// "are" and "friends". Each writes a mix of their embeddings, in the shares that its query gives.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use patchword::model::{Attention, AttentionMask, KeyValue};
+///
+/// let device = Device::flex();
+/// // One image or sentence, one head, three words. A word's key tells it from the others.
+/// let key = Tensor::<4>::from_data([[[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]]], &device);
+/// let we_are_friends = [[[[1.0, 2.0], [3.0, 5.0], [7.0, 11.0]]]];
+/// let value = Tensor::<4>::from_data(we_are_friends, &device);
+/// // Scores are query · key / √3, and softmax undoes the logarithm.
+/// let shares = [[[[0.5, 0.3, 0.2], [0.2, 0.2, 0.6], [0.3, 0.4, 0.3]]]];
+/// let shares = Tensor::<4>::from_data(shares, &device);
+/// let query = shares.clone().log().mul_scalar(3f64.sqrt());
+///
+/// let memory = KeyValue { key, value };
+/// let (written, weights) = Attention::weigh(query, memory, &AttentionMask::None);
+///
+/// let digits = |tensor: Tensor<4>| -> Vec<f32> {
+///     tensor.into_data().iter::<f32>().map(|x| (x * 1e5).round() / 1e5).collect()
+/// };
+/// assert_eq!(digits(weights), digits(shares));
+/// assert_eq!(digits(written), [2.8, 4.7, 5.0, 8.0, 3.6, 5.9]);
+/// ```
 #[derive(Module, Debug)]
 pub struct Attention {
     query: Linear,
@@ -114,19 +141,26 @@ impl Attention {
     /// # Shapes
     /// `x`: `[batch, seq, d_model]`; result the same.
     pub fn attend(&self, x: Tensor<3>, memory: KeyValue, mask: &AttentionMask) -> Tensor<3> {
-        // Autodiff has no fused kernel and falls back to more passes than ours: keep it for
-        // inference.
+        let causal = matches!(mask, AttentionMask::Causal);
         if x.device().is_autodiff() {
-            return self.attend_with_weights(x, memory, mask).0;
+            // Autodiff has no fused operation of its own and falls back to more passes than ours.
+            if !cpu::is_cpu(&x.device()) || matches!(mask, AttentionMask::Hidden(_)) {
+                return self.attend_with_weights(x, memory, mask).0;
+            }
+            let query = self.query(x.clone());
+            return match cpu::attention_with_gradients(&query, &memory, causal) {
+                Some(context) => linear(&self.output, context),
+                None => self.attend_with_weights(x, memory, mask).0,
+            };
         }
         let query = self.query(x);
-        if matches!(mask, AttentionMask::None)
-            && let Some(context) = cpu::attention(&query, &memory)
+        if !matches!(mask, AttentionMask::Hidden(_))
+            && let Some(context) = cpu::attention(&query, &memory, causal)
         {
-            return self.merge(context);
+            return linear(&self.output, context);
         }
         let options = AttentionModuleOptions {
-            is_causal: matches!(mask, AttentionMask::Causal),
+            is_causal: causal,
             ..Default::default()
         };
         let hidden = match mask {
@@ -152,8 +186,21 @@ impl Attention {
         memory: KeyValue,
         mask: &AttentionMask,
     ) -> (Tensor<3>, Tensor<4>) {
-        let device = x.device();
-        let query = self.query(x);
+        let (context, weights) = Self::weigh(self.query(x), memory, mask);
+        (self.merge(context), weights)
+    }
+
+    /// Attention itself, between projections: `softmax(query · keyᵀ / √head_dim) · value`, and the weights.
+    ///
+    /// # Shapes
+    /// `query`: `[batch, heads, seq, head_dim]`; result: `[batch, heads, seq, width of values]` and weights
+    /// `[batch, heads, seq, length]` whose rows sum to 1.
+    pub fn weigh(
+        query: Tensor<4>,
+        memory: KeyValue,
+        mask: &AttentionMask,
+    ) -> (Tensor<4>, Tensor<4>) {
+        let device = query.device();
         let [_, _, seq, head_dim] = query.dims();
         let [_, _, length, _] = memory.key.dims();
         let scale = 1.0 / (head_dim as f64).sqrt();
@@ -170,7 +217,7 @@ impl Attention {
         }
         let weights = activation::softmax(scores, 3);
         let context = weights.clone().matmul(memory.value);
-        (self.merge(context), weights)
+        (context, weights)
     }
 
     /// `[batch, seq, d_model]` to queries `[batch, heads, seq, head_dim]`.

@@ -1,6 +1,7 @@
 //! What varies between captioners: every checkpoint we run is a value of [`CaptionerConfig`].
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -347,6 +348,30 @@ impl EncoderConfig {
     }
 }
 
+/// What stands where among the positions of the memory that cross-attention reads: prefix tokens first,
+/// then the patches of the grid, row by row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryLayout {
+    /// Positions before the first patch: a class token and its like, which no place belongs to.
+    pub prefix: usize,
+    /// Rows and columns of the patch grid.
+    pub grid: [usize; 2],
+}
+
+impl MemoryLayout {
+    /// All positions.
+    pub fn positions(&self) -> usize {
+        self.patches().end
+    }
+
+    /// The positions of patches.
+    pub fn patches(&self) -> Range<usize> {
+        let [rows, cols] = self.grid;
+        self.prefix..self.prefix + rows * cols
+    }
+}
+
 /// The causal text decoder with cross-attention in every layer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -462,6 +487,11 @@ impl CaptionerConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.encoder.validate()?;
         self.decoder.validate()
+    }
+
+    /// What stands where in the memory that cross-attention reads.
+    pub fn memory_layout(&self) -> MemoryLayout {
+        MemoryLayout { prefix: self.encoder.num_prefix(), grid: self.encoder.grid() }
     }
 
     /// Width that cross-attention's key and value projections read.

@@ -7,10 +7,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::attention::{Attention, AttentionConfig, AttentionMask};
 use super::config::{Backbone, ConfigError, EncoderConfig, EncoderStage, PatchPositions};
+use super::cpu::{Then, linear};
 use super::feed_forward::{FeedForward, gelu};
 use super::half::normalize;
 use super::mobilenet::{MobileNetV2, MobileNetV2Shape};
-use super::noise::{drop_path, dropout};
+use super::noise::{drop_path, dropout, is_noisy};
 use super::positions::resized;
 
 /// ViT (Dosovitskiy et al. 2021, <https://arxiv.org/abs/2010.11929>).
@@ -20,7 +21,7 @@ pub struct VisionEncoder {
     backbone: Option<MobileNetV2>,
     patch_embedding: Linear,
     /// `[prefix, d_model]`.
-    class_token: Option<Param<Tensor<2>>>,
+    prefix_tokens: Option<Param<Tensor<2>>>,
     /// `[prefix + patches, d_model]`; absent where positions are computed.
     position_embedding: Option<Param<Tensor<2>>>,
     embedding_norm: Option<LayerNorm>,
@@ -49,7 +50,7 @@ impl VisionEncoder {
             patch_embedding: LinearConfig::new(inputs, config.d_model)
                 .with_bias(config.patch_bias)
                 .init(device),
-            class_token: prefix_table(config, device),
+            prefix_tokens: prefix_table(config, device),
             position_embedding: learned.then(|| table(positions, config.d_model, device)),
             embedding_norm: config.embedding_norm.then(|| norm(config, device)),
             layers: (0..config.num_layers).map(|l| EncoderLayer::new(config, l, device)).collect(),
@@ -109,7 +110,7 @@ impl VisionEncoder {
     /// # Shapes
     /// `pixels`: `[batch, 3, image_height, image_width]`, normalised; result:
     /// `[batch, patches, channels × side²]` with [`EncoderConfig::patch_input`]'s channels and side,
-    /// row by row of the grid, without a class token.
+    /// row by row of the grid, without prefix tokens.
     pub fn patches(&self, pixels: Tensor<4>) -> Tensor<3> {
         let mut grid = self.stem.iter().fold(pixels, |x, layer| gelu(layer.forward(x)));
         if let Some(backbone) = &self.backbone {
@@ -154,10 +155,10 @@ impl VisionEncoder {
 
     fn embed(&self, patches: Tensor<3>) -> Tensor<3> {
         let [batch, _, _] = patches.dims();
-        let mut x = self.patch_embedding.forward(patches);
-        if let Some(token) = &self.class_token {
-            let [prefix, d_model] = token.dims();
-            let tokens = token.val().reshape([1, prefix, d_model]).expand([batch, prefix, d_model]);
+        let mut x = linear(&self.patch_embedding, patches);
+        if let Some(tokens) = &self.prefix_tokens {
+            let [prefix, d_model] = tokens.dims();
+            let tokens = tokens.val().reshape([1, prefix, d_model]).expand([batch, prefix, d_model]);
             x = Tensor::cat(vec![tokens, x], 1);
         }
         let device = x.device();
@@ -218,7 +219,11 @@ impl EncoderLayer {
         let branch = self.attention.attend(normed, memory, &AttentionMask::None);
         let branch = scaled(branch, &self.attention_scale);
         let x = x + drop_path(dropout(branch, self.dropout), self.drop_path);
-        let branch = self.feed_forward.forward(normalize(&self.feed_forward_norm, x.clone()));
+        let normed = normalize(&self.feed_forward_norm, x.clone());
+        if self.feed_forward_scale.is_none() && !is_noisy(&x.device()) {
+            return self.feed_forward.forward_then(normed, Then::Add(x));
+        }
+        let branch = self.feed_forward.forward(normed);
         let branch = scaled(branch, &self.feed_forward_scale);
         x + drop_path(dropout(branch, self.dropout), self.drop_path)
     }

@@ -5,7 +5,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, activation};
 
 use super::config::Activation;
-use super::cpu::{self, linear};
+use super::cpu::{self, Then, linear, linear_then};
 
 /// `output(activation(hidden(x)))`.
 #[derive(Module, Debug)]
@@ -28,7 +28,18 @@ impl FeedForward {
     /// # Shapes
     /// `[batch, seq, d_model]` to `[batch, seq, d_model]`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        linear(&self.output, activate(linear(&self.hidden, x), self.activation))
+        self.forward_then(x, Then::Nothing)
+    }
+
+    /// The block and what follows it.
+    pub(super) fn forward_then(&self, x: Tensor<3>, then: Then) -> Tensor<3> {
+        let hidden = match self.activation {
+            Activation::Gelu if !x.device().is_autodiff() => {
+                linear_then(&self.hidden, x, Then::Gelu)
+            }
+            kind => activate(linear(&self.hidden, x), kind),
+        };
+        linear_then(&self.output, hidden, then)
     }
 }
 
@@ -52,7 +63,7 @@ pub(super) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if !device.is_autodiff() {
         return cpu::gelu(x);
     }
-    if device.inner() == Device::flex() {
+    if cpu::is_cpu(&device) {
         return cpu::gelu_with_gradients(x);
     }
     let gate = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf().add_scalar(1.0).mul_scalar(0.5);

@@ -21,7 +21,7 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor, s};
 
-use super::convolution::{Block, Layer, Mix};
+use super::cpu::convolution::{Block, Layer, Mix};
 use super::cpu;
 
 /// Pixels of the image's side that become one of the grid's.
@@ -283,7 +283,7 @@ fn mix(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
 fn filter(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     let device = x.device();
     // Burn computes the gradient of such a convolution channel by channel, which a GPU cannot bear.
-    if device.is_autodiff() && device.inner() != Device::flex() {
+    if device.is_autodiff() && !cpu::is_cpu(&device) {
         return shifted_sum(layer, x);
     }
     layer.forward(x)

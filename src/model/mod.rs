@@ -19,14 +19,12 @@ mod attention;
 mod cache;
 mod captioner;
 mod config;
-mod convolution;
 mod cpu;
 mod decoder;
 mod encoder;
 mod feed_forward;
 mod half;
 mod init;
-mod kernels;
 mod mobilenet;
 mod noise;
 mod positions;
@@ -35,9 +33,11 @@ mod trace;
 pub use attention::{Attention, AttentionConfig, AttentionMask, KeyValue};
 pub use cache::DecoderCache;
 pub use captioner::Captioner;
+pub(crate) use cpu::{log_softmax, product as multiply};
+pub use cpu::{INSTRUCTIONS_VARIABLE, vector_instructions};
 pub use config::{
     Activation, Backbone, CaptionerConfig, ConfigError, DecoderConfig, EncoderConfig, EncoderStage,
-    HeadKind, NormPlacement, PatchPositions,
+    HeadKind, MemoryLayout, NormPlacement, PatchPositions,
 };
 pub use decoder::TextDecoder;
 pub use encoder::VisionEncoder;

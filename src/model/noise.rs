@@ -7,6 +7,8 @@ use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::cpu::is_cpu;
+
 thread_local! {
     static HOST: RefCell<Host> = const { RefCell::new(Host::Unseeded) };
 }
@@ -24,7 +26,7 @@ enum Host {
 /// Seeds the noise that this thread draws next. On the CPU every thread has a generator of its own,
 /// so that threads computing side by side draw what they would draw alone; a GPU has one for all.
 pub fn seed_noise(device: &Device, seed: u64) {
-    let host = if device.clone().inner() == Device::flex() {
+    let host = if is_cpu(device) {
         Host::Seeded(Box::new(ChaCha8Rng::seed_from_u64(seed)))
     } else {
         device.seed(seed);
@@ -62,7 +64,7 @@ pub(super) fn begin_pass() {
 }
 
 /// Whether noise is drawn on `device` now.
-fn is_noisy(device: &Device) -> bool {
+pub(super) fn is_noisy(device: &Device) -> bool {
     device.is_autodiff() || HOST.with_borrow(|host| matches!(host, Host::Held { .. }))
 }
 
@@ -88,7 +90,7 @@ pub(super) fn drop_path(branch: Tensor<3>, rate: f64) -> Tensor<3> {
 
 /// `1 / keep` with probability `keep`, else 0; of one row and position where noise is held.
 fn mask([rows, seq, width]: [usize; 3], keep: f64, device: &Device) -> Tensor<3> {
-    let flex = device.clone().inner() == Device::flex();
+    let flex = is_cpu(device);
     let draw = |rng: &mut ChaCha8Rng, dims: [usize; 3]| {
         let (scale, keep) = ((1.0 / keep) as f32, keep as f32);
         let count: usize = dims.iter().product();

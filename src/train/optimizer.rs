@@ -466,7 +466,7 @@ mod tests {
         let optimizer = AdamW::new(&AdamWConfig::default());
         assert!(optimizer.update("decoder.layers.0.query.weight", 2, 0.1).decay < 1.0);
         assert_eq!(optimizer.update("decoder.token_embedding", 2, 0.1).decay, 1.0);
-        assert_eq!(optimizer.update("encoder.class_token", 2, 0.1).decay, 1.0);
+        assert_eq!(optimizer.update("encoder.prefix_tokens", 2, 0.1).decay, 1.0);
         assert_eq!(optimizer.update("x.query.bias", 1, 0.1).decay, 1.0);
     }
 }

@@ -206,7 +206,7 @@ fn import<'a>(
 fn dinov2(import: &mut Import, prefix: &str, num_layers: usize) -> Result<(), CheckpointError> {
     let embeddings = format!("{prefix}embeddings");
     import.patches(&format!("{embeddings}.patch_embeddings.projection"))?;
-    import.flat("encoder.class_token", &format!("{embeddings}.cls_token"))?;
+    import.flat("encoder.prefix_tokens", &format!("{embeddings}.cls_token"))?;
     import.flat("encoder.position_embedding", &format!("{embeddings}.position_embeddings"))?;
     for layer in 0..num_layers {
         let (ours, theirs) =
@@ -236,7 +236,7 @@ fn dinov2(import: &mut Import, prefix: &str, num_layers: usize) -> Result<(), Ch
 fn clip(import: &mut Import, prefix: &str, num_layers: usize) -> Result<(), CheckpointError> {
     let embeddings = format!("{prefix}embeddings");
     import.patches(&format!("{embeddings}.patch_embedding"))?;
-    import.flat("encoder.class_token", &format!("{embeddings}.class_embedding"))?;
+    import.flat("encoder.prefix_tokens", &format!("{embeddings}.class_embedding"))?;
     import
         .flat("encoder.position_embedding", &format!("{embeddings}.position_embedding.weight"))?;
     // Spelt so.

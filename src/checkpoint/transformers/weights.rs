@@ -135,7 +135,7 @@ fn blip_encoder(
 ) -> Result<(), CheckpointError> {
     let embeddings = "vision_model.embeddings";
     import.patches(&format!("{embeddings}.patch_embedding"))?;
-    import.flat("encoder.class_token", &format!("{embeddings}.class_embedding"))?;
+    import.flat("encoder.prefix_tokens", &format!("{embeddings}.class_embedding"))?;
     import.flat("encoder.position_embedding", &format!("{embeddings}.position_embedding"))?;
     for layer in 0..description.model.encoder.num_layers {
         let (ours, theirs) =
@@ -159,7 +159,7 @@ fn blip_original_encoder(
     description: &Description,
 ) -> Result<(), CheckpointError> {
     import.patches("visual_encoder.patch_embed.proj")?;
-    import.flat("encoder.class_token", "visual_encoder.cls_token")?;
+    import.flat("encoder.prefix_tokens", "visual_encoder.cls_token")?;
     import.flat("encoder.position_embedding", "visual_encoder.pos_embed")?;
     for layer in 0..description.model.encoder.num_layers {
         let (ours, theirs) =
@@ -184,7 +184,7 @@ pub(super) fn vit_encoder(
     import.patches(&format!("{embeddings}.patch_embeddings.projection"))?;
     let tokens = ["cls_token", "distillation_token"].map(|token| format!("{embeddings}.{token}"));
     let tokens: Vec<&str> = tokens.iter().map(String::as_str).take(config.num_prefix()).collect();
-    import.stacked("encoder.class_token", &tokens)?;
+    import.stacked("encoder.prefix_tokens", &tokens)?;
     import.flat("encoder.position_embedding", &format!("{embeddings}.position_embeddings"))?;
     for layer in 0..config.num_layers {
         let (ours, theirs) =

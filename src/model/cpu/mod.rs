@@ -1,9 +1,8 @@
-//! What the CPU does by kernels of ours, where nobody asks for gradients: linear maps and attention of
-//! a few rows, which read weights, keys and values in place, GELU, and MobileNetV2's layers. Burn's
-//! operations serve everywhere else.
+//! What the CPU does by kernels of ours: the only room of `model` that knows threads, vector
+//! instructions and locks. Its functions take tensors and decide by [`is_cpu`], the one switch, whether
+//! a kernel serves; Burn's operations serve everywhere else.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::{fmt, ptr};
+use std::sync::Arc;
 
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
@@ -12,8 +11,23 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::{DType, Device, Tensor, TensorData, activation};
 
 use super::attention::KeyValue;
-use super::convolution::{self, Filter, Layer, Mix};
-use super::kernels::{self, Heads, Order};
+use convolution::{Filter, Layer, Mix};
+pub(super) use differentiable::attention_with_gradients;
+pub(crate) use elementwise::log_softmax;
+use few_rows::Heads;
+pub use instructions::{INSTRUCTIONS_VARIABLE, vector_instructions};
+pub(super) use kept::Kept;
+use product::{Finish, Matrix, Order, Rows};
+
+pub(super) mod convolution;
+mod attention;
+mod attention_gradients;
+mod differentiable;
+mod elementwise;
+mod few_rows;
+mod instructions;
+mod kept;
+mod product;
 
 /// Rows above which a matrix product made for many rows is the faster one.
 const MOST_ROWS: usize = 16;
@@ -27,23 +41,52 @@ pub(super) fn images_at_once(device: &Device, patches: usize) -> usize {
     if on_cpu(device) { FULL_SPEED_ROWS.div_ceil(patches.max(1)) } else { usize::MAX }
 }
 
+/// What follows a linear map, in the same pass where a kernel serves.
+#[derive(Debug)]
+pub(super) enum Then {
+    /// Nothing.
+    Nothing,
+    /// GELU with the error function.
+    Gelu,
+    /// Plus this, of the result's shape.
+    Add(Tensor<3>),
+}
+
 /// `x · weight + bias` of a linear map.
 ///
 /// # Shapes
 /// `x`: `[batch, seq, d_input]`; result: `[batch, seq, d_output]`.
 pub(super) fn linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
+    linear_then(layer, x, Then::Nothing)
+}
+
+/// A linear map and what follows it.
+///
+/// # Shapes
+/// As [`linear`].
+pub(super) fn linear_then(layer: &Linear, x: Tensor<3>, then: Then) -> Tensor<3> {
     let [batch, seq, inputs] = x.dims();
-    if !serves(batch * seq, &x.device()) {
-        return layer.forward(x);
+    if !on_cpu(&x.device()) {
+        return follow(layer.forward(x), then);
     }
     let bias = layer.bias.as_ref().map(|bias| bias.val());
     let rows = x.clone().reshape([batch * seq, inputs]);
-    match product_on_cpu(&rows, &layer.weight.val(), bias.as_ref()) {
+    let many = batch * seq > MOST_ROWS;
+    let (now, later) = if many { (then, Then::Nothing) } else { (Then::Nothing, then) };
+    match product_on_cpu(&rows, &layer.weight.val(), bias.as_ref(), &now) {
         Some(out) => {
             let [_, outputs] = out.dims();
-            out.reshape([batch, seq, outputs])
+            follow(out.reshape([batch, seq, outputs]), later)
         }
-        None => layer.forward(x),
+        None => follow(layer.forward(x), if many { now } else { later }),
+    }
+}
+
+fn follow(x: Tensor<3>, then: Then) -> Tensor<3> {
+    match then {
+        Then::Nothing => x,
+        Then::Gelu => gelu(x),
+        Then::Add(other) => other + x,
     }
 }
 
@@ -51,8 +94,8 @@ pub(super) fn linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
 ///
 /// # Shapes
 /// `x`: `[rows, inputs]`; `weight`: `[inputs, outputs]`; result: `[rows, outputs]`.
-pub(super) fn product(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    product_on_cpu(&x, &weight, None).unwrap_or_else(|| x.matmul(weight))
+pub(crate) fn product(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    product_on_cpu(&x, &weight, None, &Then::Nothing).unwrap_or_else(|| x.matmul(weight))
 }
 
 /// GELU with the error function, without gradients.
@@ -64,7 +107,7 @@ pub(super) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if !values.is_contiguous() {
         values = values.to_contiguous();
     }
-    kernels::gelu(values.storage_mut());
+    elementwise::gelu(values.storage_mut());
     Tensor::from_primitive::<Flex>(values)
 }
 
@@ -74,7 +117,7 @@ pub(super) fn gelu_with_gradients<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if !values.is_contiguous() {
         values = values.to_contiguous();
     }
-    let offsets = TensorData::new(kernels::gelu_tangents(values.storage_mut()), x.shape());
+    let offsets = TensorData::new(elementwise::gelu_tangents(values.storage_mut()), x.shape());
     let slopes = Tensor::<D>::from_primitive::<Flex>(values);
     x.clone() * slopes.autodiff() + Tensor::from_data(offsets, &x.device())
 }
@@ -94,53 +137,6 @@ pub(super) fn filter(layer: &Conv2d) -> Option<Filter> {
 fn weights(layer: &Conv2d) -> Option<(FloatTensor<Flex>, FloatTensor<Flex>)> {
     let bias = primitive(&layer.bias.as_ref()?.val())?;
     Some((primitive(&layer.weight.val())?.to_contiguous(), bias.to_contiguous()))
-}
-
-/// A layer as the kernels read it, which takes as long to make as an image to compute: kept for as
-/// long as its weights are the same. Clones share it.
-#[derive(Clone, Default)]
-pub(super) struct Kept(Arc<Mutex<Option<Made>>>);
-
-/// A layer and the weights that it was made of.
-type Made = (Vec<FloatTensor<Flex>>, Arc<Layer>);
-
-impl Kept {
-    /// The layer that `make` makes of these convolutions, if all are in f32.
-    pub(super) fn layer<'a>(
-        &self,
-        convolutions: impl Iterator<Item = &'a Conv2d>,
-        make: impl FnOnce() -> Option<Layer>,
-    ) -> Option<Arc<Layer>> {
-        let weights: Option<Vec<_>> = convolutions.map(weights).collect();
-        let weights: Vec<_> =
-            weights?.into_iter().flat_map(|(weight, bias)| [weight, bias]).collect();
-        if let Some((of, layer)) = &*self.lock()
-            && of.len() == weights.len()
-            && of.iter().zip(&weights).all(|(of, weight)| is_same(of, weight))
-        {
-            return Some(layer.clone());
-        }
-        // Without the lock: what waits for threads of the pool must hold none.
-        let layer = Arc::new(make()?);
-        *self.lock() = Some((weights, layer.clone()));
-        Some(layer)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Made>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for Kept {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Kept")
-    }
-}
-
-/// Whether two tensors are views of the same elements. As long as both are there nobody writes to
-/// these, for Burn writes in place only where a tensor has no other holder.
-fn is_same(left: &FloatTensor<Flex>, right: &FloatTensor<Flex>) -> bool {
-    ptr::eq(left.storage::<f32>(), right.storage::<f32>()) && left.layout() == right.layout()
 }
 
 /// What the layers make of images, if these are in f32 and on the CPU.
@@ -168,13 +164,15 @@ pub(super) fn convolved(
     Some(Tensor::<4>::from_data(out, &device).permute([0, 3, 1, 2]))
 }
 
-fn on_cpu(device: &Device) -> bool {
-    !device.is_autodiff() && *device == Device::flex()
+/// Whether tensors of `device` lie in this process's memory and its CPU computes them: with gradients or
+/// without.
+pub(super) fn is_cpu(device: &Device) -> bool {
+    device.clone().inner() == Device::flex()
 }
 
-/// Whether so many rows are for the kernels.
-fn serves(rows: usize, device: &Device) -> bool {
-    rows <= MOST_ROWS && on_cpu(device)
+/// Whether the CPU computes, and nobody asks for gradients.
+fn on_cpu(device: &Device) -> bool {
+    !device.is_autodiff() && is_cpu(device)
 }
 
 /// The elements of a tensor on the CPU, if they are f32.
@@ -187,19 +185,22 @@ fn product_on_cpu(
     x: &Tensor<2>,
     weight: &Tensor<2>,
     bias: Option<&Tensor<1>>,
+    then: &Then,
 ) -> Option<Tensor<2>> {
     let device = x.device();
     let [rows, inputs] = x.dims();
     let [_, outputs] = weight.dims();
-    if !serves(rows, &device) {
+    if !on_cpu(&device) {
         return None;
     }
     let x = primitive(x)?.to_contiguous();
+    let x = x.as_slice()?;
     let weight = primitive(weight)?;
     let (weight, order) = match weight.is_contiguous() {
         true => (weight, Order::ByInput),
         false => (weight.transpose(0, 1), Order::ByOutput),
     };
+    let weight = weight.as_slice()?;
     let bias = match bias {
         Some(bias) => Some(primitive(bias)?.to_contiguous()),
         None => None,
@@ -208,34 +209,53 @@ fn product_on_cpu(
         Some(bias) => Some(bias.as_slice()?),
         None => None,
     };
-    let out = kernels::product(x.as_slice()?, inputs, weight.as_slice()?, order, bias, outputs);
+    let added = match then {
+        Then::Add(other) => Some(primitive(other)?.to_contiguous()),
+        _ => None,
+    };
+    let out = if rows <= MOST_ROWS {
+        few_rows::product(x, inputs, weight, order, bias, outputs)
+    } else {
+        let finish = match (then, &added) {
+            (Then::Gelu, _) => Finish::Gelu,
+            (_, Some(other)) => Finish::Add(other.as_slice()?),
+            _ => Finish::Keep,
+        };
+        let matrix = Matrix { data: weight, order, inputs, outputs, bias };
+        product::product(Rows { data: x, stride: inputs }, rows, &matrix, finish)
+    };
     Some(Tensor::from_data(TensorData::new(out, [rows, outputs]), &device))
 }
 
-/// Attention of queries that see every key, if there are few of them and on the CPU.
+/// Attention of queries that see every key, or where it is `causal` those up to their own place counted
+/// from the end; none of others' operations if it returns none.
 ///
 /// # Shapes
-/// `query`: `[batch, heads, seq, head_dim]`; result the same.
-pub(super) fn attention(query: &Tensor<4>, memory: &KeyValue) -> Option<Tensor<4>> {
+/// `query`: `[batch, heads, seq, head_dim]`; result: `[batch, seq, heads × head_dim]`.
+pub(super) fn attention(query: &Tensor<4>, memory: &KeyValue, causal: bool) -> Option<Tensor<3>> {
     let device = query.device();
     let dims = query.dims();
-    let [_, _, seq, head_dim] = dims;
-    if memory.key.dims()[..2] != dims[..2] || !serves(seq, &device) {
+    let [batch, heads, seq, head_dim] = dims;
+    let [_, _, length, _] = memory.key.dims();
+    if !on_cpu(&device) || memory.key.dims()[..2] != dims[..2] || (causal && seq > length) {
         return None;
     }
     let query = primitive(query)?;
     let (key, value) = (primitive(&memory.key)?, primitive(&memory.value)?);
     let scale = 1.0 / (head_dim as f32).sqrt();
-    let out = kernels::attention(
-        heads(&query, dims)?,
-        heads(&key, memory.key.dims())?,
-        heads(&value, memory.value.dims())?,
-        scale,
-    );
-    Some(Tensor::from_data(TensorData::new(out, dims), &device))
+    let query = of_heads(&query, dims)?;
+    let key = of_heads(&key, memory.key.dims())?;
+    let value = of_heads(&value, memory.value.dims())?;
+    if seq <= MOST_ROWS && !causal {
+        let out = few_rows::attention(query, key, value, scale);
+        let out = Tensor::<4>::from_data(TensorData::new(out, dims), &device);
+        return Some(out.swap_dims(1, 2).reshape([batch, seq, heads * head_dim]));
+    }
+    let (out, _) = attention::attention(query, key, value, scale, causal);
+    Some(Tensor::from_data(TensorData::new(out, [batch, seq, heads * head_dim]), &device))
 }
 
-fn heads(tensor: &FloatTensor<Flex>, dims: [usize; 4]) -> Option<Heads<'_>> {
+fn of_heads(tensor: &FloatTensor<Flex>, dims: [usize; 4]) -> Option<Heads<'_>> {
     let layout = tensor.layout();
     let &[batch, head, row, element] = layout.strides() else { return None };
     if element != 1 && dims[3] > 1 {
@@ -248,7 +268,7 @@ fn heads(tensor: &FloatTensor<Flex>, dims: [usize; 4]) -> Option<Heads<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, Distribution, Tensor};
+    use burn::tensor::{Bool, Device, Distribution, Tensor};
 
     use super::*;
 
@@ -264,16 +284,16 @@ mod tests {
 
     #[test]
     fn products_are_those_of_burn() {
-        for rows in [1, 2, 3, 7, 16] {
+        for rows in [1, 2, 3, 7, 16, 17, 100] {
             for (inputs, outputs) in [(1, 1), (5, 37), (64, 384), (67, 385), (768, 1000)] {
                 let what = format!("{rows} × {inputs} × {outputs}");
                 let (x, bias) = (random([rows, inputs]), random([outputs]));
                 for weight in [random([inputs, outputs]), random([outputs, inputs]).transpose()] {
                     let scale = 1.0 / (inputs as f64).sqrt();
                     let theirs = x.clone().matmul(weight.clone()).mul_scalar(scale);
-                    let ours = product_on_cpu(&x, &weight, None).expect("served").mul_scalar(scale);
+                    let ours = product_on_cpu(&x, &weight, None, &Then::Nothing).expect("served").mul_scalar(scale);
                     assert_close(ours, theirs.clone(), &what);
-                    let ours = product_on_cpu(&x, &weight, Some(&bias)).expect("served");
+                    let ours = product_on_cpu(&x, &weight, Some(&bias), &Then::Nothing).expect("served");
                     let theirs = theirs + bias.clone().mul_scalar(scale).unsqueeze::<2>();
                     assert_close(ours.mul_scalar(scale), theirs, &what);
                 }
@@ -284,12 +304,12 @@ mod tests {
     #[test]
     fn the_number_of_threads_changes_no_bit() {
         for weight in [random([768, 1000]), random([1000, 768]).transpose()] {
-            for rows in [1, 3, 7] {
+            for rows in [1, 3, 7, 50] {
                 let x = random([rows, 768]);
                 let on = |threads: usize| {
                     let pool =
                         rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                    pool.install(|| product_on_cpu(&x, &weight, None).expect("served").into_data())
+                    pool.install(|| product_on_cpu(&x, &weight, None, &Then::Nothing).expect("served").into_data())
                 };
                 assert_eq!(on(1), on(3));
             }
@@ -299,10 +319,9 @@ mod tests {
     #[test]
     fn views_that_are_neither_row_by_row_nor_transposed_are_left_to_burn() {
         let weight = random([8, 12]).narrow(1, 2, 6);
-        assert!(product_on_cpu(&random([1, 8]), &weight, None).is_none());
+        assert!(product_on_cpu(&random([1, 8]), &weight, None, &Then::Nothing).is_none());
         let theirs = random([1, 8]);
         assert_close(product(theirs.clone(), weight.clone()), theirs.matmul(weight), "narrowed");
-        assert!(product_on_cpu(&random([17, 8]), &random([8, 8]), None).is_none());
     }
 
     #[test]
@@ -352,9 +371,15 @@ mod tests {
 
     #[test]
     fn attention_is_that_of_burn_where_keys_lie_apart() {
-        for (batch, heads, seq, length, head_dim) in
-            [(1, 1, 1, 1, 1), (2, 3, 1, 7, 5), (1, 12, 3, 577, 64), (3, 2, 16, 33, 24)]
-        {
+        for (batch, heads, seq, length, head_dim) in [
+            (1, 1, 1, 1, 1),
+            (2, 3, 1, 7, 5),
+            (1, 12, 3, 577, 64),
+            (3, 2, 16, 33, 24),
+            (2, 3, 17, 17, 8),
+            (1, 2, 197, 785, 64),
+            (2, 2, 49, 60, 33),
+        ] {
             let what = format!("{batch} × {heads} × {seq} × {length} × {head_dim}");
             let query = random([batch, seq, heads, head_dim]).swap_dims(1, 2);
             // As a cache that has room for more.
@@ -363,11 +388,79 @@ mod tests {
                 key: kept(random([batch, heads, length + 3, head_dim])),
                 value: kept(random([batch, heads, length + 3, head_dim])),
             };
-            let ours = attention(&query, &memory).expect("served");
-            let scale = 1.0 / (head_dim as f64).sqrt();
-            let scores = query.matmul(memory.key.clone().transpose()).mul_scalar(scale);
-            let theirs = burn::tensor::activation::softmax(scores, 3).matmul(memory.value.clone());
-            assert_close(ours, theirs, &what);
+            for causal in [false, true] {
+                let ours = attention(&query, &memory, causal).expect("served");
+                let scale = 1.0 / (head_dim as f64).sqrt();
+                let scores = query.clone().matmul(memory.key.clone().transpose());
+                let mut scores = scores.mul_scalar(scale);
+                if causal {
+                    let hidden: Vec<bool> = (0..seq * length)
+                        .map(|at| at % length > length - seq + at / length)
+                        .collect();
+                    let hidden = TensorData::new(hidden, [1, 1, seq, length]);
+                    let hidden = Tensor::<4, Bool>::from_data(hidden, &Device::flex());
+                    scores = scores.mask_fill(hidden, f32::NEG_INFINITY);
+                }
+                let weights = activation::softmax(scores, 3);
+                let theirs = weights.matmul(memory.value.clone()).swap_dims(1, 2);
+                let theirs = theirs.reshape([batch, seq, heads * head_dim]);
+                assert_close(ours, theirs, &what);
+            }
         }
+    }
+
+    #[test]
+    fn attention_and_its_gradients_are_those_of_burn() {
+        let device = Device::flex().autodiff();
+        for (batch, heads, seq, length, head_dim) in
+            [(1, 1, 1, 1, 1), (2, 3, 9, 9, 8), (2, 2, 100, 131, 24), (1, 2, 200, 200, 64)]
+        {
+            let dims = [[batch, seq, heads, head_dim], [batch, length, heads, head_dim]];
+            let inputs = [random(dims[0]), random(dims[1]), random(dims[1])];
+            let along = random([batch, seq, heads * head_dim]);
+            for causal in [false, true] {
+                let of = |fused: bool| {
+                    let leaves = inputs.clone().map(|x| Tensor::from_inner(x).require_grad());
+                    let [query, key, value] = leaves.clone().map(|x| x.swap_dims(1, 2));
+                    let memory = KeyValue { key, value };
+                    let out = if fused {
+                        attention_with_gradients(&query, &memory, causal).expect("served")
+                    } else {
+                        let scale = 1.0 / (head_dim as f64).sqrt();
+                        let mut scores = query.matmul(memory.key.transpose()).mul_scalar(scale);
+                        if causal {
+                            let hidden: Vec<bool> = (0..seq * length)
+                                .map(|at| at % length > length - seq + at / length)
+                                .collect();
+                            let hidden = TensorData::new(hidden, [1, 1, seq, length]);
+                            let hidden = Tensor::<4, Bool>::from_data(hidden, &device);
+                            scores = scores.mask_fill(hidden, f32::NEG_INFINITY);
+                        }
+                        let out = activation::softmax(scores, 3).matmul(memory.value);
+                        out.swap_dims(1, 2).reshape([batch, seq, heads * head_dim])
+                    };
+                    let loss = (out.clone() * Tensor::from_inner(along.clone())).sum();
+                    let gradients = loss.backward();
+                    (out.inner(), leaves.map(|leaf| leaf.grad(&gradients).expect("tracked")))
+                };
+                let ((ours, our_gradients), (theirs, their_gradients)) = (of(true), of(false));
+                let what = format!("{batch} × {heads} × {seq} × {length} × {head_dim}");
+                assert_close(ours, theirs, &what);
+                for (ours, theirs) in our_gradients.into_iter().zip(their_gradients) {
+                    assert_close(ours, theirs, &format!("gradient of {what}"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn attention_is_the_same_on_any_number_of_threads() {
+        let memory = KeyValue { key: random([1, 2, 300, 16]), value: random([1, 2, 300, 16]) };
+        let query = random([1, 2, 300, 16]);
+        let on = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| attention(&query, &memory, false).expect("served").into_data())
+        };
+        assert_eq!(on(1), on(7));
     }
 }

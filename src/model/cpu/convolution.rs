@@ -6,8 +6,10 @@ use std::mem::swap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use pulp::{Arch, Simd, WithSimd, as_arrays};
+use pulp::{Simd, WithSimd, as_arrays};
 use rayon::prelude::*;
+
+use super::instructions::arch;
 
 /// Pixels that are expanded at once: enough to make reading the weights worth it.
 const PIXELS: usize = 128;
@@ -220,7 +222,7 @@ impl Block {
                     let row = (row * filter.stride + tap).wrapping_sub(above + 1);
                     hidden.chunks_exact(of_hidden).nth(row).unwrap_or_default()
                 });
-                Arch::new().dispatch(Convolve { filter, lines, out });
+                arch().dispatch(Convolve { filter, lines, out });
             }
             let finish = match residual {
                 true => Finish::Add(&x[start * of_out..][..out.len()]),
@@ -263,7 +265,7 @@ enum Finish<'a> {
 /// `x · weightᵀ + bias` for the pixels of `x`.
 fn multiply(mix: &Mix, x: &[f32], finish: Finish, out: &mut [f32]) {
     if !x.is_empty() {
-        Arch::new().dispatch(Multiply { mix, x, finish, out });
+        arch().dispatch(Multiply { mix, x, finish, out });
     }
 }
 
@@ -455,5 +457,5 @@ fn lanes() -> usize {
             S::F32_LANES
         }
     }
-    Arch::new().dispatch(Lanes)
+    arch().dispatch(Lanes)
 }

@@ -1,12 +1,16 @@
-//! Products and attention of a few rows, and GELU, on slices: in vector instructions and on threads.
+//! Products and attention of a few rows, on slices: in vector instructions and on threads.
 //!
 //! Decoding is bound by reading weights and memory once a token; a matrix product made for many rows
 //! reads them in an order, or after a copy, that halves that rate or worse. Knows no tensors.
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+
+use super::elementwise::softmax;
+use super::instructions::arch;
+use super::product::{Order, Rows};
 
 /// Columns of a product that one task sums, so that its sums stay in the first-level cache.
 const TILE: usize = 384;
@@ -16,9 +20,6 @@ const PARTS: usize = 4;
 
 /// Multiplications below which threads cost more than they bring.
 const WORTH_THREADS: usize = 1 << 17;
-
-/// Elements that one task of GELU takes.
-const GELU_CHUNK: usize = 1 << 14;
 
 /// Rows of a matrix whose elements lie side by side; the rows need not.
 #[derive(Clone, Copy, Debug)]
@@ -34,20 +35,18 @@ pub(super) struct Heads<'a> {
 }
 
 impl<'a> Heads<'a> {
+    /// The rows of one head.
+    pub(super) fn rows(&self, batch: usize, head: usize) -> Rows<'a> {
+        let [by_batch, by_head, stride] = self.strides;
+        let at = self.offset + batch * by_batch + head * by_head;
+        Rows { data: &self.data[at..], stride }
+    }
+
     fn row(&self, batch: usize, head: usize, index: usize) -> &'a [f32] {
         let [by_batch, by_head, by_row] = self.strides;
         let at = self.offset + batch * by_batch + head * by_head + index * by_row;
         &self.data[at..at + self.dims[3]]
     }
-}
-
-/// How a matrix of `inputs` × `outputs` lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
-    /// `[inputs, outputs]`, row by row.
-    ByInput,
-    /// `[outputs, inputs]`, row by row.
-    ByOutput,
 }
 
 /// `x · weight + bias`: `x` is `[rows, inputs]`, the result `[rows, outputs]`, the same bits on any
@@ -69,7 +68,7 @@ pub(super) fn product(
         return out;
     }
     let threads = rows * inputs * outputs >= WORTH_THREADS;
-    let arch = Arch::new();
+    let arch = arch();
     match order {
         Order::ByOutput => {
             let tiles = tiles(&mut out, outputs, TILE);
@@ -128,7 +127,7 @@ pub(super) fn attention(query: Heads, key: Heads, value: Heads, scale: f32) -> V
     if out.is_empty() {
         return out;
     }
-    let arch = Arch::new();
+    let arch = arch();
     let attend = |(index, out): (usize, &mut [f32])| {
         let (batch, head) = (index / heads, index % heads);
         arch.dispatch(OneHead { query, key, value, scale, batch, head, out });
@@ -140,23 +139,6 @@ pub(super) fn attention(query: Heads, key: Heads, value: Heads, scale: f32) -> V
         out.par_chunks_mut(chunk).enumerate().for_each(attend);
     }
     out
-}
-
-/// GELU with the error function (Hendrycks and Gimpel 2016, <https://arxiv.org/abs/1606.08415>), in
-/// place.
-pub(super) fn gelu(values: &mut [f32]) {
-    let arch = Arch::new();
-    values.par_chunks_mut(GELU_CHUNK).for_each(|values| arch.dispatch(Gelu { values }));
-}
-
-/// The tangents of GELU at `values`: what stands in `values` becomes their slopes, the result is where
-/// they meet the axis, so that `slope · x + offset` is GELU at `x` and its gradient there.
-pub(super) fn gelu_tangents(values: &mut [f32]) -> Vec<f32> {
-    let arch = Arch::new();
-    let mut offsets = vec![0.0; values.len()];
-    let parts = values.par_chunks_mut(GELU_CHUNK).zip(offsets.par_chunks_mut(GELU_CHUNK));
-    parts.for_each(|(slopes, offsets)| arch.dispatch(GeluTangents { slopes, offsets }));
-    offsets
 }
 
 /// Adds to each row's columns from `start` on their products with a matrix that lies by input. A
@@ -303,7 +285,7 @@ impl WithSimd for OneHead<'_> {
             }
         }
         for weights in weights.chunks_exact_mut(length) {
-            softmax(weights);
+            softmax(simd, weights);
         }
         for at in 0..length {
             let value = value.row(batch, head, at);
@@ -312,117 +294,4 @@ impl WithSimd for OneHead<'_> {
             }
         }
     }
-}
-
-fn softmax(scores: &mut [f32]) {
-    let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for score in scores.iter_mut() {
-        *score = (*score - most).exp();
-        sum += *score;
-    }
-    for score in scores {
-        *score /= sum;
-    }
-}
-
-struct Gelu<'a> {
-    values: &'a mut [f32],
-}
-
-impl WithSimd for Gelu<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let (values, rest) = S::as_mut_simd_f32s(self.values);
-        for value in values {
-            *value = gelu_of(simd, *value);
-        }
-        let last = gelu_of(simd, simd.partial_load_f32s(rest));
-        simd.partial_store_f32s(rest, last);
-    }
-}
-
-struct GeluTangents<'a> {
-    slopes: &'a mut [f32],
-    offsets: &'a mut [f32],
-}
-
-impl WithSimd for GeluTangents<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let (slopes, last_slopes) = S::as_mut_simd_f32s(self.slopes);
-        let (offsets, last_offsets) = S::as_mut_simd_f32s(self.offsets);
-        for (slope, offset) in slopes.iter_mut().zip(offsets) {
-            (*slope, *offset) = gelu_tangent_of(simd, *slope);
-        }
-        let (slope, offset) = gelu_tangent_of(simd, simd.partial_load_f32s(last_slopes));
-        simd.partial_store_f32s(last_slopes, slope);
-        simd.partial_store_f32s(last_offsets, offset);
-    }
-}
-
-/// `Φ(x) + x·φ(x)` and `−x²·φ(x)`, with the normal distribution's `Φ` and density `φ`.
-#[inline(always)]
-fn gelu_tangent_of<S: Simd>(simd: S, x: S::f32s) -> (S::f32s, S::f32s) {
-    let half = simd.splat_f32s(0.5);
-    let erf = erf(simd, simd.mul_f32s(x, simd.splat_f32s(std::f32::consts::FRAC_1_SQRT_2)));
-    let below = simd.mul_add_e_f32s(half, erf, half);
-    // Beyond 6 the density is less than 2e-8, and the slope that of a straight line.
-    let near = simd.min_f32s(simd.max_f32s(x, simd.splat_f32s(-6.0)), simd.splat_f32s(6.0));
-    // 1 / √(2π)
-    let density = simd.mul_f32s(simd.splat_f32s(0.398_942_3), bell(simd, near));
-    let x_density = simd.mul_f32s(near, density);
-    (simd.add_f32s(below, x_density), simd.neg_f32s(simd.mul_f32s(near, x_density)))
-}
-
-/// `exp(−x² / 2)` for `x` from -6 to 6: the power series at a 32nd of the exponent, squared five times.
-#[inline(always)]
-fn bell<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    let exponent = simd.mul_f32s(simd.mul_f32s(x, x), simd.splat_f32s(-1.0 / 64.0));
-    let series = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
-    let root = series.iter().fold(simd.splat_f32s(0.0), |sum, &factor| {
-        simd.mul_add_e_f32s(sum, exponent, simd.splat_f32s(factor))
-    });
-    (0..5).fold(root, |power, _| simd.mul_f32s(power, power))
-}
-
-/// `x · (1 + erf(x / √2)) / 2`.
-#[inline(always)]
-fn gelu_of<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    let half = simd.mul_f32s(x, simd.splat_f32s(0.5));
-    let erf = erf(simd, simd.mul_f32s(x, simd.splat_f32s(std::f32::consts::FRAC_1_SQRT_2)));
-    simd.mul_add_e_f32s(half, erf, half)
-}
-
-/// Numerator of the error function over its argument, in even powers, the highest first: the rational
-/// function of Eigen (`generic_fast_erf`, <https://gitlab.com/libeigen/eigen>), right to a few units
-/// in the last place.
-const ERF_NUMERATOR: [f32; 7] = [
-    -2.726_142_3e-10,
-    2.770_681_4e-8,
-    -2.101_024e-6,
-    -5.692_506_4e-5,
-    -7.349_906_3e-4,
-    -2.954_6e-3,
-    -1.609_603_3e-2,
-];
-const ERF_DENOMINATOR: [f32; 5] =
-    [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329_2e-3, -1.426_473_9e-2];
-
-#[inline(always)]
-fn erf<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    // Beyond 4 it is 1 in single precision.
-    let x = simd.min_f32s(simd.max_f32s(x, simd.splat_f32s(-4.0)), simd.splat_f32s(4.0));
-    let square = simd.mul_f32s(x, x);
-    let polynomial = |factors: &[f32]| {
-        factors.iter().fold(simd.splat_f32s(0.0), |sum, &factor| {
-            simd.mul_add_e_f32s(sum, square, simd.splat_f32s(factor))
-        })
-    };
-    let quotient = simd.div_f32s(polynomial(&ERF_NUMERATOR), polynomial(&ERF_DENOMINATOR));
-    simd.mul_f32s(x, quotient)
 }
