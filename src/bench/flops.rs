@@ -18,7 +18,7 @@
 //! pass. An encoder that is frozen has a forward pass only. Attention counts in full, as it is
 //! computed: a causal mask saves nothing.
 
-use crate::model::{Backbone, CaptionerConfig, EncoderConfig, HeadKind, MobileNetV2Shape};
+use crate::model::{CaptionerConfig, EncoderConfig, HeadKind};
 
 /// How much goes through a model in one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,14 +37,13 @@ pub struct StepShape {
 pub fn forward_encoder(config: &EncoderConfig) -> f64 {
     let [channels, side] = config.patch_input().map(|size| size as f64);
     let patches = config.num_patches() as f64;
-    let inputs = std::iter::once(3).chain(config.stem.iter().copied());
+    let inputs = std::iter::once(3).chain(config.patches.stem().iter().copied());
     let (mut height, mut width, mut stem) = (config.image_height, config.image_width, 0.0);
-    for (from, &to) in inputs.zip(&config.stem) {
+    for (from, &to) in inputs.zip(config.patches.stem()) {
         (height, width) = (height / 2, width / 2);
         stem += (height * width * 4 * 4 * from * to) as f64;
     }
-    if let Some(Backbone::MobileNetV2) = config.backbone {
-        let shape = MobileNetV2Shape::new(config.backbone_width);
+    if let Some(shape) = config.patches.mobilenet() {
         stem = shape.multiplications(config.image_height, config.image_width);
     }
     let positions = patches + config.num_prefix() as f64;
@@ -106,7 +105,7 @@ pub fn training_step(config: &CaptionerConfig, shape: &StepShape, frozen_encoder
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::DecoderConfig;
+    use crate::model::{DecoderConfig, MobileNetV2Shape, PatchSource};
 
     #[test]
     fn a_step_of_decoding_reads_weights_and_what_is_kept_once() {
@@ -157,14 +156,14 @@ mod tests {
         assert_eq!(forward_encoder(&config.encoder), 2.0 * (patches * matrices + attention));
 
         let mut stemmed = config.encoder.clone();
-        stemmed.stem = vec![4, 8];
+        stemmed.patches = PatchSource::Stem(vec![4, 8]);
         let stem = 16.0 * (16.0 * 24.0 * 3.0 * 4.0 + 8.0 * 12.0 * 4.0 * 8.0);
         let embedding = patches * 8.0 * (3.0 * 256.0 - 8.0 * 16.0);
         let difference = forward_encoder(&stemmed) - forward_encoder(&config.encoder);
         assert_eq!(difference, 2.0 * (stem - embedding));
 
         let mut hybrid = config.encoder.clone();
-        hybrid.backbone = Some(Backbone::MobileNetV2);
+        hybrid.patches = PatchSource::MobileNetV2 { width: 1.0 };
         (hybrid.patch_size, hybrid.image_height, hybrid.image_width) = (32, 64, 96);
         let patch = 1280.0 * 8.0 + 4.0 * 64.0 + 2.0 * 8.0 * 16.0;
         let backbone = MobileNetV2Shape::new(1.0).multiplications(64, 96);

@@ -5,10 +5,11 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor};
 
 use super::cache::DecoderCache;
-use super::config::{CaptionerConfig, ConfigError, EncoderStage};
+use super::config::{CaptionerConfig, ConfigError};
 use super::cpu;
 use super::decoder::TextDecoder;
 use super::encoder::VisionEncoder;
+use super::encoder_config::EncoderStage;
 use super::half;
 use super::trace::AttentionTrace;
 

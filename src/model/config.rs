@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::mobilenet::{self, MobileNetV2Shape};
+use super::encoder_config::EncoderConfig;
 use crate::plural::counted;
 
 /// Why a model configuration cannot be built.
@@ -19,7 +19,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    fn new(key: &str, problem: impl Into<String>) -> Self {
+    pub(super) fn new(key: &str, problem: impl Into<String>) -> Self {
         Self { key: key.into(), problem: problem.into() }
     }
 }
@@ -50,17 +50,6 @@ pub enum NormPlacement {
     Post,
 }
 
-/// Position information of image patches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "snake_case")]
-pub enum PatchPositions {
-    /// A learned vector for each position (ViT, Dosovitskiy et al. 2021).
-    #[default]
-    Learned,
-    /// Fixed 2-D sine-cosine vectors (Vaswani et al. 2017; in two dimensions as in MoCo v3).
-    SinCos,
-}
-
 /// How decoder states become logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
@@ -76,276 +65,9 @@ pub enum HeadKind {
     TransformUntied,
 }
 
-/// A convolutional network before the patch embedding, whose grid of features is the patches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Backbone {
-    /// MobileNetV2 (Sandler et al. 2018): `patch_size` is 32, and a patch has 1280 channels.
-    #[serde(rename = "mobilenet_v2")]
-    MobileNetV2,
-}
-
-/// Where an encoder can be cut in two, in the order of the computation: what is frozen from the image
-/// on to one of these is computed without a graph, and once if it is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum EncoderStage {
-    /// Before everything.
-    Pixels,
-    /// After the backbone's first convolution and so many of its blocks.
-    Block(usize),
-    /// Before the patch embedding: after the backbone, or a stem.
-    Patches,
-    /// After everything: the encoder's output.
-    States,
-}
-
-/// The vision encoder: patch embedding and a stack of self-attention layers
-/// (ViT, <https://arxiv.org/abs/2010.11929>).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EncoderConfig {
-    /// Input height in pixels, a multiple of `patch_size`.
-    pub image_height: usize,
-    /// Input width in pixels, a multiple of `patch_size`.
-    pub image_width: usize,
-    /// Side of a square patch in pixels.
-    pub patch_size: usize,
-    /// Output channels of 4×4 convolutions of stride 2 before the patch embedding, each followed by
-    /// GELU (Xiao et al. 2021, <https://arxiv.org/abs/2106.14881>); empty = none, a plain ViT. Each
-    /// halves what a patch is cut from: `patch_size` is a multiple of `2^length`.
-    pub stem: Vec<usize>,
-    /// A convolutional network whose grid of features is the patches (a hybrid, section 3.1 of the
-    /// ViT paper); its stride is `patch_size`. None: patches are cut from the image.
-    pub backbone: Option<Backbone>,
-    /// Channels of the backbone, as a multiple of its paper's, 0.05 to 4.
-    pub backbone_width: f64,
-    /// Width of the residual stream.
-    pub d_model: usize,
-    /// Number of layers; may be 0 with a backbone.
-    pub num_layers: usize,
-    /// Attention heads; divides `d_model`.
-    pub num_heads: usize,
-    /// Hidden width of the feed-forward blocks.
-    pub d_ff: usize,
-    /// Whether the patch embedding has a bias (CLIP: no).
-    pub patch_bias: bool,
-    /// Learned tokens that stand before the patches: 1 for a class token, 2 with DeiT's distillation
-    /// token behind it. Files of earlier versions say `class_token = true` or `false`.
-    #[serde(alias = "class_token", deserialize_with = "prefix_tokens")]
-    pub prefix_tokens: usize,
-    /// Whether a layer norm follows the embeddings, before the first layer (CLIP).
-    pub embedding_norm: bool,
-    /// Whether a layer norm follows the last layer.
-    pub final_norm: bool,
-    /// Whether each residual branch is scaled channel by channel (CaiT, Touvron et al. 2021,
-    /// <https://arxiv.org/abs/2103.17239>; DINOv2).
-    pub layer_scale: bool,
-    /// Whether query, key and value projections have biases.
-    pub qkv_bias: bool,
-    /// Non-linearity of the feed-forward blocks.
-    pub activation: Activation,
-    /// Epsilon of the layer norms.
-    pub layer_norm_epsilon: f64,
-    /// Position information.
-    pub positions: PatchPositions,
-    /// With [`PatchPositions::SinCos`]: the longest wavelength is 2π times this, in patches, the
-    /// shortest is 2π. 10,000 is usual; of the order of the grid's side, every channel tells places
-    /// apart.
-    pub position_temperature: f64,
-    /// Dropout on the embeddings and on each residual branch, in `[0, 1)`; training only.
-    pub dropout: f64,
-    /// Stochastic depth (Huang et al. 2016): rate at the last layer, rising linearly from 0 at the
-    /// first, in `[0, 1)`; training only.
-    pub drop_path: f64,
-}
-
 /// A transformer's size: `1 layer, width 256, 4 heads`.
-fn layers(num_layers: usize, d_model: usize, num_heads: usize) -> String {
+pub(super) fn layers(num_layers: usize, d_model: usize, num_heads: usize) -> String {
     format!("{}, width {d_model}, {}", counted(num_layers, "layer"), counted(num_heads, "head"))
-}
-
-impl fmt::Display for EncoderConfig {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.backbone, self.stem.len()) {
-            (Some(Backbone::MobileNetV2), _) => {
-                formatter.write_str("MobileNetV2, whose grid of features is the patches, then ")?;
-            }
-            (None, 0) => {}
-            (None, stem) => write!(formatter, "{} and ", counted(stem, "convolution"))?,
-        }
-        let [rows, cols] = self.grid();
-        write!(
-            formatter,
-            "{}; {cols}×{rows} patches of {2}×{2} on {1}×{3} pixels",
-            layers(self.num_layers, self.d_model, self.num_heads),
-            self.image_width,
-            self.patch_size,
-            self.image_height
-        )
-    }
-}
-
-impl Default for EncoderConfig {
-    fn default() -> Self {
-        Self {
-            image_height: 224,
-            image_width: 224,
-            patch_size: 16,
-            stem: Vec::new(),
-            backbone: None,
-            backbone_width: 1.0,
-            d_model: 384,
-            num_layers: 6,
-            num_heads: 6,
-            d_ff: 1536,
-            patch_bias: true,
-            prefix_tokens: 0,
-            embedding_norm: false,
-            final_norm: true,
-            layer_scale: false,
-            qkv_bias: true,
-            activation: Activation::default(),
-            layer_norm_epsilon: 1e-6,
-            positions: PatchPositions::default(),
-            position_temperature: 10_000.0,
-            dropout: 0.0,
-            drop_path: 0.0,
-        }
-    }
-}
-
-impl EncoderConfig {
-    /// Rows and columns of the patch grid.
-    pub fn grid(&self) -> [usize; 2] {
-        [self.image_height / self.patch_size, self.image_width / self.patch_size]
-    }
-
-    /// Patches of one image.
-    pub fn num_patches(&self) -> usize {
-        let [rows, cols] = self.grid();
-        rows * cols
-    }
-
-    /// Channels and side, in pixels of the stem or the backbone, of what one patch is embedded from.
-    pub fn patch_input(&self) -> [usize; 2] {
-        if let Some(Backbone::MobileNetV2) = self.backbone {
-            return [MobileNetV2Shape::new(self.backbone_width).channels, 1];
-        }
-        let channels = self.stem.last().copied().unwrap_or(3);
-        [channels, self.patch_size >> self.stem.len()]
-    }
-
-    /// What there is of an image at `stage`: `[a, b]` of [`super::VisionEncoder::forward_until`]'s result.
-    /// Channels and places of the grid, row by row, where a convolution follows; before `Patches` and `States`
-    /// positions and their width.
-    pub fn stage_shape(&self, stage: EncoderStage) -> [usize; 2] {
-        match stage {
-            EncoderStage::States => [self.num_prefix() + self.num_patches(), self.d_model],
-            EncoderStage::Patches => {
-                let [channels, side] = self.patch_input();
-                [self.num_patches(), channels * side * side]
-            }
-            EncoderStage::Block(blocks) if self.backbone.is_some() => {
-                let (channels, stride) = MobileNetV2Shape::new(self.backbone_width).after(blocks);
-                [channels, (self.image_height / stride) * (self.image_width / stride)]
-            }
-            EncoderStage::Block(_) | EncoderStage::Pixels => {
-                [3, self.image_height * self.image_width]
-            }
-        }
-    }
-
-    /// Positions before the first patch.
-    pub fn num_prefix(&self) -> usize {
-        self.prefix_tokens
-    }
-
-    /// Checks that an encoder of this shape can be built.
-    ///
-    /// # Errors
-    /// The first key at fault, with what was expected.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        size("encoder.patch_size", self.patch_size, MAX_WIDTH)?;
-        for (key, pixels) in
-            [("encoder.image_height", self.image_height), ("encoder.image_width", self.image_width)]
-        {
-            if !(1..=MAX_WIDTH).contains(&pixels) || !pixels.is_multiple_of(self.patch_size) {
-                return Err(ConfigError::new(
-                    key,
-                    format!(
-                        "{pixels} pixels; expected a positive multiple of patch_size = {}",
-                        self.patch_size
-                    ),
-                ));
-            }
-        }
-        if self.stem.len() > 8 || !self.patch_size.is_multiple_of(1 << self.stem.len()) {
-            return Err(ConfigError::new(
-                "encoder.stem",
-                format!(
-                    "{} convolutions of stride 2 need a patch_size that is a multiple of 2^{0}, not {}",
-                    self.stem.len(),
-                    self.patch_size
-                ),
-            ));
-        }
-        for &channels in &self.stem {
-            size("encoder.stem", channels, MAX_WIDTH)?;
-        }
-        if self.prefix_tokens > MAX_PREFIX {
-            return Err(ConfigError::new(
-                "encoder.prefix_tokens",
-                format!("{}; expected 0 to {MAX_PREFIX}", self.prefix_tokens),
-            ));
-        }
-        self.validate_backbone()?;
-        if self.backbone.is_none() || self.num_layers > 0 {
-            size("encoder.num_layers", self.num_layers, MAX_LAYERS)?;
-        }
-        size("encoder.d_ff", self.d_ff, MAX_WIDTH)?;
-        heads("encoder", self.d_model, self.num_heads)?;
-        if !(self.position_temperature.is_finite() && self.position_temperature >= 1.0) {
-            return Err(ConfigError::new(
-                "encoder.position_temperature",
-                format!("{}; expected a number of at least 1", self.position_temperature),
-            ));
-        }
-        if self.positions == PatchPositions::SinCos && !self.d_model.is_multiple_of(4) {
-            return Err(ConfigError::new(
-                "encoder.d_model",
-                format!("{}; 2-D sin-cos positions need a multiple of 4", self.d_model),
-            ));
-        }
-        epsilon("encoder.layer_norm_epsilon", self.layer_norm_epsilon)?;
-        rate("encoder.dropout", self.dropout)?;
-        rate("encoder.drop_path", self.drop_path)
-    }
-
-    fn validate_backbone(&self) -> Result<(), ConfigError> {
-        if !(0.05..=4.0).contains(&self.backbone_width) {
-            return Err(ConfigError::new(
-                "encoder.backbone_width",
-                format!("{}; expected 0.05 to 4", self.backbone_width),
-            ));
-        }
-        if self.backbone.is_none() {
-            return Ok(());
-        }
-        if self.patch_size != mobilenet::STRIDE {
-            return Err(ConfigError::new(
-                "encoder.patch_size",
-                format!(
-                    "{}; with this backbone it is its stride, {}",
-                    self.patch_size,
-                    mobilenet::STRIDE
-                ),
-            ));
-        }
-        if !self.stem.is_empty() {
-            return Err(ConfigError::new("encoder.stem", "expected none before a backbone"));
-        }
-        Ok(())
-    }
 }
 
 /// What stands where among the positions of the memory that cross-attention reads: prefix tokens first,
@@ -502,26 +224,11 @@ impl CaptionerConfig {
 
 /// The largest sizes accepted, far beyond any captioner: a slip of the keyboard or a hostile file
 /// must not ask for all memory.
-const MAX_LAYERS: usize = 1 << 10;
-const MAX_WIDTH: usize = 1 << 16;
+pub(super) const MAX_LAYERS: usize = 1 << 10;
+pub(super) const MAX_WIDTH: usize = 1 << 16;
 const MAX_ROWS: usize = 1 << 22;
-const MAX_PREFIX: usize = 64;
 
-/// A count, or the `true` and `false` of files that knew a class token only.
-fn prefix_tokens<'de, D: serde::Deserializer<'de>>(input: D) -> Result<usize, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a whole number, or true or false for a class token")]
-    enum Given {
-        Flag(bool),
-        Count(usize),
-    }
-    Ok(match Given::deserialize(input)? {
-        Given::Flag(flag) => usize::from(flag),
-        Given::Count(count) => count,
-    })
-}
-
-fn size(key: &str, value: usize, most: usize) -> Result<(), ConfigError> {
+pub(super) fn size(key: &str, value: usize, most: usize) -> Result<(), ConfigError> {
     if (1..=most).contains(&value) {
         Ok(())
     } else {
@@ -529,7 +236,7 @@ fn size(key: &str, value: usize, most: usize) -> Result<(), ConfigError> {
     }
 }
 
-fn heads(part: &str, d_model: usize, num_heads: usize) -> Result<(), ConfigError> {
+pub(super) fn heads(part: &str, d_model: usize, num_heads: usize) -> Result<(), ConfigError> {
     size(&format!("{part}.d_model"), d_model, MAX_WIDTH)?;
     size(&format!("{part}.num_heads"), num_heads, MAX_WIDTH)?;
     if !d_model.is_multiple_of(num_heads) {
@@ -541,7 +248,7 @@ fn heads(part: &str, d_model: usize, num_heads: usize) -> Result<(), ConfigError
     Ok(())
 }
 
-fn epsilon(key: &str, value: f64) -> Result<(), ConfigError> {
+pub(super) fn epsilon(key: &str, value: f64) -> Result<(), ConfigError> {
     if value.is_finite() && value > 0.0 {
         Ok(())
     } else {
@@ -549,7 +256,7 @@ fn epsilon(key: &str, value: f64) -> Result<(), ConfigError> {
     }
 }
 
-fn rate(key: &str, value: f64) -> Result<(), ConfigError> {
+pub(super) fn rate(key: &str, value: f64) -> Result<(), ConfigError> {
     if (0.0..1.0).contains(&value) {
         Ok(())
     } else {

@@ -6,11 +6,12 @@ use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig, Pa
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::attention::{Attention, AttentionConfig, AttentionMask};
-use super::config::{Backbone, ConfigError, EncoderConfig, EncoderStage, PatchPositions};
+use super::config::ConfigError;
 use super::cpu::{Then, linear};
+use super::encoder_config::{EncoderConfig, EncoderStage, PatchPositions};
 use super::feed_forward::{FeedForward, gelu};
 use super::half::normalize;
-use super::mobilenet::{MobileNetV2, MobileNetV2Shape};
+use super::mobilenet::MobileNetV2;
 use super::noise::{drop_path, dropout, is_noisy};
 use super::positions::resized;
 
@@ -44,9 +45,7 @@ impl VisionEncoder {
         let learned = config.positions == PatchPositions::Learned;
         Ok(Self {
             stem: stem(config, device),
-            backbone: config
-                .backbone
-                .map(|Backbone::MobileNetV2| MobileNetV2::new(config.backbone_width, device)),
+            backbone: config.patches.mobilenet().map(|shape| MobileNetV2::new(&shape, device)),
             patch_embedding: LinearConfig::new(inputs, config.d_model)
                 .with_bias(config.patch_bias)
                 .init(device),
@@ -94,8 +93,7 @@ impl VisionEncoder {
             (EncoderStage::States, _) => features,
             (EncoderStage::Patches, _) => self.forward_patches(features),
             (EncoderStage::Block(blocks), Some(backbone)) => {
-                let shape = MobileNetV2Shape::new(self.config.backbone_width);
-                let (_, stride) = shape.after(blocks);
+                let stride = backbone.stride_after(blocks);
                 let x = features.reshape([batch, channels, height / stride, width / stride]);
                 self.forward_patches(self.flattened(backbone.after(x, blocks)))
             }
@@ -237,9 +235,9 @@ fn scaled(branch: Tensor<3>, scale: &Option<Param<Tensor<1>>>) -> Tensor<3> {
 }
 
 fn stem(config: &EncoderConfig, device: &Device) -> Vec<Conv2d> {
-    let inputs = std::iter::once(3).chain(config.stem.iter().copied());
+    let inputs = std::iter::once(3).chain(config.patches.stem().iter().copied());
     inputs
-        .zip(&config.stem)
+        .zip(config.patches.stem())
         .map(|(from, &to)| {
             // Of even size, so that the centre of what a patch sees is the patch's own.
             Conv2dConfig::new([from, to], [4, 4])

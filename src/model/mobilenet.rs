@@ -21,7 +21,7 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor, s};
 
-use super::cpu::convolution::{Block, Layer, Mix};
+use super::cpu::{Block, Layer, Mix};
 use super::cpu;
 
 /// Pixels of the image's side that become one of the grid's.
@@ -138,8 +138,7 @@ pub struct MobileNetV2 {
 }
 
 impl MobileNetV2 {
-    pub(super) fn new(width: f64, device: &Device) -> Self {
-        let shape = MobileNetV2Shape::new(width);
+    pub(super) fn new(shape: &MobileNetV2Shape, device: &Device) -> Self {
         let last = shape.blocks.last().map_or(shape.stem, |block| block.output);
         Self {
             stem: three_by_three(3, shape.stem, 2, 1, device),
@@ -147,6 +146,12 @@ impl MobileNetV2 {
             head: pointwise(last, shape.channels, device),
             kept: Default::default(),
         }
+    }
+
+    /// Pixels of the image's side that are one of the grid's after the first `blocks` blocks.
+    pub(super) fn stride_after(&self, blocks: usize) -> usize {
+        let strides = self.blocks.iter().take(blocks).map(|block| block.depthwise.stride[0]);
+        self.stem.stride[0] * strides.product::<usize>()
     }
 
     /// The grid of features.
@@ -323,7 +328,7 @@ fn biased(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Backbone, Captioner, CaptionerConfig, EncoderStage, initialize};
+    use crate::model::{Captioner, CaptionerConfig, EncoderStage, PatchSource, initialize};
     use burn::tensor::{DType, Distribution};
 
     #[test]
@@ -372,7 +377,7 @@ mod tests {
     #[test]
     fn features_are_the_same_with_and_without_gradients() {
         let device = Device::flex();
-        let net = MobileNetV2::new(0.25, &device.autodiff());
+        let net = MobileNetV2::new(&MobileNetV2Shape::new(0.25), &device.autodiff());
         for (batch, height, width) in [(2, 64, 32), (1, 33, 70), (5, 1, 1)] {
             let x = random([batch, 3, height, width]);
             let quiet = net.valid().forward(x.clone());
@@ -490,7 +495,7 @@ mod tests {
     fn fresh_weights_neither_fade_nor_saturate() {
         let device = Device::flex();
         let mut config = CaptionerConfig::default();
-        config.encoder.backbone = Some(Backbone::MobileNetV2);
+        config.encoder.patches = PatchSource::MobileNetV2 { width: 1.0 };
         config.encoder.patch_size = 32;
         (config.encoder.image_height, config.encoder.image_width) = (64, 64);
         let model = initialize(Captioner::new(&config, &device).unwrap(), 3);

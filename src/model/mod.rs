@@ -22,6 +22,7 @@ mod config;
 mod cpu;
 mod decoder;
 mod encoder;
+mod encoder_config;
 mod feed_forward;
 mod half;
 mod init;
@@ -36,11 +37,11 @@ pub use captioner::Captioner;
 pub(crate) use cpu::{log_softmax, product as multiply};
 pub use cpu::{INSTRUCTIONS_VARIABLE, vector_instructions};
 pub use config::{
-    Activation, Backbone, CaptionerConfig, ConfigError, DecoderConfig, EncoderConfig, EncoderStage,
-    HeadKind, MemoryLayout, NormPlacement, PatchPositions,
+    Activation, CaptionerConfig, ConfigError, DecoderConfig, HeadKind, MemoryLayout, NormPlacement,
 };
 pub use decoder::TextDecoder;
 pub use encoder::VisionEncoder;
+pub use encoder_config::{EncoderConfig, EncoderStage, PatchPositions, PatchSource};
 pub use init::initialize;
 pub use mobilenet::{BlockShape, MobileNetV2, MobileNetV2Shape};
 pub use noise::{HeldNoise, hold_noise, seed_noise};

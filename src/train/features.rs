@@ -140,7 +140,7 @@ fn key(plan: &Plan, model: &Captioner, stage: EncoderStage) -> u64 {
             let still = EncoderConfig { dropout: 0.0, drop_path: 0.0, ..encoder.clone() };
             format!("states {still:?}")
         }
-        _ => format!("patches {:?} {} {:?}", encoder.backbone, encoder.patch_size, encoder.stem),
+        _ => format!("patches {:?} {}", encoder.patches, encoder.patch_size),
     };
     let mut text = format!("{shape} {:?}", config.image);
     if let EncoderStage::Block(blocks) = stage {

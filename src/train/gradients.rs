@@ -300,7 +300,7 @@ mod tests {
     use super::*;
     use crate::generate::{GenerateConfig, GenerateError, generate_images};
     use crate::image::PreprocessConfig;
-    use crate::model::{CaptionerConfig, DecoderConfig, EncoderConfig, initialize};
+    use crate::model::{CaptionerConfig, DecoderConfig, EncoderConfig, initialize, PatchSource};
     use crate::text::SpecialTokens;
 
     fn model(dropout: f64, device: &Device) -> Captioner {
@@ -309,7 +309,7 @@ mod tests {
                 image_height: 16,
                 image_width: 16,
                 patch_size: 8,
-                stem: vec![4],
+                patches: PatchSource::Stem(vec![4]),
                 d_model: 16,
                 num_layers: 2,
                 num_heads: 2,

@@ -16,7 +16,7 @@ use crate::data::{
 };
 use crate::generate::GenerateConfig;
 use crate::image::DecodeLimits;
-use crate::model::{Backbone, Captioner, EncoderStage, MobileNetV2Shape};
+use crate::model::{Captioner, EncoderStage};
 use crate::plural::counted;
 use crate::text::{SpecialTokenNames, Tokenizer, TokenizerConfig};
 
@@ -343,11 +343,8 @@ fn estimate(
     let encoded = encoder.num_layers
         * (patches * stream(encoder.d_model, encoder.d_ff)
             + 4 * encoder.num_heads * patches * patches);
-    let backbone = |blocks: usize| match encoder.backbone {
-        Some(Backbone::MobileNetV2) => {
-            let shape = MobileNetV2Shape::new(encoder.backbone_width);
-            shape.values_kept(encoder.image_height, encoder.image_width, blocks)
-        }
+    let backbone = |blocks: usize| match encoder.patches.mobilenet() {
+        Some(shape) => shape.values_kept(encoder.image_height, encoder.image_width, blocks),
         None => 0,
     };
     let of_image = match frozen_until {

@@ -229,12 +229,12 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::model::{Backbone, CaptionerConfig};
+    use crate::model::{CaptionerConfig, PatchSource};
     use EncoderStage::{Block, Patches, Pixels, States};
 
-    fn frozen_until(backbone: Option<Backbone>, freeze: &[&str], lora: bool) -> EncoderStage {
+    fn frozen_until(patches: PatchSource, freeze: &[&str], lora: bool) -> EncoderStage {
         let mut model = CaptionerConfig::default();
-        model.encoder.backbone = backbone;
+        model.encoder.patches = patches;
         model.encoder.patch_size = 32;
         model.decoder.vocab_size = 300;
         let mut config = TrainConfig { model, ..TrainConfig::default() };
@@ -246,7 +246,8 @@ mod tests {
 
     #[test]
     fn an_encoder_is_frozen_up_to_its_first_weight_that_is_learned() {
-        let hybrid = |freeze: &[&str]| frozen_until(Some(Backbone::MobileNetV2), freeze, false);
+        let mobilenet = || PatchSource::MobileNetV2 { width: 1.0 };
+        let hybrid = |freeze: &[&str]| frozen_until(mobilenet(), freeze, false);
         assert_eq!(hybrid(&[]), Pixels);
         assert_eq!(hybrid(&["encoder"]), States);
         assert_eq!(hybrid(&["encoder.backbone"]), Patches);
@@ -259,8 +260,8 @@ mod tests {
         assert_eq!(hybrid(&["*.stem", "*.blocks.0", "*.blocks.1", "*.blocks.3"]), Block(2));
         assert_eq!(hybrid(&["*.stem", "*.blocks.1?"]), Block(0));
         assert_eq!(hybrid(&["*.blocks", "*.head"]), Pixels);
-        assert_eq!(frozen_until(None, &["encoder.patch_embedding"], false), Pixels);
+        assert_eq!(frozen_until(PatchSource::Image, &["encoder.patch_embedding"], false), Pixels);
         // Adapters in the encoder's layers leave the backbone frozen.
-        assert_eq!(frozen_until(Some(Backbone::MobileNetV2), &[], true), Patches);
+        assert_eq!(frozen_until(mobilenet(), &[], true), Patches);
     }
 }

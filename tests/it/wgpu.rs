@@ -20,7 +20,7 @@ use patchword::device::{BackendKind, DeviceRequest, resolve};
 use patchword::generate::{GenerateConfig, Generated, generate_from_memory};
 use patchword::image::PreprocessConfig;
 use patchword::model::{
-    Activation, Backbone, Captioner, CaptionerConfig, DecoderConfig, EncoderConfig, EncoderStage,
+    Activation, PatchSource, Captioner, CaptionerConfig, DecoderConfig, EncoderConfig, EncoderStage,
     HeadKind, NormPlacement, initialize,
 };
 use patchword::text::SpecialTokens;
@@ -122,8 +122,7 @@ fn hybrid_model() -> CaptionerConfig {
             image_height: 2 * SIDE,
             image_width: 2 * SIDE,
             patch_size: SIDE,
-            backbone: Some(Backbone::MobileNetV2),
-            backbone_width: 0.1,
+            patches: PatchSource::MobileNetV2 { width: 0.1 },
             ..own.encoder
         },
         ..own

@@ -11,7 +11,7 @@ use super::super::tensors::{HostTensor, HostTensors};
 use super::super::weight_file::WeightFile;
 use super::{EncoderPart, IMAGENET_MEAN, IMAGENET_STD, PretrainedEncoder};
 use crate::image::{PreprocessConfig, ResizeFilter, ResizeMode};
-use crate::model::{Backbone, EncoderConfig, MobileNetV2Shape};
+use crate::model::{EncoderConfig, MobileNetV2Shape, PatchSource};
 
 /// ε of torchvision's batch norms.
 const EPSILON: f64 = 1e-5;
@@ -58,8 +58,7 @@ pub(super) fn load(
     Ok(Some(PretrainedEncoder {
         origin: path.into(),
         config: EncoderConfig {
-            backbone: Some(Backbone::MobileNetV2),
-            backbone_width: width,
+            patches: PatchSource::MobileNetV2 { width },
             patch_size: 32,
             ..EncoderConfig::default()
         },

@@ -106,10 +106,8 @@ impl PretrainedEncoder {
     pub fn config_for(&self, wanted: &EncoderConfig) -> EncoderConfig {
         match self.part {
             EncoderPart::Backbone => EncoderConfig {
-                backbone: self.config.backbone,
-                backbone_width: self.config.backbone_width,
+                patches: self.config.patches.clone(),
                 patch_size: self.config.patch_size,
-                stem: self.config.stem.clone(),
                 ..wanted.clone()
             },
             EncoderPart::Whole => EncoderConfig {

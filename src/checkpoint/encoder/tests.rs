@@ -13,7 +13,7 @@ use super::super::weight_file::WeightFile;
 use super::*;
 use crate::model::tests::gradients_by_name;
 use crate::model::{
-    Backbone, CaptionerConfig, DecoderConfig, EncoderStage, MobileNetV2Shape, initialize,
+    PatchSource, CaptionerConfig, DecoderConfig, EncoderStage, MobileNetV2Shape, initialize,
 };
 use crate::shared::shared;
 
@@ -186,8 +186,7 @@ fn mobilenet_features_are_those_of_torchvision() {
     for case in recorded().cases {
         let (_folder, file) = saved(&torchvision(case.width));
         let pretrained = load(&file).unwrap();
-        assert_eq!(pretrained.config.backbone, Some(Backbone::MobileNetV2));
-        assert_eq!(pretrained.config.backbone_width, case.width);
+        assert_eq!(pretrained.config.patches, PatchSource::MobileNetV2 { width: case.width });
         let config = hybrid(&pretrained, case.image_height, case.image_width);
         let device = Device::flex();
         let model = initialize(Captioner::new(&config, &device).unwrap(), 1);
@@ -267,7 +266,7 @@ fn a_backbone_is_put_into_a_model_of_its_shape_and_the_rest_stays() {
     }
 
     let mut other = config.clone();
-    other.encoder.backbone_width = 0.5;
+    other.encoder.patches = PatchSource::MobileNetV2 { width: 0.5 };
     let model = Captioner::new(&other, &device).unwrap();
     let error = pretrained.clone().put_into(model).unwrap_err().to_string();
     assert!(error.contains("`encoder.backbone_width` is 0.25 here, but 0.5"), "{error}");

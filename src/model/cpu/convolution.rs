@@ -18,7 +18,7 @@ const PIXELS: usize = 128;
 pub(super) type Size = [usize; 2];
 
 /// A convolution of 1×1 and its bias.
-pub(super) struct Mix {
+pub(in crate::model) struct Mix {
     inputs: usize,
     outputs: usize,
     /// Weights of as many outputs as two vectors hold, input by input, then those of the next; one
@@ -54,7 +54,7 @@ impl Mix {
 }
 
 /// A depthwise convolution of 3×3 with padding 1, and its bias.
-pub(super) struct Filter {
+pub(in crate::model) struct Filter {
     channels: usize,
     stride: usize,
     /// Nine weights each of as many channels as a vector holds, then those of the next.
@@ -85,7 +85,7 @@ fn zero_padded(values: &[f32], length: usize) -> Vec<f32> {
 }
 
 /// A part of the network that leaves few channels.
-pub(super) enum Layer {
+pub(in crate::model) enum Layer {
     /// Convolution of 3×3 with stride 2, as a mix of the 27 values below it, and ReLU6. Reads
     /// `[3, rows, cols]`; everything else `[rows, cols, channels]`.
     Stem(Mix),
@@ -96,7 +96,7 @@ pub(super) enum Layer {
 }
 
 /// Expansion and ReLU6, filter and ReLU6, projection.
-pub(super) struct Block {
+pub(in crate::model) struct Block {
     pub expand: Option<Mix>,
     pub filter: Filter,
     pub project: Mix,

@@ -13,14 +13,14 @@ use super::weights;
 /// A layer as the kernels read it, which takes as long to make as an image to compute: kept for as
 /// long as its weights are the same. Clones share it.
 #[derive(Clone, Default)]
-pub(super) struct Kept(Arc<Mutex<Option<Made>>>);
+pub(in crate::model) struct Kept(Arc<Mutex<Option<Made>>>);
 
 /// A layer and the weights that it was made of.
 type Made = (Vec<FloatTensor<Flex>>, Arc<Layer>);
 
 impl Kept {
     /// The layer that `make` makes of these convolutions, if all are in f32.
-    pub(super) fn layer<'a>(
+    pub(in crate::model) fn layer<'a>(
         &self,
         convolutions: impl Iterator<Item = &'a Conv2d>,
         make: impl FnOnce() -> Option<Layer>,

@@ -11,7 +11,8 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::{DType, Device, Tensor, TensorData, activation};
 
 use super::attention::KeyValue;
-use convolution::{Filter, Layer, Mix};
+use convolution::Filter;
+pub(super) use convolution::{Block, Layer, Mix};
 pub(super) use differentiable::attention_with_gradients;
 pub(crate) use elementwise::log_softmax;
 use few_rows::Heads;
@@ -19,7 +20,7 @@ pub use instructions::{INSTRUCTIONS_VARIABLE, vector_instructions};
 pub(super) use kept::Kept;
 use product::{Finish, Matrix, Order, Rows};
 
-pub(super) mod convolution;
+mod convolution;
 mod attention;
 mod attention_gradients;
 mod differentiable;
