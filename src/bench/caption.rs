@@ -97,8 +97,7 @@ pub fn bench_caption(
     let token_seconds = stages.decode / (batches * bench.new_tokens) as f64;
     let rows = batch_size * bench.num_beams;
     let (flops, bytes) = decoding_step(model.config(), batch_size, rows, bench.new_tokens / 2);
-    let bound =
-        (flops / machine.best_product()).max(bytes / machine.copy_bytes_per_second);
+    let bound = (flops / machine.best_product()).max(bytes / machine.copy_bytes_per_second);
     let total = stages.read + stages.preprocess + stages.encode + stages.decode;
     Ok(CaptionReport {
         images: batches * batch_size,

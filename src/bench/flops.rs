@@ -110,7 +110,11 @@ mod tests {
     #[test]
     fn a_step_of_decoding_reads_weights_and_what_is_kept_once() {
         let config = CaptionerConfig {
-            encoder: EncoderConfig { image_height: 32, image_width: 32, ..EncoderConfig::default() },
+            encoder: EncoderConfig {
+                image_height: 32,
+                image_width: 32,
+                ..EncoderConfig::default()
+            },
             decoder: DecoderConfig {
                 vocab_size: 10,
                 d_model: 4,

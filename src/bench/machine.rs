@@ -119,7 +119,8 @@ fn model_name(cpuinfo: &str) -> Option<String> {
 
 /// The sets of vector instructions that matter to products, by the names that Rust gives them.
 fn instruction_sets() -> String {
-    let found: Vec<&str> = detected().into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect();
+    let found: Vec<&str> =
+        detected().into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect();
     if found.is_empty() { "none known".into() } else { found.join(" ") }
 }
 

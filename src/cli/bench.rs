@@ -13,11 +13,12 @@ use super::console::Console;
 use super::device::DeviceArgs;
 use super::error::CliError;
 use super::model_args::SourceArgs;
-use crate::device::length_bucket;
 use crate::bench::{
-    BenchData, CaptionBench, CaptionReport, Machine, TrainBench, TrainReport, bench_caption, bench_train,
+    BenchData, CaptionBench, CaptionReport, Machine, TrainBench, TrainReport, bench_caption,
+    bench_train,
 };
 use crate::checkpoint;
+use crate::device::length_bucket;
 use crate::model::{Captioner, initialize};
 use crate::plural::counted;
 use crate::train::TrainConfig;

@@ -16,9 +16,9 @@ use super::error::CliError;
 use super::image_size::ImageSizeArgs;
 use super::model_args::ModelArgs;
 use super::progress::Progress;
-use crate::device::{length_bucket, num_readers};
 use crate::caption::{Caption, CaptionConfig, Captioned, Prompt, caption_all};
 use crate::checkpoint;
+use crate::device::{length_bucket, num_readers};
 use crate::image::{DecodeLimits, decode_file, is_image_path};
 
 /// How results are printed.

@@ -108,7 +108,8 @@ pub(super) fn run_training(
     console: &Console,
 ) -> Result<Outcome, CliError> {
     let mut reporter = Reporter { console, features: None, progress: None, message: String::new() };
-    let outcome = train(config, file, &device.device, length_bucket(&device.device), resume, &mut reporter);
+    let outcome =
+        train(config, file, &device.device, length_bucket(&device.device), resume, &mut reporter);
     if let Some(progress) = &reporter.progress {
         progress.finish();
     }

@@ -159,10 +159,7 @@ impl Attention {
         {
             return linear(&self.output, context);
         }
-        let options = AttentionModuleOptions {
-            is_causal: causal,
-            ..Default::default()
-        };
+        let options = AttentionModuleOptions { is_causal: causal, ..Default::default() };
         let hidden = match mask {
             AttentionMask::Hidden(hidden) => {
                 let [batch, heads, _, _] = query.dims();

@@ -156,7 +156,8 @@ impl VisionEncoder {
         let mut x = linear(&self.patch_embedding, patches);
         if let Some(tokens) = &self.prefix_tokens {
             let [prefix, d_model] = tokens.dims();
-            let tokens = tokens.val().reshape([1, prefix, d_model]).expand([batch, prefix, d_model]);
+            let tokens =
+                tokens.val().reshape([1, prefix, d_model]).expand([batch, prefix, d_model]);
             x = Tensor::cat(vec![tokens, x], 1);
         }
         let device = x.device();

@@ -391,9 +391,7 @@ impl From<EncoderConfig> for EncoderFields {
         let (stem, backbone, backbone_width) = match config.patches {
             PatchSource::Image => (Vec::new(), None, 1.0),
             PatchSource::Stem(channels) => (channels, None, 1.0),
-            PatchSource::MobileNetV2 { width } => {
-                (Vec::new(), Some(Backbone::MobileNetV2), width)
-            }
+            PatchSource::MobileNetV2 { width } => (Vec::new(), Some(Backbone::MobileNetV2), width),
         };
         Self {
             stem,

@@ -21,8 +21,8 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor, s};
 
-use super::cpu::{Block, Layer, Mix};
 use super::cpu;
+use super::cpu::{Block, Layer, Mix};
 
 /// Pixels of the image's side that become one of the grid's.
 pub(super) const STRIDE: usize = 32;

@@ -34,11 +34,11 @@ mod trace;
 pub use attention::{Attention, AttentionConfig, AttentionMask, KeyValue};
 pub use cache::DecoderCache;
 pub use captioner::Captioner;
-pub(crate) use cpu::{log_softmax, product as multiply};
-pub use cpu::{INSTRUCTIONS_VARIABLE, vector_instructions};
 pub use config::{
     Activation, CaptionerConfig, ConfigError, DecoderConfig, HeadKind, MemoryLayout, NormPlacement,
 };
+pub use cpu::{INSTRUCTIONS_VARIABLE, vector_instructions};
+pub(crate) use cpu::{log_softmax, product as multiply};
 pub use decoder::TextDecoder;
 pub use encoder::VisionEncoder;
 pub use encoder_config::{EncoderConfig, EncoderStage, PatchPositions, PatchSource};

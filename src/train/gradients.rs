@@ -300,7 +300,7 @@ mod tests {
     use super::*;
     use crate::generate::{GenerateConfig, GenerateError, generate_images};
     use crate::image::PreprocessConfig;
-    use crate::model::{CaptionerConfig, DecoderConfig, EncoderConfig, initialize, PatchSource};
+    use crate::model::{CaptionerConfig, DecoderConfig, EncoderConfig, PatchSource, initialize};
     use crate::text::SpecialTokens;
 
     fn model(dropout: f64, device: &Device) -> Captioner {

@@ -13,7 +13,7 @@ use super::super::weight_file::WeightFile;
 use super::*;
 use crate::model::tests::gradients_by_name;
 use crate::model::{
-    PatchSource, CaptionerConfig, DecoderConfig, EncoderStage, MobileNetV2Shape, initialize,
+    CaptionerConfig, DecoderConfig, EncoderStage, MobileNetV2Shape, PatchSource, initialize,
 };
 use crate::shared::shared;
 

@@ -71,7 +71,10 @@ fn describe(checkpoint: &Checkpoint) -> Result<Description, String> {
         encoder.patches.mobilenet().is_none(),
         "the patches are a convolutional network's features (`encoder.backbone`)",
     )?;
-    require(encoder.patches.stem().is_empty(), "convolutions stand before the patches (`encoder.stem`)")?;
+    require(
+        encoder.patches.stem().is_empty(),
+        "convolutions stand before the patches (`encoder.stem`)",
+    )?;
     require(
         encoder.positions == PatchPositions::Learned,
         "`encoder.positions` is not \"learned\"",

@@ -50,7 +50,19 @@ pub(super) fn attention(
     tasks.for_each_init(Scratch::default, |scratch, (task, (lines, logarithms))| {
         let (head, first) = (task / parts, task % parts * of_part);
         let (batch, head) = (head / heads, head % heads);
-        let part = Part { query, key, value, scale, causal, batch, head, first, scratch, lines, logarithms };
+        let part = Part {
+            query,
+            key,
+            value,
+            scale,
+            causal,
+            batch,
+            head,
+            first,
+            scratch,
+            lines,
+            logarithms,
+        };
         arch.dispatch(part);
     });
     (out, logarithms)

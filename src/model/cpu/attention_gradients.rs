@@ -36,7 +36,8 @@ pub(super) fn gradients(forward: Forward, of_out: &[f32]) -> [Vec<f32>; 3] {
     let [_, _, length, _] = forward.key.dims;
     let (of_query, of_key) = (queries * head_dim, length * head_dim);
     let mut query = vec![0.0; batch * heads * of_query];
-    let (mut key, mut value) = (vec![0.0; batch * heads * of_key], vec![0.0; batch * heads * of_key]);
+    let (mut key, mut value) =
+        (vec![0.0; batch * heads * of_key], vec![0.0; batch * heads * of_key]);
     let arch = arch();
     let parts = query
         .par_chunks_mut(of_query.max(1))
@@ -145,7 +146,8 @@ impl Head<'_, '_> {
         let [_, _, length, _] = self.forward.key.dims;
         let width = 2 * S::F32_LANES;
         let Scratch { packed, weights, slopes, .. } = &mut *self.scratch;
-        let sides = [(queries, self.forward.key, &mut *weights), (grads, self.forward.value, slopes)];
+        let sides =
+            [(queries, self.forward.key, &mut *weights), (grads, self.forward.value, slopes)];
         for (packed, (columns, rows, sums)) in packed.iter_mut().zip(sides) {
             packed.resize(padded * head_dim, 0.0);
             pack_by_output(columns, count, head_dim, width, packed);

@@ -112,12 +112,7 @@ impl Kept {
 impl Backward<Flex, 3> for Attend {
     type State = Kept;
 
-    fn backward(
-        self,
-        ops: Ops<Kept, 3>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
+    fn backward(self, ops: Ops<Kept, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let of_out = grads.consume::<Flex>(&ops.node);
         // The forward pass made the same views of the same tensors, so there are gradients.
         let Some(gradients) = ops.state.gradients(&of_out) else { return };

@@ -20,9 +20,9 @@ pub use instructions::{INSTRUCTIONS_VARIABLE, vector_instructions};
 pub(super) use kept::Kept;
 use product::{Finish, Matrix, Order, Rows};
 
-mod convolution;
 mod attention;
 mod attention_gradients;
+mod convolution;
 mod differentiable;
 mod elementwise;
 mod few_rows;
@@ -292,9 +292,12 @@ mod tests {
                 for weight in [random([inputs, outputs]), random([outputs, inputs]).transpose()] {
                     let scale = 1.0 / (inputs as f64).sqrt();
                     let theirs = x.clone().matmul(weight.clone()).mul_scalar(scale);
-                    let ours = product_on_cpu(&x, &weight, None, &Then::Nothing).expect("served").mul_scalar(scale);
+                    let ours = product_on_cpu(&x, &weight, None, &Then::Nothing)
+                        .expect("served")
+                        .mul_scalar(scale);
                     assert_close(ours, theirs.clone(), &what);
-                    let ours = product_on_cpu(&x, &weight, Some(&bias), &Then::Nothing).expect("served");
+                    let ours =
+                        product_on_cpu(&x, &weight, Some(&bias), &Then::Nothing).expect("served");
                     let theirs = theirs + bias.clone().mul_scalar(scale).unsqueeze::<2>();
                     assert_close(ours.mul_scalar(scale), theirs, &what);
                 }
@@ -310,7 +313,11 @@ mod tests {
                 let on = |threads: usize| {
                     let pool =
                         rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                    pool.install(|| product_on_cpu(&x, &weight, None, &Then::Nothing).expect("served").into_data())
+                    pool.install(|| {
+                        product_on_cpu(&x, &weight, None, &Then::Nothing)
+                            .expect("served")
+                            .into_data()
+                    })
                 };
                 assert_eq!(on(1), on(3));
             }

@@ -84,9 +84,12 @@ pub(super) fn product(x: Rows, rows: usize, matrix: &Matrix, finish: Finish) -> 
     let arch = arch();
     out.par_chunks_mut(of_part * outputs).enumerate().for_each(|(part, out)| {
         let first = part * of_part;
-        tiles(out, outputs).into_par_iter().for_each_init(Default::default, |(panels, strips), (start, lines)| {
-            arch.dispatch(Task { x, first, matrix, finish, start, panels, strips, lines });
-        });
+        tiles(out, outputs).into_par_iter().for_each_init(
+            Default::default,
+            |(panels, strips), (start, lines)| {
+                arch.dispatch(Task { x, first, matrix, finish, start, panels, strips, lines });
+            },
+        );
     });
     out
 }
