@@ -27,6 +27,7 @@ pub mod generate;
 pub mod hub;
 pub mod image;
 pub mod inspect;
+mod lfs;
 pub mod metrics;
 pub mod model;
 mod plural;
