@@ -28,7 +28,8 @@ mod tests {
 
     #[test]
     fn a_pointer_is_known_by_its_beginning_and_its_length() {
-        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n";
+        let pointer =
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n";
         assert!(is_pointer(pointer) && is_pointer(&pointer[..64.min(pointer.len())]));
         assert!(is_pointer(b"version https://hawser.github.com/spec/v1\n"));
         assert!(!is_pointer(b"version https://example.org/spec/v1\n"));

@@ -270,7 +270,7 @@ fn synthetic_batch(config: &TrainConfig, tokens: usize) -> Batch {
         images,
         captions_per_image: config.data.captions_per_image,
         seq: tokens,
-        pixels: (0..pixels).map(|_| rng.random::<f32>() * 2.0 - 1.0).collect(),
+        encoder_inputs: (0..pixels).map(|_| rng.random::<f32>() * 2.0 - 1.0).collect(),
         inputs,
         positions: (0..length as i32).collect(),
         targets,

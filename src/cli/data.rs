@@ -10,8 +10,8 @@ use super::console::Console;
 use super::error::CliError;
 use super::progress::Progress;
 use crate::data::shapes::{ShapesConfig, Summary, generate};
-use crate::data::{DatasetFormat, LoadOptions, check, load};
-use crate::image::{DecodeLimits, decode_file};
+use crate::data::{DatasetFormat, ImageSource, LoadOptions, check, load};
+use crate::image::DecodeLimits;
 use crate::plural::counted;
 
 /// Check a data set, or draw scenes of coloured shapes
@@ -105,11 +105,7 @@ fn run_check(arguments: &CheckArgs, console: &Console) -> Result<Outcome, CliErr
     let dataset = load(&arguments.path, &options)?;
     let limits = DecodeLimits { max_pixels: arguments.max_pixels };
     let progress = Progress::new(console, "check", Some(dataset.num_images() as u64), "images");
-    let probe = |path: &std::path::Path| {
-        decode_file(path, &limits)
-            .map(|image| image.dimensions())
-            .map_err(|error| error.to_string())
-    };
+    let probe = |image: &ImageSource| Ok(image.decode(&limits)?.dimensions());
     let report = check(&dataset, &probe, &|_| progress.advance(1));
     progress.finish();
     let mut stdout = console.stdout();

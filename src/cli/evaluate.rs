@@ -1,5 +1,6 @@
 //! `patchword evaluate`: how good a captioner is on a split.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::num::NonZeroUsize;
@@ -21,13 +22,13 @@ use super::score::{to_json as scores_as_json, to_text as scores_as_text, warn_of
 use crate::caption::{Caption, CaptionConfig, Captioned, Prompt, caption_all};
 use crate::checkpoint::{self, Checkpoint, Location};
 use crate::data::{
-    Dataset, DatasetFormat, ImageRecord, LoadOptions, LoaderConfig, SkippedImages, Split, examples,
-    load,
+    Dataset, DatasetFormat, ImageRecord, ImageSource, LoadOptions, LoaderConfig, SkippedImages,
+    Split, examples, load,
 };
 use crate::device::{Resolved, length_bucket};
 use crate::evaluate::scenes::{SceneReport, judge, scene_of};
 use crate::generate::GenerateConfig;
-use crate::image::{DecodeLimits, decode_file};
+use crate::image::DecodeLimits;
 use crate::metrics::bootstrap::{BootstrapConfig, Interval};
 use crate::metrics::{CIDER, CorpusScores, NUM_SCORES, ScoreConfig, ScoredImage, score};
 use crate::model::EncoderStage;
@@ -295,7 +296,13 @@ fn caption_split(
 ) -> Result<CaptionedSplit, CliError> {
     let progress = Progress::new(console, "caption", Some(records.len() as u64), "images");
     let limits = DecodeLimits::default();
-    let read = move |path: &PathBuf| decode_file(path, &limits).map_err(|error| error.to_string());
+    // Captioning goes by paths; of a table or an archive they lead into it.
+    let sources: HashMap<&Path, &ImageSource> =
+        records.iter().map(|record| (record.image.path(), &record.image)).collect();
+    let read = |path: &PathBuf| match sources.get(path.as_path()) {
+        Some(source) => source.decode(&limits).map_err(|error| error.to_string()),
+        None => Err(format!("{}: not an image of the data set", path.display())),
+    };
     let mut captioned = CaptionedSplit { images: Vec::new(), answers: Vec::new() };
     let mut place = 0;
     let emit = |result: Captioned| -> Result<(), CliError> {
@@ -304,7 +311,7 @@ fn caption_split(
         let answer = result.first().map(|caption| {
             let answer = Answer::of(&caption, checkpoint, &config.generate);
             captioned.images.push(ScoredImage {
-                id: record.path.display().to_string(),
+                id: record.image.path().display().to_string(),
                 caption: caption.caption,
                 references: record.captions.clone(),
             });
@@ -313,7 +320,7 @@ fn caption_split(
         match &answer {
             Ok(_) => progress.advance(1),
             Err(reason) => {
-                if known.reason(&record.path).is_none() {
+                if known.reason(record.image.path()).is_none() {
                     progress.suspend(|| console.warn(format_args!("no caption: {reason}")));
                 }
                 progress.advance_failed(1);
@@ -322,7 +329,7 @@ fn caption_split(
         captioned.answers.push(answer);
         Ok(())
     };
-    let paths: Vec<PathBuf> = records.iter().map(|record| record.path.clone()).collect();
+    let paths: Vec<PathBuf> = records.iter().map(|record| record.image.path().to_owned()).collect();
     caption_all(checkpoint, &device.device, paths.into_iter(), &read, config, emit)?;
     progress.finish();
     Ok(captioned)

@@ -17,11 +17,11 @@ use super::progress::Progress;
 use super::score::meteor_stages;
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::atomic::{self, folder_of};
-use crate::data::{ImageRecord, Split};
+use crate::data::{ImageRecord, ImageSource, Split};
 use crate::evaluate::gallery::{self, Column, Entry, Page, Picture, Score};
 use crate::evaluate::scenes::{JudgedCaption, SceneReport};
 use crate::generate::GenerateConfig;
-use crate::image::{DecodeLimits, decode_file, thumbnail};
+use crate::image::{DecodeLimits, thumbnail};
 use crate::metrics::bootstrap::Interval;
 use crate::metrics::{CIDER, NUM_SCORES};
 use crate::plural::counted;
@@ -161,11 +161,13 @@ impl Report<'_> {
             match (self.records.get(place), entries.get(place).map(|entry| entry.caption)) {
                 // Its caption says why.
                 (_, Some(Err(_))) | (None, _) => Picture::Lost("no picture".into()),
-                (Some(record), _) if linked => match fs::canonicalize(&record.path) {
-                    Ok(photo) => Picture::Link(gallery::link(&folder, &photo)),
-                    Err(error) => Picture::Lost(error.to_string()),
-                },
-                (Some(record), _) => embedded(&record.path),
+                (Some(record), _) if linked && record.image.container().is_none() => {
+                    match fs::canonicalize(record.image.path()) {
+                        Ok(photo) => Picture::Link(gallery::link(&folder, &photo)),
+                        Err(error) => Picture::Lost(error.to_string()),
+                    }
+                }
+                (Some(record), _) => embedded(&record.image),
             }
         };
         atomic::replace_file_by(file, |fresh| {
@@ -262,7 +264,8 @@ impl Report<'_> {
     /// All images in the order of the data set.
     fn entries(&self) -> Vec<Entry<'_>> {
         let of_record = |record: &&ImageRecord| {
-            record.path.strip_prefix(self.root).unwrap_or(&record.path).display().to_string()
+            let path = record.image.path();
+            path.strip_prefix(self.root).unwrap_or(path).display().to_string()
         };
         if let Some(Scored { scores, captioned, .. }) = self.scored {
             let mut scored = captioned.images.iter().zip(scores.per_image());
@@ -288,7 +291,7 @@ impl Report<'_> {
         let judged: HashMap<&Path, &JudgedCaption> =
             report.captions.iter().map(|judged| (judged.path.as_path(), judged)).collect();
         let each = self.records.iter().map(|record| {
-            let path = record.path.as_path();
+            let path = record.image.path();
             let (caption, values, remarks) = match judged.get(path) {
                 Some(JudgedCaption { caption, errors, .. }) => {
                     (Ok(caption.as_str()), vec![Some(errors.len() as f64)], errors.clone())
@@ -317,8 +320,9 @@ pub(super) fn check_place(file: &Path) -> Result<(), CliError> {
     Err(CliError::new(format_args!("cannot write {}: {problem}", file.display())))
 }
 
-fn embedded(photo: &Path) -> Picture {
-    let small = decode_file(photo, &DecodeLimits::default())
+fn embedded(photo: &ImageSource) -> Picture {
+    let small = photo
+        .decode(&DecodeLimits::default())
         .map_err(|error| error.to_string())
         .and_then(|image| thumbnail(&image, LONGEST_SIDE).map_err(|error| error.to_string()));
     small.map_or_else(Picture::Lost, Picture::Embedded)

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::collect::{Collector, ImageFinder, Listed, PlacedCaption, name_as_id};
 use super::detect::{DatasetFormat, file_name, json_files, split_in_name};
 use super::text_file::{Entry, read_json};
-use super::{DataError, LoadOptions, Loss, Origin, Position, ProblemKind};
+use super::{Cost, DataError, LoadOptions, Origin, Position, ProblemKind};
 
 #[derive(Deserialize)]
 struct CocoFile {
@@ -82,7 +82,7 @@ fn load_file(
             Ok(image) => image,
             Err(detail) => {
                 let detail = format!("{detail} (expected id and file_name)");
-                collector.malformed(&origin, Loss::Image, detail);
+                collector.malformed(&origin, Cost::Image, detail);
                 continue;
             }
         };
@@ -91,7 +91,7 @@ fn load_file(
                 "image id {} belongs to an image listed before (expected each id once)",
                 image.id
             );
-            collector.problem(ProblemKind::DuplicateImage, &origin, Loss::Image, detail);
+            collector.problem(ProblemKind::DuplicateImage, &origin, Cost::Image, detail);
             continue;
         }
         by_id.insert(image.id, images.len());
@@ -103,19 +103,19 @@ fn load_file(
             Ok(annotation) => annotation,
             Err(detail) => {
                 let detail = format!("{detail} (expected image_id and caption)");
-                collector.malformed(&origin, Loss::Caption, detail);
+                collector.malformed(&origin, Cost::Caption, detail);
                 continue;
             }
         };
         let image = by_id.get(&image_id).and_then(|&image| images.get_mut(image));
         match (image, json.invalid_utf8(&caption)) {
             (Some((_, _, captions)), None) => captions.push((origin, caption)),
-            (Some(_), Some(detail)) => collector.malformed(&origin, Loss::Caption, detail),
+            (Some(_), Some(detail)) => collector.malformed(&origin, Cost::Caption, detail),
             (None, _) => {
                 let detail = format!(
                     "image_id {image_id} is not in images (expected the id of one of them)"
                 );
-                collector.problem(ProblemKind::UnknownImage, &origin, Loss::Caption, detail);
+                collector.problem(ProblemKind::UnknownImage, &origin, Cost::Caption, detail);
             }
         }
     }
@@ -125,9 +125,9 @@ fn load_file(
     let mut finder = ImageFinder::beside(path, options.images.as_deref());
     collector.looks_in(&finder);
     for (origin, file_name, captions) in images {
-        let path = finder.find(&subfolders, &file_name);
+        let image = finder.find(&subfolders, &file_name).map(Into::into);
         let id = name_as_id(&file_name);
-        collector.add(Listed { id, path, split, captions, origin, grounding: None });
+        collector.add(Listed { id, image, split, captions, origin, grounding: None });
     }
     Ok(())
 }

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use super::{
-    DataError, Dataset, DatasetFormat, ImageRecord, LoadOptions, Loss, Origin, Problem,
-    ProblemKind, Split, Uncaptioned,
+    Cost, DataError, Dataset, DatasetFormat, ImageRecord, ImageSource, LoadOptions, Origin,
+    Problem, ProblemKind, Split, Uncaptioned,
 };
 
 /// A caption as it is in a file, with where it is.
@@ -15,8 +15,8 @@ pub(super) type PlacedCaption = (Origin, String);
 pub(super) struct Listed {
     /// The name given to it.
     pub id: String,
-    /// The file, where one was found.
-    pub path: Option<PathBuf>,
+    /// The image, where one was found.
+    pub image: Option<ImageSource>,
     /// The split, where one was named.
     pub split: Option<Split>,
     /// The captions.
@@ -52,6 +52,7 @@ impl Collector {
                 uncaptioned: Vec::new(),
                 problems: Vec::new(),
                 notes: Vec::new(),
+                passed_over: Vec::new(),
             },
             by_path: HashMap::new(),
             ids: HashSet::new(),
@@ -83,37 +84,37 @@ impl Collector {
         &mut self,
         kind: ProblemKind,
         place: &Origin,
-        loss: Loss,
+        cost: Cost,
         detail: impl Into<String>,
     ) {
         let (place, detail) = (place.to_string(), detail.into());
-        self.dataset.problems.push(Problem { kind, place, detail, loss });
+        self.dataset.problems.push(Problem { kind, place, detail, cost });
     }
 
     /// A line or entry that cannot be understood.
-    pub(super) fn malformed(&mut self, place: &Origin, loss: Loss, detail: impl Into<String>) {
-        self.problem(ProblemKind::MalformedLine, place, loss, detail);
+    pub(super) fn malformed(&mut self, place: &Origin, cost: Cost, detail: impl Into<String>) {
+        self.problem(ProblemKind::MalformedLine, place, cost, detail);
     }
 
     /// Takes an image in, or says why not.
     pub(super) fn add(&mut self, listed: Listed) {
-        let Listed { id, path, split, captions, origin, grounding } = listed;
+        let Listed { id, image, split, captions, origin, grounding } = listed;
         if self.num_listed == 0 {
             self.first_listed.clone_from(&id);
         }
         self.num_listed += 1;
         self.lists_val |= split == Some(Split::Val);
-        let Some(path) = path else {
+        let Some(image) = image else {
             if split == Some(Split::Test) {
                 self.missing_test.insert(self.dataset.problems.len());
             }
             let detail = format!("image {id:?} is missing (expected the file in the data set)");
-            self.problem(ProblemKind::MissingImage, &origin, Loss::Image, detail);
+            self.problem(ProblemKind::MissingImage, &origin, Cost::Image, detail);
             return;
         };
         self.num_found += 1;
         self.num_test_found += usize::from(split == Some(Split::Test));
-        let path_key = clean_path(&path);
+        let path_key = clean_path(image.path());
         if let Some(first) = self.by_path.get(&path_key) {
             let first = &self.dataset.records[*first];
             let place = &first.origin;
@@ -134,7 +135,7 @@ impl Collector {
                     ),
                 ),
             };
-            self.problem(kind, &origin, Loss::Image, detail);
+            self.problem(kind, &origin, Cost::Image, detail);
             return;
         }
         let num_listed_captions = captions.len();
@@ -144,14 +145,14 @@ impl Collector {
                 0 => format!("image {id:?} has no caption (expected at least one)"),
                 _ => format!("image {id:?} has only empty captions (expected at least one)"),
             };
-            self.problem(ProblemKind::NoCaption, &origin, Loss::Image, detail);
-            self.dataset.uncaptioned.push(Uncaptioned { id, path, origin });
+            self.problem(ProblemKind::NoCaption, &origin, Cost::Image, detail);
+            self.dataset.uncaptioned.push(Uncaptioned { id, image, origin });
             return;
         }
         self.by_path.insert(path_key, self.dataset.records.len());
-        let id = self.unique_id(id, &path);
+        let id = self.unique_id(id, image.path());
         let split = split.unwrap_or(Split::Train);
-        self.dataset.records.push(ImageRecord { id, path, split, captions, origin, grounding });
+        self.dataset.records.push(ImageRecord { id, image, split, captions, origin, grounding });
     }
 
     /// Reduces white space, since captions are written one a line in tab-separated tables later, and
@@ -162,7 +163,7 @@ impl Collector {
             let caption = caption.split_whitespace().collect::<Vec<_>>().join(" ");
             if caption.is_empty() {
                 let detail = format!("empty caption of image {id:?} (expected a sentence)");
-                self.problem(ProblemKind::EmptyCaption, &origin, Loss::Caption, detail);
+                self.problem(ProblemKind::EmptyCaption, &origin, Cost::Caption, detail);
             } else {
                 kept.push(caption);
             }

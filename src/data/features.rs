@@ -19,6 +19,8 @@ use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::f16;
 
+use super::source::ImageSource;
+
 const MAGIC: &[u8; 8] = b"PWFEAT1\n";
 const HEADER: u64 = 16;
 const RECORD_HEADER: usize = 16;
@@ -43,6 +45,20 @@ pub enum FeatureError {
         positions: usize,
         /// Width expected.
         width: usize,
+    },
+    /// There are no features of an image.
+    #[error("{image}: no features", image = image.display())]
+    Missing {
+        /// The image.
+        image: PathBuf,
+    },
+    /// The features of an image are damaged.
+    #[error("{file}: the features of {image} are damaged; delete the file", file = file.display(), image = image.display())]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// The image.
+        image: PathBuf,
     },
 }
 
@@ -174,22 +190,18 @@ impl Features {
     ///
     /// # Errors
     /// There are none, or the file is damaged; the message names the image.
-    pub fn read(&self, image: &Path, view: u32) -> Result<Vec<f32>, String> {
+    pub fn read(&self, image: &Path, view: u32) -> Result<Vec<f32>, FeatureError> {
         let place = self.identities.get(image).and_then(|&id| self.places.get(&(id, view)));
-        let place = *place.ok_or_else(|| format!("{}: no features", image.display()))?;
+        let place = *place.ok_or_else(|| FeatureError::Missing { image: image.to_owned() })?;
         let mut record = vec![0; record_size(self.shape)];
         // A reader that panicked has not changed the file.
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let read = file.seek(SeekFrom::Start(place)).and_then(|_| file.read_exact(&mut record));
         drop(file);
-        read.map_err(|error| format!("{}: {error}", self.path.display()))?;
+        read.map_err(|source| FeatureError::Io { file: self.path.clone(), source })?;
         let (header, data) = record.split_at(RECORD_HEADER);
         if (hash(data) as u32).to_le_bytes() != header[12..] {
-            return Err(format!(
-                "{}: the features of {} are damaged; delete the file",
-                self.path.display(),
-                image.display()
-            ));
+            return Err(FeatureError::Damaged { file: self.path.clone(), image: image.to_owned() });
         }
         let values = data.as_chunks::<2>().0;
         Ok(values.iter().map(|&bytes| f16::from_le_bytes(bytes).to_f32()).collect())
@@ -212,8 +224,8 @@ fn identity_of(header: &[u8; RECORD_HEADER]) -> (u64, u32) {
 ///
 /// # Errors
 /// A file that cannot be read.
-pub fn identity(image: &Path) -> io::Result<u64> {
-    Ok(hash(&fs::read(image)?))
+pub fn identity(image: &ImageSource) -> io::Result<u64> {
+    Ok(hash(&image.read()?))
 }
 
 /// FNV-1a.
@@ -230,7 +242,7 @@ mod tests {
     fn image(folder: &Path, name: &str, bytes: &[u8]) -> (PathBuf, u64) {
         let path = folder.join(name);
         fs::write(&path, bytes).unwrap();
-        let identity = identity(&path).unwrap();
+        let identity = identity(&path.as_path().into()).unwrap();
         (path, identity)
     }
 
@@ -254,7 +266,7 @@ mod tests {
         let features = writer.finish(identities, 1).unwrap();
         assert_eq!(features.read(&one, 0).unwrap(), [0.0, 1.0, -2.0, 3.5, 0.25, 6.0]);
         assert_eq!(features.read(&two, 0).unwrap(), [2.0; 6]);
-        assert!(features.read(&two, 1).unwrap_err().contains("two.png"));
+        assert!(features.read(&two, 1).unwrap_err().to_string().contains("two.png"));
     }
 
     #[test]
@@ -273,6 +285,6 @@ mod tests {
         let writer = FeatureWriter::open(folder.path(), 7, [1, 2]).unwrap();
         let identities = HashMap::from([(one.clone(), first)]);
         let features = writer.finish(identities, 1).unwrap();
-        assert!(features.read(&one, 0).unwrap_err().contains("damaged"));
+        assert!(features.read(&one, 0).unwrap_err().to_string().contains("damaged"));
     }
 }

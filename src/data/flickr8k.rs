@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::collect::{Collector, ImageFinder, Listed, PlacedCaption, name_as_id};
 use super::detect::{file_name, list_folder};
 use super::text_file::{lines, read_bytes};
-use super::{DataError, LoadOptions, Loss, Origin, Position, Split};
+use super::{Cost, DataError, LoadOptions, Origin, Position, Split};
 
 /// The captions of each image, in the order of their first lines.
 #[derive(Default)]
@@ -35,9 +35,9 @@ pub(super) fn load(
     let lists = split_lists(&file)?;
     if lists.is_empty() {
         for (name, origin, captions) in captions.images {
-            let path = finder.find(&[], &name);
+            let image = finder.find(&[], &name).map(Into::into);
             let id = name_as_id(&name);
-            collector.add(Listed { id, path, split: None, captions, origin, grounding: None });
+            collector.add(Listed { id, image, split: None, captions, origin, grounding: None });
         }
         return Ok(());
     }
@@ -51,7 +51,7 @@ pub(super) fn load(
             let name = match text {
                 Ok(text) => text.trim(),
                 Err(detail) => {
-                    collector.malformed(&origin, Loss::Image, detail);
+                    collector.malformed(&origin, Cost::Image, detail);
                     continue;
                 }
             };
@@ -61,9 +61,9 @@ pub(super) fn load(
             let image = captions.by_name.get(name).and_then(|&at| captions.images.get_mut(at));
             // Copied, since an image in two lists must not look as if it had no captions.
             let captions = image.map(|(_, _, captions)| captions.clone()).unwrap_or_default();
-            let (id, path) = (name_as_id(name), finder.find(&[], name));
+            let (id, image) = (name_as_id(name), finder.find(&[], name).map(Into::into));
             let split = Some(split);
-            collector.add(Listed { id, path, split, captions, origin, grounding: None });
+            collector.add(Listed { id, image, split, captions, origin, grounding: None });
         }
     }
     Ok(())
@@ -79,7 +79,7 @@ fn read_captions(file: &Path, collector: &mut Collector) -> Result<Captions, Dat
             Ok(Some(parsed)) => parsed,
             Ok(None) => continue,
             Err(detail) => {
-                collector.malformed(&origin, Loss::Caption, detail);
+                collector.malformed(&origin, Cost::Caption, detail);
                 continue;
             }
         };

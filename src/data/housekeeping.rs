@@ -55,7 +55,16 @@ const FOLDER_ENDINGS: [&str; 3] = [".lrdata", ".lrcat-data", ".cocatalogdb"];
 
 /// Endings, in lower case, of the names of files that are not finished or not meant.
 const FILE_ENDINGS: [&str; 10] = [
-    ".part", ".partial", ".crdownload", ".download", ".tmp", ".temp", ".swp", ".swo", ".lock", "~",
+    ".part",
+    ".partial",
+    ".crdownload",
+    ".download",
+    ".tmp",
+    ".temp",
+    ".swp",
+    ".swo",
+    ".lock",
+    "~",
 ];
 
 /// Whether a file or folder of this name is housekeeping: hidden (a dot in front, as also AppleDouble's
@@ -126,14 +135,40 @@ impl Leftover {
 
 /// Ends of stems that make an image a mask beside the photo of the bare stem.
 const MASK_ENDINGS: [&str; 9] = [
-    "-masklabel", "_masklabel", "-mask", "_mask", ".mask", "_matte", "-matte", "_alpha", "_segmentation",
+    "-masklabel",
+    "_masklabel",
+    "-mask",
+    "_mask",
+    ".mask",
+    "_matte",
+    "-matte",
+    "_alpha",
+    "_segmentation",
 ];
 
 /// Ends of stems that make an image a condition beside the photo of the bare stem.
 const CONDITION_ENDINGS: [&str; 21] = [
-    "-condlabel", "_condlabel", "_depth", "-depth", "_canny", "-canny", "_openpose", "-openpose", "_pose",
-    "_normal", "_lineart", "_scribble", "_hed", "_mlsd", "_seg", "_softedge", "_control", "-control",
-    "_cond", "_conditioning", "_conditioning_image",
+    "-condlabel",
+    "_condlabel",
+    "_depth",
+    "-depth",
+    "_canny",
+    "-canny",
+    "_openpose",
+    "-openpose",
+    "_pose",
+    "_normal",
+    "_lineart",
+    "_scribble",
+    "_hed",
+    "_mlsd",
+    "_seg",
+    "_softedge",
+    "_control",
+    "-control",
+    "_cond",
+    "_conditioning",
+    "_conditioning_image",
 ];
 
 /// Folders of masks.
@@ -141,9 +176,23 @@ const MASK_FOLDERS: [&str; 6] = ["mask", "masks", "mask_images", "image_masks", 
 
 /// Folders of images that photos are drawn after.
 const CONDITION_FOLDERS: [&str; 17] = [
-    "condition", "conditions", "conditioning", "conditioning_images", "conditioning_image", "cond",
-    "control", "controls", "control_images", "controlnet", "depth", "canny", "openpose", "lineart",
-    "scribble", "normal", "softedge",
+    "condition",
+    "conditions",
+    "conditioning",
+    "conditioning_images",
+    "conditioning_image",
+    "cond",
+    "control",
+    "controls",
+    "control_images",
+    "controlnet",
+    "depth",
+    "canny",
+    "openpose",
+    "lineart",
+    "scribble",
+    "normal",
+    "softedge",
 ];
 
 /// What an image without a caption of its own is, if its name says so. `has_photo` tells whether there is an
@@ -195,10 +244,30 @@ const SETTINGS: [&str; 8] = ["toml", "yaml", "yml", "ini", "cfg", "log", "tfeven
 
 /// Stems, in lower case, of texts that are no captions. A `*` stands for anything.
 const TEXTS: [&str; 24] = [
-    "sample_prompts", "sample_prompt", "sampleprompts", "samples", "prompts", "prompt", "*_prompts",
-    "negative_prompt*", "neg_prompt*", "notes", "note", "todo", "wildcard*", "tags", "taglist", "triggers",
-    "trigger", "trigger_words", "blacklist", "instance_prompt", "class_prompt", "validation_prompt*",
-    "system_prompt*", "captioning_prompt",
+    "sample_prompts",
+    "sample_prompt",
+    "sampleprompts",
+    "samples",
+    "prompts",
+    "prompt",
+    "*_prompts",
+    "negative_prompt*",
+    "neg_prompt*",
+    "notes",
+    "note",
+    "todo",
+    "wildcard*",
+    "tags",
+    "taglist",
+    "triggers",
+    "trigger",
+    "trigger_words",
+    "blacklist",
+    "instance_prompt",
+    "class_prompt",
+    "validation_prompt*",
+    "system_prompt*",
+    "captioning_prompt",
 ];
 
 /// What a file that is neither image nor caption is, if its name says so.
@@ -212,11 +281,12 @@ pub(super) fn leftover_file(path: &Path) -> Option<Leftover> {
     if SETTINGS.contains(&extension.as_str()) || stem.starts_with("events.out.tfevents") {
         return Some(Leftover::Settings);
     }
-    let is_named = TEXTS.iter().any(|text| match (text.strip_prefix('*'), text.strip_suffix('*')) {
-        (Some(end), _) => stem.ends_with(end),
-        (_, Some(beginning)) => stem.starts_with(beginning),
-        _ => stem == *text,
-    });
+    let is_named =
+        TEXTS.iter().any(|text| match (text.strip_prefix('*'), text.strip_suffix('*')) {
+            (Some(end), _) => stem.ends_with(end),
+            (_, Some(beginning)) => stem.starts_with(beginning),
+            _ => stem == *text,
+        });
     (extension == "txt" && is_named).then_some(Leftover::Prompts)
 }
 
@@ -235,21 +305,60 @@ mod tests {
     #[test]
     fn what_systems_keep_is_known_by_name_in_any_case() {
         for name in [
-            ".DS_Store", "._a.jpg", "Thumbs.db", "THUMBS.DB", "ehthumbs.db", "desktop.ini", ".hidden.png",
-            "a.jpg.part", "a.jpg.crdownload", "~$list.csv", "a.txt~", "~syncthing~a.jpg.tmp", "Icon\r",
-            ".nfs0001", ".picasa.ini",
+            ".DS_Store",
+            "._a.jpg",
+            "Thumbs.db",
+            "THUMBS.DB",
+            "ehthumbs.db",
+            "desktop.ini",
+            ".hidden.png",
+            "a.jpg.part",
+            "a.jpg.crdownload",
+            "~$list.csv",
+            "a.txt~",
+            "~syncthing~a.jpg.tmp",
+            "Icon\r",
+            ".nfs0001",
+            ".picasa.ini",
         ] {
             assert!(is_housekeeping(name.as_ref(), false), "{name:?}");
         }
         for name in [
-            "@eaDir", "@EADIR", ".Trash-1000", ".Trashes", "$RECYCLE.BIN", "#recycle", "lost+found",
-            ".ipynb_checkpoints", "__MACOSX", ".thumbnails", ".git", ".cache", ".@__thumb", "@Recycle",
-            "System Volume Information", ".snapshot", "#snapshot", "Photos Previews.lrdata", ".stversions",
-            ".picasaoriginals", ".AppleDouble", ".dropbox.cache", "RECYCLER",
+            "@eaDir",
+            "@EADIR",
+            ".Trash-1000",
+            ".Trashes",
+            "$RECYCLE.BIN",
+            "#recycle",
+            "lost+found",
+            ".ipynb_checkpoints",
+            "__MACOSX",
+            ".thumbnails",
+            ".git",
+            ".cache",
+            ".@__thumb",
+            "@Recycle",
+            "System Volume Information",
+            ".snapshot",
+            "#snapshot",
+            "Photos Previews.lrdata",
+            ".stversions",
+            ".picasaoriginals",
+            ".AppleDouble",
+            ".dropbox.cache",
+            "RECYCLER",
         ] {
             assert!(is_housekeeping(name.as_ref(), true), "{name:?}");
         }
-        for name in ["a.jpg", "Thumbs.jpg", "recycled.png", "@home.jpg", "#1.jpg", "lost+found.jpg", "a~b.png"] {
+        for name in [
+            "a.jpg",
+            "Thumbs.jpg",
+            "recycled.png",
+            "@home.jpg",
+            "#1.jpg",
+            "lost+found.jpg",
+            "a~b.png",
+        ] {
             assert!(!is_housekeeping(name.as_ref(), false), "{name:?}");
         }
         for name in ["recycling", "@home", "#1", "thumbs", "trash", "masks", "2019 cache"] {
@@ -261,7 +370,8 @@ mod tests {
 
     #[test]
     fn what_other_trainers_leave_is_known_beside_a_photo() {
-        let image = |path: &str| leftover_image(Path::new(path), |bare| bare == "01" || bare == "a.b");
+        let image =
+            |path: &str| leftover_image(Path::new(path), |bare| bare == "01" || bare == "a.b");
         assert_eq!(image("01-masklabel.png"), Some(Leftover::Mask));
         assert_eq!(image("01_Mask.png"), Some(Leftover::Mask));
         assert_eq!(image("a.b-mask.png"), Some(Leftover::Mask));
@@ -282,8 +392,9 @@ mod tests {
         assert_eq!(file("01.txt"), None);
         assert!(is_label_image(Path::new("x/01-MaskLabel.png")));
         assert!(!is_label_image(Path::new("x/01-mask.png")));
-        assert_eq!(["10_dog", "1_a b", "2019_trip", "10_20", "dog"].map(kohya_repeats), [
-            Some(10), Some(1), None, None, None
-        ]);
+        assert_eq!(
+            ["10_dog", "1_a b", "2019_trip", "10_20", "dog"].map(kohya_repeats),
+            [Some(10), Some(1), None, None, None]
+        );
     }
 }

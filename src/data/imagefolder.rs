@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::collect::{Collector, ImageFinder, Listed, PlacedCaption, name_as_id, slashed};
 use super::detect::{file_name, list_folder};
 use super::text_file::{lines, read_bytes, utf8, without_position};
-use super::{DataError, LoadOptions, Loss, Origin, Position, ProblemKind, Split};
+use super::{Cost, DataError, LoadOptions, Origin, Position, ProblemKind, Split};
 use crate::image::is_image_path;
 
 /// The columns that captions are found in; the first that is there counts. `text` is Hugging Face's.
@@ -95,7 +95,7 @@ fn report_bare_folders(
         if is_bare && list_folder(&folder)?.iter().any(|file| is_image_path(file)) {
             let detail = "images without metadata.jsonl or metadata.csv (expected one of them)";
             let origin = Origin::new(&folder.into(), Position::File);
-            collector.problem(ProblemKind::MissingCaptionFile, &origin, Loss::Nothing, detail);
+            collector.problem(ProblemKind::MissingCaptionFile, &origin, Cost::Nothing, detail);
         }
     }
     Ok(())
@@ -131,9 +131,9 @@ fn load_table(
         let name = name_as_id(&row.name);
         let id = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
         let split = table.split.or(row.split).or_else(|| split_of(&id));
-        let path = finder.find(&[], &row.name);
+        let image = finder.find(&[], &row.name).map(Into::into);
         let Row { captions, origin, grounding, .. } = row;
-        collector.add(Listed { id, path, split, captions, origin, grounding });
+        collector.add(Listed { id, image, split, captions, origin, grounding });
     }
     Ok(())
 }
@@ -160,7 +160,7 @@ fn merge(rows: Vec<Row>, collector: &mut Collector) -> Vec<Row> {
                         row.name, first.origin
                     );
                     let kind = ProblemKind::DuplicateImage;
-                    collector.problem(kind, &row.origin, Loss::Caption, detail);
+                    collector.problem(kind, &row.origin, Cost::Caption, detail);
                 } else {
                     first.captions.append(&mut row.captions);
                 }
@@ -188,7 +188,7 @@ fn read_jsonl(path: &Path, collector: &mut Collector) -> Result<Vec<Row>, DataEr
         };
         match row {
             Ok(row) => rows.push(row),
-            Err(detail) => collector.malformed(&origin, Loss::Image, detail),
+            Err(detail) => collector.malformed(&origin, Cost::Image, detail),
         }
     }
     Ok(rows)
@@ -234,7 +234,7 @@ fn row_of(
             Value::String(text) => captions.push((origin.clone(), text)),
             other => {
                 let detail = format!("a caption is {other} (expected a string)");
-                collector.malformed(origin, Loss::Caption, detail);
+                collector.malformed(origin, Cost::Caption, detail);
             }
         }
     }
@@ -270,18 +270,18 @@ fn read_csv(path: &Path, collector: &mut Collector) -> Result<Vec<Row>, DataErro
         let is_last = reader.position().byte() >= bytes.len() as u64;
         if is_quote_open && is_last && record.as_slice().contains(&b'\n') {
             let detail = "a quote opens here and is never closed (expected a closing quote)";
-            collector.malformed(&origin, Loss::Image, detail);
+            collector.malformed(&origin, Cost::Image, detail);
             continue;
         }
         if record.len() != columns.len() {
             let detail = format!("{} fields (expected {})", record.len(), columns.len());
-            collector.malformed(&origin, Loss::Image, detail);
+            collector.malformed(&origin, Cost::Image, detail);
             continue;
         }
         let field = |column: usize| utf8(record.get(column).unwrap_or_default());
         match (field(name_column), field(caption_column)) {
             (Ok(name), Ok(_)) if name.trim().is_empty() => {
-                collector.malformed(&origin, Loss::Image, "no file_name (expected a file's name)");
+                collector.malformed(&origin, Cost::Image, "no file_name (expected a file's name)");
             }
             (Ok(name), Ok(caption)) => {
                 let split = split_column.and_then(|column| field(column).ok()?.parse().ok());
@@ -295,7 +295,7 @@ fn read_csv(path: &Path, collector: &mut Collector) -> Result<Vec<Row>, DataErro
                 });
             }
             (Err(detail), _) | (_, Err(detail)) => {
-                collector.malformed(&origin, Loss::Image, detail);
+                collector.malformed(&origin, Cost::Image, detail);
             }
         }
     }

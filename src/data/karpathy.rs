@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::collect::{Collector, ImageFinder, Listed, name_as_id};
 use super::detect::{DatasetFormat, file_name, json_files};
 use super::text_file::{Entry, read_json};
-use super::{DataError, LoadOptions, Loss, Origin, Position, Split};
+use super::{Cost, DataError, LoadOptions, Origin, Position, Split};
 
 #[derive(Deserialize)]
 struct KarpathyFile {
@@ -46,14 +46,14 @@ pub(super) fn load(
             Ok(image) => image,
             Err(detail) => {
                 let detail = format!("{detail} (expected filename, split and sentences)");
-                collector.malformed(&origin, Loss::Image, detail);
+                collector.malformed(&origin, Cost::Image, detail);
                 continue;
             }
         };
         let split = match image.split.parse::<Split>() {
             Ok(split) => split,
             Err(detail) => {
-                collector.malformed(&origin, Loss::Image, detail);
+                collector.malformed(&origin, Cost::Image, detail);
                 continue;
             }
         };
@@ -68,12 +68,12 @@ pub(super) fn load(
             let origin = Origin::new(&file, position);
             match sentence.0 {
                 Ok(Sentence { raw }) => match json.invalid_utf8(&raw) {
-                    Some(detail) => collector.malformed(&origin, Loss::Caption, detail),
+                    Some(detail) => collector.malformed(&origin, Cost::Caption, detail),
                     None => captions.push((origin, raw)),
                 },
                 Err(detail) => {
                     let detail = format!("{detail} (expected the sentence as \"raw\")");
-                    collector.malformed(&origin, Loss::Caption, detail);
+                    collector.malformed(&origin, Cost::Caption, detail);
                 }
             }
         }
@@ -82,10 +82,10 @@ pub(super) fn load(
             Some(folder) => (format!("{folder}/{}", image.filename), vec![folder]),
             None => (image.filename.clone(), Vec::new()),
         };
-        let path = finder.find(&folders, &image.filename);
+        let image = finder.find(&folders, &image.filename).map(Into::into);
         let split = Some(split);
         let id = name_as_id(&id);
-        collector.add(Listed { id, path, split, captions, origin, grounding: None });
+        collector.add(Listed { id, image, split, captions, origin, grounding: None });
     }
     Ok(())
 }

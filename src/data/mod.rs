@@ -12,12 +12,14 @@ mod detect;
 mod error;
 mod features;
 mod flickr8k;
+mod housekeeping;
 mod imagefolder;
 mod karpathy;
 mod loader;
 mod record;
 mod sidecar;
 mod skipped;
+mod source;
 mod text_file;
 
 pub mod check;
@@ -27,15 +29,17 @@ pub use check::{CheckReport, check};
 pub use detect::{DatasetFormat, detect};
 pub use error::DataError;
 pub use features::{FeatureError, FeatureWriter, Features, hash, identity};
+pub use housekeeping::is_housekeeping;
 pub use loader::{
-    Batch, Example, LoaderConfig, TrainLoader, examples, for_each_batch, mix, says_direction,
-    units_per_epoch,
+    Batch, Example, LoaderConfig, ReadImageError, TrainLoader, examples, for_each_batch, mix,
+    says_direction, units_per_epoch,
 };
 pub use record::{
-    Dataset, ImageRecord, Loss, MAX_BAD_SHARE, Origin, Position, Problem, ProblemKind, Split,
-    Uncaptioned, bad_share, ensure_usable, is_too_many_bad,
+    Cost, Dataset, ImageRecord, MAX_BAD_SHARE, Origin, PassedOver, Position, Problem, ProblemKind,
+    Split, Uncaptioned, bad_share, ensure_usable, is_too_many_bad,
 };
 pub use skipped::{SkippedImage, SkippedImages};
+pub use source::{ImageSource, SourceError};
 
 use collect::Collector;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataError, DatasetFormat};
+use super::{DataError, DatasetFormat, ImageSource};
 
 /// The part of a data set that an image belongs to, with all of its captions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -119,9 +119,9 @@ pub struct ImageRecord {
     /// The name the data set gives the image, with forward slashes; unique in the data set and the
     /// same on every machine.
     pub id: String,
-    /// The image file. It was there when the data set was loaded; whether it can be decoded is for
+    /// Where the image is. It was there when the data set was loaded; whether it can be decoded is for
     /// [`check`](super::check::check) or the reader to find out.
-    pub path: PathBuf,
+    pub image: ImageSource,
     /// The split, shared by all captions of the image.
     pub split: Split,
     /// The captions, at least one, none empty, runs of white space reduced to one blank.
@@ -174,10 +174,10 @@ impl ProblemKind {
     }
 }
 
-/// What the data set loses by a problem, since the record is skipped.
+/// What a problem costs the data set, since what it concerns is skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Loss {
+pub enum Cost {
     /// Nothing: the record is used all the same.
     Nothing,
     /// One caption.
@@ -196,7 +196,7 @@ pub struct Problem {
     /// What exactly, and what was expected.
     pub detail: String,
     /// What is skipped because of it.
-    pub loss: Loss,
+    pub cost: Cost,
 }
 
 impl fmt::Display for Problem {
@@ -210,10 +210,21 @@ impl fmt::Display for Problem {
 pub struct Uncaptioned {
     /// The name the data set gives it.
     pub id: String,
-    /// The image file.
-    pub path: PathBuf,
+    /// Where the image is.
+    pub image: ImageSource,
     /// Where it was listed.
     pub origin: Origin,
+}
+
+/// Files of one kind that lie in a data set and are no part of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PassedOver {
+    /// The kind, in the plural.
+    pub kind: String,
+    /// How many there are.
+    pub count: usize,
+    /// The first of them.
+    pub first: String,
 }
 
 /// A data set, read but not decoded.
@@ -231,6 +242,8 @@ pub struct Dataset {
     pub problems: Vec<Problem>,
     /// What a user should know but need not mend.
     pub notes: Vec<String>,
+    /// Files that are no part of the data set, by kind.
+    pub passed_over: Vec<PassedOver>,
 }
 
 impl Dataset {
@@ -266,7 +279,7 @@ pub fn bad_share(dataset: &Dataset) -> f64 {
 /// # Errors
 /// [`DataError::NothingUsable`] and [`DataError::TooManyBad`], both naming the first problem.
 pub fn ensure_usable(dataset: &Dataset, allow_bad: bool) -> Result<(), DataError> {
-    let costly = dataset.problems.iter().find(|problem| problem.loss != Loss::Nothing);
+    let costly = dataset.problems.iter().find(|problem| problem.cost != Cost::Nothing);
     let first = costly.map_or_else(|| "no problem was found".to_owned(), Problem::to_string);
     if dataset.records.is_empty() {
         return Err(DataError::NothingUsable { path: dataset.root.clone(), first });
@@ -285,8 +298,8 @@ pub fn is_too_many_bad(bad: usize, total: usize) -> bool {
 
 /// The bad and all images, or the bad and all captions: the pair with the larger share.
 fn bad_and_total(dataset: &Dataset) -> (usize, usize) {
-    let lost = |loss: Loss| dataset.problems.iter().filter(|problem| problem.loss == loss).count();
-    let (bad_images, bad_captions) = (lost(Loss::Image), lost(Loss::Caption));
+    let lost = |cost: Cost| dataset.problems.iter().filter(|problem| problem.cost == cost).count();
+    let (bad_images, bad_captions) = (lost(Cost::Image), lost(Cost::Caption));
     let images = (bad_images, dataset.records.len() + bad_images);
     let captions = (bad_captions, dataset.num_captions() + bad_captions);
     // Cross-multiplied, so that empty data sets need no special case.

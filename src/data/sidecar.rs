@@ -8,7 +8,7 @@ use walkdir::{DirEntry, WalkDir};
 
 use super::collect::{Collector, ImageFinder, Listed, PlacedCaption, slashed};
 use super::text_file::{lines, read_bytes};
-use super::{DataError, LoadOptions, Loss, Origin, Position, ProblemKind, Split};
+use super::{Cost, DataError, LoadOptions, Origin, Position, ProblemKind, Split};
 use crate::image::is_image_path;
 
 /// The caption files' extensions; the first that is there counts.
@@ -54,10 +54,10 @@ pub(super) fn load(
         let origin = Origin::new(&file, Position::File);
         match captions {
             Ok(captions) => {
-                let path = Some(image);
-                collector.add(Listed { id, path, split, captions, origin, grounding: None });
+                let image = Some(image.into());
+                collector.add(Listed { id, image, split, captions, origin, grounding: None });
             }
-            Err(error) => collector.malformed(&origin, Loss::Image, chain(&error)),
+            Err(error) => collector.malformed(&origin, Cost::Image, chain(&error)),
         }
     }
     report_orphans(path, &used, collector);
@@ -81,7 +81,7 @@ fn read_captions(
             Ok(text) => captions.push((origin, text.to_owned())),
             Err(detail) => {
                 is_malformed = true;
-                collector.malformed(&origin, Loss::Caption, detail);
+                collector.malformed(&origin, Cost::Caption, detail);
             }
         }
     }
@@ -102,7 +102,7 @@ fn report_orphans(path: &Path, used: &BTreeSet<PathBuf>, collector: &mut Collect
         if is_caption_file && !is_accompanying && !is_superseded && !used.contains(&file) {
             let origin = Origin::new(&file.into(), Position::File);
             let detail = "captions without an image (expected one of the same stem beside them)";
-            collector.problem(ProblemKind::MissingImage, &origin, Loss::Image, detail);
+            collector.problem(ProblemKind::MissingImage, &origin, Cost::Image, detail);
         }
     }
 }
@@ -144,7 +144,7 @@ fn files(path: &Path, collector: &mut Collector) -> Vec<PathBuf> {
                 let place: Arc<Path> = error.path().unwrap_or(path).into();
                 let origin = Origin::new(&place, Position::File);
                 let kind = ProblemKind::MissingCaptionFile;
-                collector.problem(kind, &origin, Loss::Image, error.to_string());
+                collector.problem(kind, &origin, Cost::Image, error.to_string());
             }
         }
     }

@@ -77,7 +77,7 @@ fn karpathy_reads_splits_folders_and_sentences() {
         ]
     );
     assert!(dataset.problems.is_empty() && dataset.notes.is_empty());
-    assert_eq!(dataset.records[1].path, folder.path().join("images/val2014/b.jpg"));
+    assert_eq!(dataset.records[1].image.path(), folder.path().join("images/val2014/b.jpg"));
     assert_eq!(dataset.records_of(Split::Train).count(), 2);
     // The file itself, and its images elsewhere.
     let elsewhere = tempfile::tempdir().unwrap();
@@ -87,7 +87,7 @@ fn karpathy_reads_splits_folders_and_sentences() {
     let images = Some(elsewhere.path().to_owned());
     let options = LoadOptions { images, ..LoadOptions::default() };
     let dataset = load(&folder.path().join("dataset_x.json"), &options).unwrap();
-    assert_eq!(dataset.records[0].path, elsewhere.path().join("a.jpg"));
+    assert_eq!(dataset.records[0].image.path(), elsewhere.path().join("a.jpg"));
     assert_eq!(dataset.root, folder.path());
 }
 
@@ -187,7 +187,7 @@ fn coco_reads_a_file_a_split_and_prefers_its_folder() {
             "val2014/2.jpg val: two val"
         ]
     );
-    assert_eq!(dataset.records[2].path, folder.path().join("val2014/1.jpg"));
+    assert_eq!(dataset.records[2].image.path(), folder.path().join("val2014/1.jpg"));
     assert!(dataset.problems.is_empty(), "{:?}", dataset.problems);
 }
 
@@ -546,7 +546,7 @@ fn the_real_flickr8k_loads_clean_both_ways() {
         assert!(dataset.records.iter().all(|record| record.captions.len() == 5));
         assert!(dataset.problems.is_empty(), "{:?}", dataset.problems);
     }
-    let report = check(&karpathy, &|path| probe_jpeg(path), &|_| {});
+    let report = check(&karpathy, &|image| Ok(::image::image_dimensions(image.path())?), &|_| {});
     assert!(report.is_clean(), "{report}");
     assert_eq!((report.images, report.captions), (7_000, 35_000));
     // Two training images are one picture: worth a note, no more.
@@ -554,9 +554,4 @@ fn the_real_flickr8k_loads_clean_both_ways() {
     eprintln!("{report}");
     // Generous, since tests share the machine.
     assert!(seconds < 2.0, "{seconds} s");
-}
-
-/// Reads the header only: decoding is not what is tested here.
-fn probe_jpeg(path: &Path) -> Result<(u32, u32), String> {
-    ::image::image_dimensions(path).map_err(|error| error.to_string())
 }

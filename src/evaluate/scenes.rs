@@ -127,7 +127,8 @@ pub fn judge(
 ) -> Result<SceneReport, EvaluateError> {
     let scenes: Vec<(&ImageRecord, Scene)> =
         records.iter().filter_map(|record| Some((*record, scene_of(record)?))).collect();
-    let inputs: Vec<PathBuf> = scenes.iter().map(|(record, _)| record.path.clone()).collect();
+    let inputs: Vec<PathBuf> =
+        scenes.iter().map(|(record, _)| record.image.path().to_owned()).collect();
     let mut report = SceneReport::default();
     let mut next = scenes.iter();
     let read = |path: &PathBuf| decode_file(path, limits).map_err(|error| error.to_string());

@@ -15,9 +15,9 @@ use super::plan::Plan;
 use super::trained::parts_before;
 use crate::checkpoint::tensors::parameters;
 use crate::data::{
-    Example, FeatureWriter, Features, SkippedImage, SkippedImages, hash, identity, mix,
+    Example, FeatureWriter, Features, SkippedImage, SkippedImages, SourceError, hash, identity, mix,
 };
-use crate::image::{DecodeLimits, ImageError, augment, decode_file};
+use crate::image::{DecodeLimits, augment};
 use crate::model::{Captioner, EncoderConfig, EncoderStage};
 
 /// Images that go through the encoder together.
@@ -50,7 +50,7 @@ pub(super) fn compute(
     let device = device.clone().inner();
     for (index, batch) in examples.chunks(BATCH).enumerate() {
         let known = identify(batch, &mut skipped);
-        identities.extend(known.iter().map(|(example, id)| (example.path.clone(), *id)));
+        identities.extend(known.iter().map(|(example, id)| (example.image.path().to_owned(), *id)));
         let views = known.iter().flat_map(|&(example, id)| {
             (0..config.data.cache_views).map(move |number| View { example, id, number })
         });
@@ -80,14 +80,14 @@ pub(super) fn compute(
 
 /// The examples whose files can be read, each with the number of its content.
 fn identify<'a>(examples: &[&'a Example], skipped: &mut SkippedImages) -> Vec<(&'a Example, u64)> {
-    let read: Vec<_> = examples.par_iter().map(|example| identity(&example.path)).collect();
+    let read: Vec<_> = examples.par_iter().map(|example| identity(&example.image)).collect();
     let mut known = Vec::with_capacity(examples.len());
     for (&example, id) in examples.iter().zip(read) {
         match id {
             Ok(id) => known.push((example, id)),
             Err(error) => {
-                let reason = format!("{}: {error}", example.path.display());
-                skipped.add(SkippedImage { path: example.path.clone(), reason });
+                let reason = format!("{}: {error}", example.image.path().display());
+                skipped.add(SkippedImage { path: example.image.path().to_owned(), reason });
             }
         }
     }
@@ -102,7 +102,7 @@ fn read_views<'v, 'a>(
 ) -> (Vec<&'v View<'a>>, Vec<f32>) {
     let limits = DecodeLimits { max_pixels: config.data.max_pixels };
     let read = |view: &View| {
-        let image = decode_file(&view.example.path, &limits)?;
+        let image = view.example.image.decode(&limits)?;
         let image = if view.number == 0 {
             image
         } else {
@@ -110,7 +110,7 @@ fn read_views<'v, 'a>(
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             augment(&image, &config.augment, &mut rng, !view.example.has_direction)
         };
-        Ok::<_, ImageError>(config.image.apply(&image))
+        Ok::<_, SourceError>(config.image.apply(&image))
     };
     let read: Vec<_> = views.par_iter().map(read).collect();
     let (mut of, mut values) = (Vec::with_capacity(views.len()), Vec::new());
@@ -121,7 +121,7 @@ fn read_views<'v, 'a>(
                 values.extend(pixels);
             }
             Err(error) => {
-                let (path, reason) = (view.example.path.clone(), error.to_string());
+                let (path, reason) = (view.example.image.path().to_owned(), error.to_string());
                 skipped.add(SkippedImage { path, reason });
             }
         }

@@ -111,7 +111,7 @@ pub(super) fn memory(
     let features = match &loader.features {
         Some(features) => {
             let [positions, width] = features.shape();
-            let values = std::mem::take(&mut batch.pixels);
+            let values = std::mem::take(&mut batch.encoder_inputs);
             let data = TensorData::new(values, [batch.images, positions, width]);
             Tensor::from_data(data, device)
         }
@@ -199,15 +199,16 @@ impl Gradients {
         say: impl Fn(&Captioner, &Tensor<3>, Range<usize>) -> Result<Said, E> + Sync,
     ) -> Result<(Tensor<1>, f64), E> {
         let images = batch.images as f64;
-        let size = batch.pixels.len() / batch.images;
+        let size = batch.encoder_inputs.len() / batch.images;
         let parts: Vec<Range<usize>> = ranges(batch.images, self.shares.count()).collect();
         let models = self.models(model, parts.len());
         let (loader, device) = (&self.loader, &self.device);
         let frozen_until = self.frozen_until;
         let items = models.into_iter().zip(parts).collect();
         let results = self.shares.map(items, |index, (model, part): (Captioner, Range<usize>)| {
-            let pixels = batch.pixels[part.start * size..part.end * size].to_vec();
-            let mut share = Batch { images: part.len(), pixels, ..Batch::default() };
+            let pixels = batch.encoder_inputs[part.start * size..part.end * size].to_vec();
+            let mut share =
+                Batch { images: part.len(), encoder_inputs: pixels, ..Batch::default() };
             let weight = part.len() as f64 / images;
             let seed = mix(seed, index as u64);
             seed_noise(device, seed);
@@ -267,7 +268,7 @@ fn split(batch: Batch, count: usize) -> Vec<Batch> {
     if count.min(batch.images) <= 1 || batch.tokens < batch.positions.len() {
         return vec![batch];
     }
-    let pixels = batch.pixels.len() / batch.images;
+    let pixels = batch.encoder_inputs.len() / batch.images;
     let row = batch.captions_per_image * batch.seq;
     ranges(batch.images, count)
         .filter_map(|images| {
@@ -279,7 +280,7 @@ fn split(batch: Batch, count: usize) -> Vec<Batch> {
                 images: last - first,
                 captions_per_image: batch.captions_per_image,
                 seq: batch.seq,
-                pixels: batch.pixels[first * pixels..last * pixels].to_vec(),
+                encoder_inputs: batch.encoder_inputs[first * pixels..last * pixels].to_vec(),
                 inputs: batch.inputs[first * row..last * row].to_vec(),
                 positions: batch.positions[start..end].iter().map(|&at| at - from).collect(),
                 targets: batch.targets[start..end].to_vec(),
@@ -344,7 +345,9 @@ mod tests {
             images,
             captions_per_image: 2,
             seq,
-            pixels: (0..images * 3 * 16 * 16).map(|i| (i % 23) as f32 / 11.5 - 1.0).collect(),
+            encoder_inputs: (0..images * 3 * 16 * 16)
+                .map(|i| (i % 23) as f32 / 11.5 - 1.0)
+                .collect(),
             inputs: (0..rows * seq).map(|i| (i * 7 % 20) as i32).collect(),
             targets: positions.iter().map(|at| at * 3 % 20).collect(),
             tokens: positions.len(),

@@ -299,8 +299,8 @@ fn make_tokenizer(config: &TrainConfig, dataset: &data::Dataset) -> Result<Token
 /// The captions of `examples`, which are of `split`, as they were written.
 fn references(dataset: &data::Dataset, split: Split, examples: &[Example]) -> Vec<Vec<String>> {
     let written: HashMap<&Path, &Vec<String>> =
-        dataset.records_of(split).map(|record| (record.path.as_path(), &record.captions)).collect();
-    let of = |example: &Example| written.get(example.path.as_path()).copied().cloned();
+        dataset.records_of(split).map(|record| (record.image.path(), &record.captions)).collect();
+    let of = |example: &Example| written.get(example.image.path()).copied().cloned();
     examples.iter().map(|example| of(example).unwrap_or_default()).collect()
 }
 
@@ -313,7 +313,7 @@ fn fingerprint(examples: &[Example]) -> u64 {
         }
     };
     for example in examples {
-        let name = example.path.file_name().unwrap_or_default();
+        let name = example.image.path().file_name().unwrap_or_default();
         eat(name.to_string_lossy().as_bytes());
         for caption in &example.captions {
             caption.iter().for_each(|id| eat(&id.to_le_bytes()));

@@ -613,7 +613,7 @@ impl Run<'_> {
         let samples = examples.into_iter().zip(said);
         Ok(samples
             .filter_map(|(example, said)| {
-                said.map(|caption| Sample { path: example.path.clone(), caption })
+                said.map(|caption| Sample { path: example.image.path().to_owned(), caption })
             })
             .collect())
     }
@@ -644,7 +644,7 @@ impl Run<'_> {
 
     /// Images to train on and to validate on, less those that could not be read.
     fn readable(&self) -> [usize; 2] {
-        let is_read = |example: &&Example| self.skipped.reason(&example.path).is_none();
+        let is_read = |example: &&Example| self.skipped.reason(example.image.path()).is_none();
         [&self.plan.train, &self.plan.val].map(|examples| examples.iter().filter(is_read).count())
     }
 

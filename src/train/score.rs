@@ -48,14 +48,14 @@ fn captions_of_share(
     let mut captions = Vec::with_capacity(examples.len());
     for examples in examples.chunks(loader.batch_size) {
         let read: Vec<Option<Vec<f32>>> =
-            examples.par_iter().map(|example| loader.image(example, 0).ok()).collect();
+            examples.par_iter().map(|example| loader.read_image(example, 0).ok()).collect();
         let images = read.iter().flatten().count();
         if images == 0 {
             captions.extend(read.iter().map(|_| None));
             continue;
         }
         let pixels = read.iter().flatten().flatten().copied().collect();
-        let mut batch = Batch { images, pixels, ..Batch::default() };
+        let mut batch = Batch { images, encoder_inputs: pixels, ..Batch::default() };
         let memory = memory(model, &mut batch, &loader, plan.trained.frozen_until, &device);
         let said = generate_from_memory(model, &memory, &begin, end, decode, loader.bucket)?;
         let text = |ids: &[u32]| plan.tokenizer.decode(&ids[begin.len()..]).trim_start().to_owned();

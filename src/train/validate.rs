@@ -69,5 +69,5 @@ pub(super) fn read_scalar(tensor: Tensor<1>) -> Result<f64, TrainError> {
 /// `[images, 3, height, width]`.
 pub(super) fn pixels(batch: &mut Batch, loader: &LoaderConfig, device: &Device) -> Tensor<4> {
     let shape = [batch.images, 3, loader.preprocess.height, loader.preprocess.width];
-    Tensor::from_data(TensorData::new(std::mem::take(&mut batch.pixels), shape), device)
+    Tensor::from_data(TensorData::new(std::mem::take(&mut batch.encoder_inputs), shape), device)
 }

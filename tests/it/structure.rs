@@ -16,7 +16,7 @@ const ROWS: &[&[&str]] = &[
     &["generate"],
     &["model", "device"],
     &["text", "image"],
-    &["escape", "plural"],
+    &["escape", "lfs", "plural"],
 ];
 
 /// Most lines of a source file.
