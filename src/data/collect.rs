@@ -1,11 +1,12 @@
 //! What the formats have in common: finding image files, weighing each listed image, and splitting
 //! by image where the data set does not.
-use std::collections::{HashMap, HashSet};
-use std::path::{Component, Path, PathBuf};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
+use super::find::{Found, ImageFinder, clean_path, slashed};
 use super::{
-    Cost, DataError, Dataset, DatasetFormat, ImageRecord, ImageSource, LoadOptions, Origin,
-    Problem, ProblemKind, Split, Uncaptioned,
+    Cost, DataError, Dataset, DatasetFormat, ImageRecord, LoadOptions, Origin, PassedOver, Problem,
+    ProblemKind, Split, Uncaptioned,
 };
 
 /// A caption as it is in a file, with where it is.
@@ -15,8 +16,8 @@ pub(super) type PlacedCaption = (Origin, String);
 pub(super) struct Listed {
     /// The name given to it.
     pub id: String,
-    /// The image, where one was found.
-    pub image: Option<ImageSource>,
+    /// The image, or why there is none.
+    pub image: Found,
     /// The split, where one was named.
     pub split: Option<Split>,
     /// The captions.
@@ -35,11 +36,16 @@ pub(super) struct Collector {
     num_listed: usize,
     first_listed: String,
     num_found: usize,
+    num_outside: usize,
     lists_val: bool,
     num_test_found: usize,
     /// Where in the problems the missing images of the test split stand.
     missing_test: HashSet<usize>,
     looked_in: Vec<String>,
+    /// Files that were converted to UTF-8, by what from.
+    converted: BTreeMap<&'static str, (usize, String)>,
+    /// Files that are no part of the data set, by kind.
+    passed_over: BTreeMap<String, (usize, String)>,
 }
 
 impl Collector {
@@ -59,6 +65,9 @@ impl Collector {
             num_listed: 0,
             first_listed: String::new(),
             num_found: 0,
+            num_outside: 0,
+            converted: BTreeMap::new(),
+            passed_over: BTreeMap::new(),
             lists_val: false,
             num_test_found: 0,
             missing_test: HashSet::new(),
@@ -91,6 +100,20 @@ impl Collector {
         self.dataset.problems.push(Problem { kind, place, detail, cost });
     }
 
+    /// Remembers what a file was encoded in, to be said once for all files.
+    pub(super) fn encoding(&mut self, path: &Path, converted_from: Option<&'static str>) {
+        if let Some(from) = converted_from {
+            let file = path.display().to_string();
+            self.converted.entry(from).or_insert((0, file)).0 += 1;
+        }
+    }
+
+    /// Counts a file that is no part of the data set.
+    pub(super) fn pass_over(&mut self, kind: impl Into<String>, path: &Path) {
+        let first = || (0, slashed(path.strip_prefix(&self.dataset.root).unwrap_or(path)));
+        self.passed_over.entry(kind.into()).or_insert_with(first).0 += 1;
+    }
+
     /// A line or entry that cannot be understood.
     pub(super) fn malformed(&mut self, place: &Origin, cost: Cost, detail: impl Into<String>) {
         self.problem(ProblemKind::MalformedLine, place, cost, detail);
@@ -104,13 +127,24 @@ impl Collector {
         }
         self.num_listed += 1;
         self.lists_val |= split == Some(Split::Val);
-        let Some(image) = image else {
-            if split == Some(Split::Test) {
-                self.missing_test.insert(self.dataset.problems.len());
+        let image = match image {
+            Found::Image(image) => image,
+            Found::Outside(path) => {
+                self.num_outside += 1;
+                self.problem(ProblemKind::OutsideImage, &origin, Cost::Image, outside(&id, &path));
+                return;
             }
-            let detail = format!("image {id:?} is missing (expected the file in the data set)");
-            self.problem(ProblemKind::MissingImage, &origin, Cost::Image, detail);
-            return;
+            Found::Missing(reason) => {
+                if split == Some(Split::Test) {
+                    self.missing_test.insert(self.dataset.problems.len());
+                }
+                let detail = match reason {
+                    Some(reason) => format!("image {id:?} is {reason}"),
+                    None => format!("image {id:?} is missing (expected the file in the data set)"),
+                };
+                self.problem(ProblemKind::MissingImage, &origin, Cost::Image, detail);
+                return;
+            }
         };
         self.num_found += 1;
         self.num_test_found += usize::from(split == Some(Split::Test));
@@ -194,7 +228,7 @@ impl Collector {
         if self.num_listed == 0 && self.dataset.problems.is_empty() {
             return Err(DataError::Empty { path });
         }
-        if self.num_listed > 0 && self.num_found == 0 {
+        if self.num_listed > 0 && self.num_found == 0 && self.num_outside == 0 {
             return Err(DataError::NoImageFound {
                 path,
                 count: self.num_listed,
@@ -203,10 +237,28 @@ impl Collector {
             });
         }
         self.excuse_withheld_test_split();
+        self.tell_encodings();
+        self.dataset.passed_over = std::mem::take(&mut self.passed_over)
+            .into_iter()
+            .map(|(kind, (count, first))| PassedOver { kind, count, first })
+            .collect();
         if !self.lists_val {
             self.draw_val_split(options);
         }
         Ok(self.dataset)
+    }
+
+    /// Says once what was read as something else than UTF-8.
+    fn tell_encodings(&mut self) {
+        for (from, (count, first)) in std::mem::take(&mut self.converted) {
+            let what = match count {
+                1 => format!("{first} is not UTF-8: it was read as {from}"),
+                _ => format!(
+                    "{count} files are not UTF-8: they were read as {from} (the first: {first})"
+                ),
+            };
+            self.note(what);
+        }
     }
 
     /// Challenges hand out test captions or names without the images; that harms nobody who trains.
@@ -281,118 +333,10 @@ fn unit_interval(hash: u64) -> f64 {
     (hash >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// Folders that images are kept in beside their annotations.
-const IMAGE_FOLDERS: [&str; 17] = [
-    "images",
-    "Images",
-    "img",
-    "Flicker8k_Dataset",
-    "Flickr8k_Dataset",
-    "flickr8k-images",
-    "flickr30k-images",
-    "train2014",
-    "val2014",
-    "test2014",
-    "train2017",
-    "val2017",
-    "test2017",
-    "train",
-    "val",
-    "validation",
-    "test",
-];
-
-/// Folders that hold annotations only, beside the folders of images.
-const ANNOTATION_FOLDERS: [&str; 3] = ["annotations", "Flickr8k_text", "captions"];
-
-/// Looks images up in the places where data sets keep them.
-pub(super) struct ImageFinder {
-    folders: Vec<PathBuf>,
-    /// The existing folders for each list of subfolders asked for, so that a large data set does not
-    /// ask the disk for the same folders again with each image.
-    known: HashMap<Vec<String>, Vec<PathBuf>>,
-}
-
-impl ImageFinder {
-    /// Looks in `folders` only.
-    pub(super) fn in_folders(folders: Vec<PathBuf>) -> Self {
-        Self { folders, known: HashMap::new() }
-    }
-
-    /// Looks in the images folder, where one is given, else beside an annotation file.
-    pub(super) fn beside(annotation_file: &Path, images: Option<&Path>) -> Self {
-        let folder = match annotation_file.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        let mut folders = Vec::new();
-        let mut add_with_usual = |base: &Path| {
-            folders.extend(IMAGE_FOLDERS.iter().map(|name| base.join(name)));
-            folders.push(base.to_owned());
-        };
-        if let Some(images) = images {
-            add_with_usual(images);
-        } else {
-            add_with_usual(&folder);
-            let is_annotations = folder
-                .file_name()
-                .is_some_and(|name| ANNOTATION_FOLDERS.iter().any(|n| name == *n));
-            if is_annotations && let Some(parent) = folder.parent() {
-                add_with_usual(parent);
-            }
-        }
-        // An empty path is the current folder, which only a file in it would be joined to.
-        folders.retain(|folder| folder.as_os_str().is_empty() || folder.is_dir());
-        Self::in_folders(folders)
-    }
-
-    /// The file called `name`, looked for in the given subfolders first.
-    pub(super) fn find(&mut self, subfolders: &[String], name: &str) -> Option<PathBuf> {
-        let folders = self.known.entry(subfolders.to_vec()).or_insert_with(|| {
-            let nested = subfolders
-                .iter()
-                .flat_map(|subfolder| self.folders.iter().map(move |base| base.join(subfolder)))
-                .filter(|folder| folder.is_dir());
-            nested.chain(self.folders.iter().cloned()).collect()
-        });
-        let in_folders = |name: &str| {
-            let relative = clean_path(Path::new(name));
-            let mut paths = folders.iter().map(|folder| folder.join(&relative));
-            paths.find(|path| path.is_file())
-        };
-        if name.trim().is_empty() {
-            return None;
-        }
-        // Lists made on Windows name folders with backslashes.
-        in_folders(name).or_else(|| {
-            if name.contains('\\') { in_folders(&name.replace('\\', "/")) } else { None }
-        })
-    }
-}
-
-/// The path without `.` and, where a folder precedes, `..`: one spelling for one file.
-fn clean_path(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::CurDir => {}
-            Component::ParentDir
-                if matches!(clean.components().next_back(), Some(Component::Normal(_))) =>
-            {
-                clean.pop();
-            }
-            other => clean.push(other),
-        }
-    }
-    clean
-}
-
-/// A listed name as an id: one spelling, forward slashes.
-pub(super) fn name_as_id(name: &str) -> String {
-    slashed(&clean_path(Path::new(&name.replace('\\', "/"))))
-}
-
-/// The path as text with forward slashes.
-pub(super) fn slashed(path: &Path) -> String {
-    path.to_string_lossy().replace('\\', "/")
+/// What is wrong with an image that lies elsewhere.
+fn outside(id: &str, path: &Path) -> String {
+    format!(
+        "image {id:?} leads outside of the data set, to {} (expected a file in it; it can be allowed)",
+        path.display()
+    )
 }

@@ -7,7 +7,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use walkdir::DirEntry;
+
+use super::housekeeping::is_housekeeping;
 use super::{DataError, Split, flickr8k, imagefolder, sidecar};
+use super::{columnar, table, webdataset};
+use crate::image::is_image_path;
 
 /// The formats of captioning data sets that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -19,16 +24,33 @@ pub enum DatasetFormat {
     Coco,
     /// Flickr8k's token file and split lists.
     Flickr8k,
-    /// Hugging Face's imagefolder: `metadata.jsonl` or `metadata.csv` with `file_name` and `text`.
+    /// Hugging Face's imagefolder: `metadata.jsonl`, `.csv` or `.parquet` with `file_name` and `text`.
     Imagefolder,
+    /// Parquet with the images in it, as on the Hugging Face Hub.
+    Parquet,
+    /// Arrow, as `save_to_disk` of Hugging Face's `datasets` writes it.
+    Arrow,
+    /// Tar shards of images and captions.
+    Webdataset,
+    /// Another table of images and captions: CSV, JSON lines or a JSON list.
+    Table,
     /// Images, each with a `.txt` or `.caption` file of the same stem.
     Sidecar,
 }
 
 impl DatasetFormat {
     /// Every format, in the order in which [`detect`] prefers them.
-    pub const ALL: [Self; 5] =
-        [Self::Karpathy, Self::Coco, Self::Flickr8k, Self::Imagefolder, Self::Sidecar];
+    pub const ALL: [Self; 9] = [
+        Self::Karpathy,
+        Self::Coco,
+        Self::Flickr8k,
+        Self::Imagefolder,
+        Self::Parquet,
+        Self::Arrow,
+        Self::Webdataset,
+        Self::Table,
+        Self::Sidecar,
+    ];
 
     /// The name in lower case, as on the command line and in configs.
     pub fn name(self) -> &'static str {
@@ -37,6 +59,10 @@ impl DatasetFormat {
             Self::Coco => "coco",
             Self::Flickr8k => "flickr8k",
             Self::Imagefolder => "imagefolder",
+            Self::Parquet => "parquet",
+            Self::Arrow => "arrow",
+            Self::Webdataset => "webdataset",
+            Self::Table => "table",
             Self::Sidecar => "sidecar",
         }
     }
@@ -49,18 +75,22 @@ impl fmt::Display for DatasetFormat {
 }
 
 impl FromStr for DatasetFormat {
-    type Err = String;
+    type Err = UnknownFormat;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, UnknownFormat> {
         let text = text.trim();
-        Self::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(text)).ok_or_else(
-            || {
-                let names = Self::ALL.map(Self::name).join(", ");
-                format!("unknown data set format {text:?} (expected one of {names})")
-            },
-        )
+        let known = Self::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(text));
+        known.ok_or_else(|| UnknownFormat(text.to_owned()))
     }
 }
+
+/// A name that no format has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "unknown data set format {0:?} (expected one of {names})",
+    names = DatasetFormat::ALL.map(DatasetFormat::name).join(", ")
+)]
+pub struct UnknownFormat(pub String);
 
 /// Recognises the data set at `path`, a folder or an annotation file. Of several formats in one
 /// folder the first of [`DatasetFormat::ALL`] is taken.
@@ -103,6 +133,18 @@ fn detect_folder(path: &Path) -> Result<(DatasetFormat, Vec<DatasetFormat>), Dat
     if !imagefolder::tables(path)?.is_empty() {
         found.push(DatasetFormat::Imagefolder);
     }
+    if !columnar::parquet_files(path).is_empty() {
+        found.push(DatasetFormat::Parquet);
+    }
+    if !columnar::arrow_files(path).is_empty() {
+        found.push(DatasetFormat::Arrow);
+    }
+    if !webdataset::shards(path).is_empty() {
+        found.push(DatasetFormat::Webdataset);
+    }
+    if !table::tables(path)?.is_empty() {
+        found.push(DatasetFormat::Table);
+    }
     // Text files beside images are common, so they count only where nothing better is there.
     if found.is_empty() && sidecar::has_pair(path) {
         found.push(DatasetFormat::Sidecar);
@@ -121,28 +163,71 @@ fn describe(path: &Path) -> Result<String, DataError> {
         return Ok("the folder is empty".to_owned());
     }
     if sidecar::has_image(path) {
-        return Ok("it holds images but no captions".to_owned());
+        return Ok(describe_images(path, &files));
     }
     let names: Vec<String> = files.iter().take(3).map(|file| file_name(file)).collect();
     let more = if files.len() > names.len() { ", …" } else { "" };
     Ok(format!("it holds {}{more}", names.join(", ")))
 }
 
+/// What a folder of images holds beside them, of which captions could be meant to be read.
+fn describe_images(path: &Path, files: &[PathBuf]) -> String {
+    let is_candidate = |file: &&PathBuf| {
+        let extension =
+            file.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+        let extension = extension.unwrap_or_default();
+        ["csv", "tsv", "json", "jsonl", "txt", "xlsx", "xml", "zip", "db"]
+            .contains(&extension.as_str())
+    };
+    let names: Vec<String> =
+        files.iter().filter(is_candidate).take(3).map(|file| file_name(file)).collect();
+    if !names.is_empty() {
+        return format!(
+            "it holds images, and no captions were found for them in {} (a table needs columns such as \
+             file_name and text)",
+            names.join(", ")
+        );
+    }
+    let folders: Vec<String> = files
+        .iter()
+        .filter(|file| file.is_dir() && sidecar::has_image(file))
+        .take(3)
+        .map(|file| file_name(file))
+        .collect();
+    match folders.is_empty() || files.iter().any(|file| is_image_path(file)) || path.is_file() {
+        true => "it holds images but no captions".to_owned(),
+        false => format!(
+            "it holds images in folders ({}) but no captions: the name of a folder is a class, and none",
+            folders.join(", ")
+        ),
+    }
+}
+
 fn detect_file(path: &Path) -> Result<Option<DatasetFormat>, DataError> {
     let name = file_name(path).to_ascii_lowercase();
-    if name == "metadata.jsonl" || name == "metadata.csv" {
+    if imagefolder::TABLE_NAMES.contains(&name.as_str()) {
         return Ok(Some(DatasetFormat::Imagefolder));
     }
+    if columnar::is_parquet(path) {
+        return Ok(Some(DatasetFormat::Parquet));
+    }
+    if columnar::is_arrow(path) {
+        return Ok(Some(DatasetFormat::Arrow));
+    }
+    if webdataset::is_shard(path) {
+        return Ok(Some(DatasetFormat::Webdataset));
+    }
     if name.ends_with(".json") {
-        return sniff_json(path);
+        let format = sniff_json(path)?;
+        return Ok(format.or_else(|| table::is_table(path).then_some(DatasetFormat::Table)));
     }
     if flickr8k::is_token_name(&name) {
         return Ok(Some(DatasetFormat::Flickr8k));
     }
-    // Lists of objects are also kept under other names than metadata.jsonl.
+    // Tables are also kept under other names than metadata.jsonl; a bad one is named when it is read.
     Ok(match name.rsplit_once('.') {
-        Some((_, "jsonl" | "csv")) => Some(DatasetFormat::Imagefolder),
-        _ => None,
+        Some((_, "jsonl" | "ndjson" | "csv" | "tsv")) => Some(DatasetFormat::Table),
+        _ => table::is_table(path).then_some(DatasetFormat::Table),
     })
 }
 
@@ -187,8 +272,9 @@ fn sniff_json(path: &Path) -> Result<Option<DatasetFormat>, DataError> {
     let name = file_name(path).to_ascii_lowercase();
     Ok(if text.contains("\"sentences\"") && text.contains("\"filename\"") {
         Some(DatasetFormat::Karpathy)
-    } else if name.starts_with("captions_")
-        || (text.contains("\"image_id\"") && text.contains("\"caption\""))
+    } else if text.contains("\"annotations\"")
+        && (name.starts_with("captions_")
+            || (text.contains("\"image_id\"") && text.contains("\"caption\"")))
     {
         Some(DatasetFormat::Coco)
     } else {
@@ -196,13 +282,19 @@ fn sniff_json(path: &Path) -> Result<Option<DatasetFormat>, DataError> {
     })
 }
 
-/// The entries of a folder in the order of their names, hidden ones left out.
+/// Whether an entry of a walk is housekeeping, below the folder that the walk began with.
+pub(super) fn is_hidden_entry(entry: &DirEntry) -> bool {
+    entry.depth() > 0 && is_housekeeping(entry.file_name(), entry.file_type().is_dir())
+}
+
+/// The entries of a folder in the order of their names, housekeeping left out.
 pub(super) fn list_folder(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     let failed = |source| DataError::Read { path: path.to_owned(), source };
     let mut entries = Vec::new();
     for entry in fs::read_dir(path).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        if !entry.file_name().to_string_lossy().starts_with('.') {
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if !is_housekeeping(&entry.file_name(), is_folder) {
             entries.push(entry.path());
         }
     }

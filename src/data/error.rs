@@ -3,6 +3,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::record::MAX_BAD_SHARE;
+use crate::lfs;
 
 /// An error that ends the loading of a data set.
 #[derive(Debug, thiserror::Error)]
@@ -16,8 +17,9 @@ pub enum DataError {
     /// The path is no data set that we know.
     #[error(
         "{}: not recognised as a captioning data set: {seen} (expected a Karpathy dataset_*.json, \
-         COCO captions_*.json, a Flickr8k token file, metadata.jsonl or metadata.csv with images, \
-         or images with .txt or .caption files beside them; --dataset-format names a format)",
+         COCO captions_*.json, a Flickr8k token file, metadata.jsonl, .csv or .parquet with images, parquet, \
+         Arrow or tar files with images in them, a table of images and captions, or images with .txt or \
+         .caption files beside them)",
         path.display()
     )]
     Unrecognised {
@@ -88,6 +90,75 @@ pub enum DataError {
         /// The columns that are there.
         found: Vec<String>,
     },
+    /// A file is a folder, a pipe or a device.
+    #[error("{}: no file (expected one)", path.display())]
+    NoFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file is too long to be one of annotations.
+    #[error("{}: {length} bytes (expected a list of captions of at most {limit})", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes.
+        length: u64,
+        /// The most that is read.
+        limit: u64,
+    },
+    /// A Git LFS pointer stands in place of a file.
+    #[error("{}: {}", path.display(), lfs::REMEDY)]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A table of a kind that this build does not read.
+    #[error(
+        "{}: parquet and Arrow are not read by this build, which lacks the feature `columnar` (expected one with \
+         it, or the data set as an imagefolder)",
+        path.display()
+    )]
+    NotBuilt {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// A parquet file cannot be read.
+    #[error("{}: {detail} (expected a parquet file)", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// What its reader says.
+        detail: String,
+    },
+    /// An Arrow file cannot be read.
+    #[error("{}: {detail}", path.display())]
+    Arrow {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Compressed archives hold more than is kept in memory.
+    #[error(
+        "{}: compressed archives of more than {limit} bytes in all are not held in memory (decompress them: \
+         `gunzip` makes a .tar that is read in place)",
+        path.display()
+    )]
+    Decompressed {
+        /// The archive at which the limit was reached.
+        path: PathBuf,
+        /// The most bytes of all.
+        limit: u64,
+    },
+    /// COCO's annotations of another kind: boxes, key points.
+    #[error(
+        "{}: its annotations hold no captions (expected captions_*.json; instances and key points lie beside it)",
+        path.display()
+    )]
+    NoCaptions {
+        /// The file.
+        path: PathBuf,
+    },
     /// The annotations list no image.
     #[error("{}: lists no image", path.display())]
     Empty {
@@ -96,8 +167,7 @@ pub enum DataError {
     },
     /// None of the listed images is there.
     #[error(
-        "{}: none of its images ({count}) was found; the first is {first:?}, looked for in {} \
-         (--images names the folder)",
+        "{}: none of its images ({count}) was found; the first is {first:?}, looked for in {}",
         path.display(),
         looked_in.join(", ")
     )]
@@ -122,7 +192,7 @@ pub enum DataError {
     /// Too many records are bad.
     #[error(
         "{}: {bad} of {total} records are bad, more than {:.0} %; first problem: {first} \
-         (`patchword data check` lists them all; --allow-bad goes on without them)",
+         (a check of the data set lists them all)",
         path.display(),
         100.0 * MAX_BAD_SHARE
     )]

@@ -2,12 +2,12 @@
 //! split.
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use super::collect::{Collector, ImageFinder, Listed, PlacedCaption, name_as_id};
+use super::collect::{Collector, Listed, PlacedCaption};
 use super::detect::{file_name, list_folder};
-use super::text_file::{lines, read_bytes};
-use super::{Cost, DataError, LoadOptions, Origin, Position, Split};
+use super::find::{ImageFinder, name_as_id};
+use super::text_file::{TextError, TextFile, folder_of};
+use super::{Cost, DataError, LoadOptions, Origin, Split};
 
 /// The captions of each image, in the order of their first lines.
 #[derive(Default)]
@@ -30,12 +30,12 @@ pub(super) fn load(
         path.to_owned()
     };
     let mut captions = read_captions(&file, collector)?;
-    let mut finder = ImageFinder::beside(&file, options.images.as_deref());
+    let mut finder = ImageFinder::beside(&file, options);
     collector.looks_in(&finder);
     let lists = split_lists(&file)?;
     if lists.is_empty() {
         for (name, origin, captions) in captions.images {
-            let image = finder.find(&[], &name).map(Into::into);
+            let image = finder.find(&[], &name);
             let id = name_as_id(&name);
             collector.add(Listed { id, image, split: None, captions, origin, grounding: None });
         }
@@ -44,14 +44,13 @@ pub(super) fn load(
     // The lists decide what belongs to the data set: the real token file also has captions of images
     // in none of them, and of one that never existed.
     for (split, list) in lists {
-        let bytes = read_bytes(&list)?;
-        let list: Arc<Path> = list.into();
-        for (line, text) in lines(&bytes) {
-            let origin = Origin::new(&list, Position::Line(line));
+        let list = TextFile::read(&list)?;
+        collector.encoding(&list.path, list.converted_from);
+        for (origin, text) in list.lines() {
             let name = match text {
                 Ok(text) => text.trim(),
-                Err(detail) => {
-                    collector.malformed(&origin, Cost::Image, detail);
+                Err(error) => {
+                    collector.malformed(&origin, Cost::Image, error.to_string());
                     continue;
                 }
             };
@@ -61,7 +60,7 @@ pub(super) fn load(
             let image = captions.by_name.get(name).and_then(|&at| captions.images.get_mut(at));
             // Copied, since an image in two lists must not look as if it had no captions.
             let captions = image.map(|(_, _, captions)| captions.clone()).unwrap_or_default();
-            let (id, image) = (name_as_id(name), finder.find(&[], name).map(Into::into));
+            let (id, image) = (name_as_id(name), finder.find(&[], name));
             let split = Some(split);
             collector.add(Listed { id, image, split, captions, origin, grounding: None });
         }
@@ -70,16 +69,15 @@ pub(super) fn load(
 }
 
 fn read_captions(file: &Path, collector: &mut Collector) -> Result<Captions, DataError> {
-    let bytes = read_bytes(file)?;
-    let file: Arc<Path> = file.into();
+    let file = TextFile::read(file)?;
+    collector.encoding(&file.path, file.converted_from);
     let mut captions = Captions::default();
-    for (line, text) in lines(&bytes) {
-        let origin = Origin::new(&file, Position::Line(line));
-        let (name, caption) = match text.and_then(parse_line) {
+    for (origin, text) in file.lines() {
+        let (name, caption) = match text.map_err(BadLine::Text).and_then(parse_line) {
             Ok(Some(parsed)) => parsed,
             Ok(None) => continue,
-            Err(detail) => {
-                collector.malformed(&origin, Cost::Caption, detail);
+            Err(error) => {
+                collector.malformed(&origin, Cost::Caption, error.to_string());
                 continue;
             }
         };
@@ -98,20 +96,35 @@ fn read_captions(file: &Path, collector: &mut Collector) -> Result<Captions, Dat
     Ok(captions)
 }
 
+/// What is wrong with a line.
+#[derive(Debug, PartialEq, thiserror::Error)]
+enum BadLine {
+    #[error(transparent)]
+    Text(TextError),
+    #[error("no tab {EXPECTED}")]
+    NoTab,
+    #[error("no # in {0:?} {EXPECTED}")]
+    NoHash(String),
+    #[error("no image name in {0:?} {EXPECTED}")]
+    NoName(String),
+    #[error("{0:?} is no caption number {EXPECTED}")]
+    NoNumber(String),
+}
+
+const EXPECTED: &str = "(expected name#number, a tab and a caption)";
+
 /// The image's name and the caption, nothing for a blank line, or what is wrong.
-fn parse_line(line: &str) -> Result<Option<(&str, &str)>, String> {
-    const EXPECTED: &str = "(expected name#number, a tab and a caption)";
+fn parse_line(line: &str) -> Result<Option<(&str, &str)>, BadLine> {
     if line.trim().is_empty() {
         return Ok(None);
     }
-    let (key, caption) = line.split_once('\t').ok_or_else(|| format!("no tab {EXPECTED}"))?;
-    let (name, number) =
-        key.rsplit_once('#').ok_or_else(|| format!("no # in {key:?} {EXPECTED}"))?;
+    let (key, caption) = line.split_once('\t').ok_or(BadLine::NoTab)?;
+    let (name, number) = key.rsplit_once('#').ok_or_else(|| BadLine::NoHash(key.to_owned()))?;
     if name.trim().is_empty() {
-        return Err(format!("no image name in {key:?} {EXPECTED}"));
+        return Err(BadLine::NoName(key.to_owned()));
     }
     if number.trim().parse::<u32>().is_err() {
-        return Err(format!("{number:?} is no caption number {EXPECTED}"));
+        return Err(BadLine::NoNumber(number.to_owned()));
     }
     Ok(Some((name.trim(), caption)))
 }
@@ -133,12 +146,8 @@ pub(super) fn token_file(folder: &Path) -> Result<Option<PathBuf>, DataError> {
 
 /// The split lists beside a token file, in the order of the splits.
 fn split_lists(token_file: &Path) -> Result<Vec<(Split, PathBuf)>, DataError> {
-    let folder = match token_file.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
     let mut lists = Vec::new();
-    for file in list_folder(folder)? {
+    for file in list_folder(&folder_of(token_file))? {
         let name = file_name(&file).to_ascii_lowercase();
         let Some(stem) = name.strip_suffix("images.txt") else { continue };
         let word = stem.rsplit(|character: char| !character.is_ascii_alphabetic()).next();

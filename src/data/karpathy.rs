@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::collect::{Collector, ImageFinder, Listed, name_as_id};
+use super::collect::{Collector, Listed};
 use super::detect::{DatasetFormat, file_name, json_files};
+use super::find::{ImageFinder, name_as_id};
 use super::text_file::{Entry, read_json};
 use super::{Cost, DataError, LoadOptions, Origin, Position, Split};
 
@@ -37,8 +38,9 @@ pub(super) fn load(
 ) -> Result<(), DataError> {
     let file = annotation_file(path)?;
     let mut json = read_json::<KarpathyFile>(&file, "an object with a list \"images\"")?;
-    let mut finder = ImageFinder::beside(&file, options.images.as_deref());
+    let mut finder = ImageFinder::beside(&file, options);
     collector.looks_in(&finder);
+    collector.encoding(&file, json.converted_from);
     let file: Arc<Path> = file.into();
     for (index, entry) in std::mem::take(&mut json.value.images).into_iter().enumerate() {
         let origin = Origin::new(&file, Position::Entry { list: "images", index });
@@ -52,8 +54,8 @@ pub(super) fn load(
         };
         let split = match image.split.parse::<Split>() {
             Ok(split) => split,
-            Err(detail) => {
-                collector.malformed(&origin, Cost::Image, detail);
+            Err(error) => {
+                collector.malformed(&origin, Cost::Image, error.to_string());
                 continue;
             }
         };
@@ -67,7 +69,7 @@ pub(super) fn load(
             };
             let origin = Origin::new(&file, position);
             match sentence.0 {
-                Ok(Sentence { raw }) => match json.invalid_utf8(&raw) {
+                Ok(Sentence { raw }) => match json.damage(&raw) {
                     Some(detail) => collector.malformed(&origin, Cost::Caption, detail),
                     None => captions.push((origin, raw)),
                 },
@@ -82,7 +84,7 @@ pub(super) fn load(
             Some(folder) => (format!("{folder}/{}", image.filename), vec![folder]),
             None => (image.filename.clone(), Vec::new()),
         };
-        let image = finder.find(&folders, &image.filename).map(Into::into);
+        let image = finder.find(&folders, &image.filename);
         let split = Some(split);
         let id = name_as_id(&id);
         collector.add(Listed { id, image, split, captions, origin, grounding: None });

@@ -6,27 +6,39 @@
 //! every image.
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "columnar")]
+mod arrow_table;
 mod coco;
 mod collect;
+mod columnar;
+mod csv_table;
 mod detect;
+mod encoding;
 mod error;
 mod features;
+mod find;
 mod flickr8k;
 mod housekeeping;
 mod imagefolder;
+mod json_table;
 mod karpathy;
 mod loader;
+#[cfg(feature = "columnar")]
+mod parquet_table;
 mod record;
+mod rows;
 mod sidecar;
 mod skipped;
 mod source;
+mod table;
 mod text_file;
+mod webdataset;
 
 pub mod check;
 pub mod shapes;
 
 pub use check::{CheckReport, check};
-pub use detect::{DatasetFormat, detect};
+pub use detect::{DatasetFormat, UnknownFormat, detect};
 pub use error::DataError;
 pub use features::{FeatureError, FeatureWriter, Features, hash, identity};
 pub use housekeeping::is_housekeeping;
@@ -36,7 +48,7 @@ pub use loader::{
 };
 pub use record::{
     Cost, Dataset, ImageRecord, MAX_BAD_SHARE, Origin, PassedOver, Position, Problem, ProblemKind,
-    Split, Uncaptioned, bad_share, ensure_usable, is_too_many_bad,
+    Split, Uncaptioned, UnknownSplit, bad_share, ensure_usable, is_too_many_bad,
 };
 pub use skipped::{SkippedImage, SkippedImages};
 pub use source::{ImageSource, SourceError};
@@ -55,11 +67,13 @@ pub struct LoadOptions {
     pub val_share: f64,
     /// Another seed draws another validation split of the same size.
     pub split_seed: u64,
+    /// Whether the data set may name images that lie outside of it: by `..`, by absolute paths, or as links.
+    pub allow_outside: bool,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { format: None, images: None, val_share: 0.05, split_seed: 0 }
+        Self { format: None, images: None, val_share: 0.05, split_seed: 0, allow_outside: false }
     }
 }
 
@@ -94,7 +108,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Dataset, DataError> {
     if !others.is_empty() {
         let names: Vec<&str> = others.iter().map(|other| other.name()).collect();
         collector.note(format!(
-            "{}: read as {format}; it could also be read as {} (--dataset-format chooses)",
+            "{}: read as {format}; it could also be read as {}, if that format is named",
             path.display(),
             names.join(", "),
         ));
@@ -104,6 +118,10 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Dataset, DataError> {
         DatasetFormat::Coco => coco::load(path, options, &mut collector)?,
         DatasetFormat::Flickr8k => flickr8k::load(path, options, &mut collector)?,
         DatasetFormat::Imagefolder => imagefolder::load(path, options, &mut collector)?,
+        DatasetFormat::Parquet => columnar::load_parquet(path, options, &mut collector)?,
+        DatasetFormat::Arrow => columnar::load_arrow(path, options, &mut collector)?,
+        DatasetFormat::Webdataset => webdataset::load(path, options, &mut collector)?,
+        DatasetFormat::Table => table::load(path, options, &mut collector)?,
         DatasetFormat::Sidecar => sidecar::load(path, options, &mut collector)?,
     }
     collector.finish(path, options)

@@ -8,6 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{DataError, DatasetFormat, ImageSource};
 
+/// A name that no split has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown split {0:?} (expected train, restval, val or test)")]
+pub struct UnknownSplit(pub String);
+
 /// The part of a data set that an image belongs to, with all of its captions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -41,16 +46,16 @@ impl fmt::Display for Split {
 }
 
 impl FromStr for Split {
-    type Err = String;
+    type Err = UnknownSplit;
 
     /// Reads the names that data sets in the wild use, in any case. `restval` is Karpathy's name for
     /// the rest of COCO's validation images, which everyone trains on.
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, UnknownSplit> {
         match text.trim().to_ascii_lowercase().as_str() {
             "train" | "training" | "restval" => Ok(Self::Train),
-            "val" | "valid" | "validation" | "dev" => Ok(Self::Val),
+            "val" | "valid" | "validation" | "dev" | "eval" => Ok(Self::Val),
             "test" | "testing" => Ok(Self::Test),
-            _ => Err(format!("unknown split {text:?} (expected train, restval, val or test)")),
+            _ => Err(UnknownSplit(text.to_owned())),
         }
     }
 }
@@ -139,6 +144,8 @@ pub struct ImageRecord {
 pub enum ProblemKind {
     /// A listed image is not there.
     MissingImage,
+    /// A listed image leads out of the data set.
+    OutsideImage,
     /// An image is there but cannot be decoded.
     UnreadableImage,
     /// An image is listed more than once.
@@ -162,6 +169,7 @@ impl ProblemKind {
     pub fn label(self) -> &'static str {
         match self {
             Self::MissingImage => "missing image",
+            Self::OutsideImage => "image outside of the data set",
             Self::UnreadableImage => "unreadable image",
             Self::DuplicateImage => "duplicated image",
             Self::EmptyCaption => "empty caption",

@@ -30,10 +30,12 @@ enum Place {
     /// A part of an archive that was decompressed.
     Memory { container: Arc<Path>, content: Arc<Vec<u8>>, offset: usize, length: usize },
     /// Wherever `column` finds its row.
+    #[cfg(feature = "columnar")]
     Row { column: Arc<dyn ImageColumn>, row: u64 },
 }
 
 /// A column of a table that holds the bytes of images.
+#[cfg(feature = "columnar")]
 pub(super) trait ImageColumn: std::fmt::Debug + Send + Sync {
     /// The file that the table is in.
     fn container(&self) -> &Path;
@@ -68,6 +70,7 @@ impl ImageSource {
     }
 
     /// The image in a row of a table.
+    #[cfg(feature = "columnar")]
     pub(super) fn row(column: &Arc<dyn ImageColumn>, name: &str, row: u64) -> Self {
         let path = column.container().join(name).into();
         Self { path, place: Place::Row { column: Arc::clone(column), row } }
@@ -83,6 +86,7 @@ impl ImageSource {
         match &self.place {
             Place::File => None,
             Place::Span { container, .. } | Place::Memory { container, .. } => Some(container),
+            #[cfg(feature = "columnar")]
             Place::Row { column, .. } => Some(column.container()),
         }
     }
@@ -108,6 +112,7 @@ impl ImageSource {
                 .get(*offset..offset.saturating_add(*length))
                 .map(<[u8]>::to_vec)
                 .ok_or_else(|| io::ErrorKind::UnexpectedEof.into()),
+            #[cfg(feature = "columnar")]
             Place::Row { column, row } => column.read(*row),
         }
     }
@@ -121,6 +126,7 @@ impl ImageSource {
             Place::File => fs::metadata(&self.path).map(|metadata| Some(metadata.len())),
             Place::Span { length, .. } => Ok(Some(*length)),
             Place::Memory { length, .. } => Ok(Some(*length as u64)),
+            #[cfg(feature = "columnar")]
             Place::Row { .. } => Ok(None),
         }
     }

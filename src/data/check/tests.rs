@@ -1,6 +1,5 @@
 //! Counts, copies and bad images of small data sets.
 use std::fs;
-use std::path::Path;
 
 use super::super::{LoadOptions, load};
 use super::*;
