@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 mod merges;
 mod parts;
+mod spacing;
 pub mod tokenizer;
 pub mod training;
 pub mod vocabulary;

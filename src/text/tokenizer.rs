@@ -7,11 +7,25 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{TextError, parts};
+use super::{TextError, parts, spacing};
 
 pub(super) const PAD: &str = "<pad>";
 pub(super) const BOS: &str = "<bos>";
 pub(super) const EOS: &str = "<eos>";
+
+/// transformers' `clean_up_tokenization`, in its order.
+const CLEAN_UP: [(&str, &str); 10] = [
+    (" .", "."),
+    (" ?", "?"),
+    (" !", "!"),
+    (" ,", ","),
+    (" ' ", "'"),
+    (" n't", "n't"),
+    (" 'm", "'m"),
+    (" 's", "'s"),
+    (" 've", "'ve"),
+    (" 're", "'re"),
+];
 
 /// The ids that structure a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -140,6 +154,46 @@ impl Tokenizer {
         self
     }
 
+    /// The same tokenizer whose decoded text is then cleaned up as transformers does it where a
+    /// checkpoint asks for that (`clean_up_tokenization_spaces`): "a man ' s dog ." becomes "a man's dog."
+    /// Byte-pair encoding is left as it is unless `even_byte_pairs`: its spaces are the text's own.
+    ///
+    /// # Errors
+    /// When the tokenizers crate cannot be given such a decoder.
+    pub fn with_clean_up(mut self, even_byte_pairs: bool) -> Result<Self, TextError> {
+        use tokenizers::decoders::{fuse::Fuse, sequence::Sequence};
+        if matches!(self.inner.get_model(), tokenizers::ModelWrapper::BPE(_)) && !even_byte_pairs {
+            return Ok(self);
+        }
+        let mut decoders: Vec<tokenizers::DecoderWrapper> = Vec::new();
+        match self.inner.get_decoder() {
+            Some(decoder) => decoders.push(decoder.clone()),
+            // What is done without a decoder: spaces between the tokens, none of which continues a word.
+            None => decoders.push(
+                tokenizers::decoders::wordpiece::WordPiece::new("\0".into(), false).into(),
+            ),
+        }
+        decoders.push(Fuse::new().into());
+        for (loose, tidy) in CLEAN_UP {
+            let replace = tokenizers::normalizers::Replace::new(loose, tidy)
+                .map_err(|error| TextError::Assemble(error.to_string()))?;
+            decoders.push(replace.into());
+        }
+        self.inner.with_decoder(Some(Sequence::new(decoders)));
+        Ok(self)
+    }
+
+    /// Whether decoded text is cleaned up so ([`Tokenizer::with_clean_up`]).
+    pub fn cleans_up(&self) -> bool {
+        let decoder = self.inner.get_decoder().and_then(|part| serde_json::to_value(part).ok());
+        let parts = decoder.as_ref().and_then(|part| part["decoders"].as_array());
+        let replaced = parts.into_iter().flatten().filter_map(|part| {
+            Some((part["pattern"]["String"].as_str()?, part["content"].as_str()?))
+        });
+        let replaced: Vec<_> = replaced.collect();
+        replaced.ends_with(&CLEAN_UP)
+    }
+
     /// Ids of a caption, without special tokens: `<eos>` in a caption is five characters of text.
     ///
     /// # Errors
@@ -176,6 +230,11 @@ impl Tokenizer {
         self.vocab_size
     }
 
+    /// The id of a token, written as the vocabulary writes it.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
     /// The token of an id as the vocabulary writes it (`Ġdog`, `##ing`, `[SEP]`).
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
@@ -186,8 +245,10 @@ impl Tokenizer {
 pub(super) fn read(text: &str) -> Result<tokenizers::Tokenizer, String> {
     // The tokenizers crate panics on some damaged files: broken syntax and parts that do not fit are
     // found before it looks, and what is then left is caught.
-    let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let mut value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     parts::check(&value)?;
+    let completed = spacing::complete(&mut value).then(|| value.to_string());
+    let text = completed.as_deref().unwrap_or(text);
     let parsed = catch_unwind(|| text.parse::<tokenizers::Tokenizer>())
         .map_err(|_| "one of its parts has a form that no tokenizer has".to_owned())?;
     let mut inner = parsed.map_err(|error| error.to_string())?;
@@ -373,6 +434,35 @@ pub(super) mod tests {
         let ids = tokenizer.encode("A dog is snowboarding, happily.").unwrap();
         assert_eq!(tokenizer.decode(&ids), "a dog is snowboarding, happily.");
         assert_eq!(tokenizer.encode("a dog").unwrap(), [1037, 3899]);
+    }
+
+    #[test]
+    fn text_is_cleaned_up_as_transformers_does_it() {
+        let tokenizer = trained(TokenizerKind::WordPiece, 600);
+        let mut json: Value = serde_json::from_str(&tokenizer.to_json().unwrap()).unwrap();
+        json["decoder"] = serde_json::json!({"type": "WordPiece", "prefix": "##", "cleanup": false});
+        let read = |json: &Value| {
+            let names = SpecialTokenNames::default();
+            Tokenizer::from_bytes(Path::new("t.json"), json.to_string().as_bytes(), &names).unwrap()
+        };
+        let plain = read(&json);
+        let ids = plain.encode("a man's dog, and a child laughs").unwrap();
+        assert_eq!(plain.decode(&ids), "a man ' s dog , and a child laughs");
+        assert!(!plain.cleans_up());
+        let clean = plain.with_clean_up(false).unwrap();
+        assert_eq!(clean.decode(&ids), "a man's dog, and a child laughs");
+        assert_eq!(clean.words(&ids)[1].text, "man's");
+        assert_eq!(clean.words(&ids).iter().map(|word| word.tokens.len()).sum::<usize>(), ids.len());
+        assert!(clean.cleans_up());
+        // A copy has it too.
+        let again = read(&serde_json::from_str(&clean.to_json().unwrap()).unwrap());
+        assert_eq!(again.decode(&ids), "a man's dog, and a child laughs");
+        assert!(again.cleans_up());
+
+        let bytes = trained(TokenizerKind::Bpe, 400);
+        let ids = bytes.encode("well ! a ' b").unwrap();
+        assert_eq!(bytes.clone().with_clean_up(false).unwrap().decode(&ids), "well ! a ' b");
+        assert_eq!(bytes.with_clean_up(true).unwrap().decode(&ids), "well! a'b");
     }
 
     #[test]

@@ -10,14 +10,9 @@ use tokenizers::tokenizer::{
 
 use super::merges::{Learned, Start, learn};
 use super::tokenizer::{BOS, EOS, PAD, read};
-use super::{SpecialTokens, TextError, Tokenizer};
+use super::{SpecialTokens, TextError, Tokenizer, spacing};
 
 const UNKNOWN: &str = "<unk>";
-
-/// White space that no one writes before what follows it, though tokenised captions ("a man 's dog .", as in
-/// Flickr8k and COCO) have it: taken out of decoded text, as WordPiece's clean-up does. Not before `!` and
-/// `?`, where French has it.
-const LOOSE_SPACE: &str = r" (?=(?:[.,]+|'(?:s|re|ve|m|ll|d)|n't)(?:\s|$))";
 
 /// How a caption is cut before merging: contractions, words (letters with the marks and joiners that
 /// belong to them, as Indic scripts need), numbers, everything else, each with the space before it.
@@ -72,7 +67,10 @@ impl Tokenizer {
         captions: impl Iterator<Item = String>,
         config: &TokenizerConfig,
     ) -> Result<Self, TextError> {
-        let skeleton = read(&skeleton(config).to_string()).map_err(TextError::Assemble)?;
+        let captions: Vec<String> = captions.collect();
+        let tokenised = spacing::are_tokenised(captions.iter().map(String::as_str));
+        let skeleton =
+            read(&skeleton(config, tokenised, &[]).to_string()).map_err(TextError::Assemble)?;
         let words = count_words(&skeleton, captions)?;
         if words.is_empty() {
             return Err(TextError::NoCaptions);
@@ -101,18 +99,14 @@ impl Tokenizer {
             return Err(TextError::VocabularyTooSmall { asked, needed, alphabet });
         }
         let learned = learn(&words, start, config.vocab_size, config.min_frequency);
-        let inner = read(&complete(skeleton_with(config, special_tokens), learned).to_string())
+        let inner = read(&complete(skeleton(config, tokenised, special_tokens), learned).to_string())
             .map_err(TextError::Assemble)?;
         Ok(Self::wrap(inner, SpecialTokens { pad: 0, bos: 1, eos: 2 }))
     }
 }
 
-/// A tokenizer's JSON with everything but the vocabulary.
-fn skeleton(config: &TokenizerConfig) -> Value {
-    skeleton_with(config, &[])
-}
-
-fn skeleton_with(config: &TokenizerConfig, special_tokens: &[&str]) -> Value {
+/// A tokenizer's JSON with everything but the vocabulary; `tokenised` says what captions it is for.
+fn skeleton(config: &TokenizerConfig, tokenised: bool, special_tokens: &[&str]) -> Value {
     let added_tokens: Vec<Value> = special_tokens
         .iter()
         .enumerate()
@@ -123,57 +117,71 @@ fn skeleton_with(config: &TokenizerConfig, special_tokens: &[&str]) -> Value {
             })
         })
         .collect();
-    let (normalizer, pre_tokenizer, decoder, model) = match config.kind {
-        TokenizerKind::Bpe => {
-            let mut normalizers = vec![json!({"type": "NFC"})];
-            if config.lowercase {
-                normalizers.push(json!({"type": "Lowercase"}));
-            }
-            let byte_level = json!({
-                "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
-                "use_regex": false,
-            });
-            let split = json!({
-                "type": "Split", "pattern": {"Regex": WORD_PATTERN}, "behavior": "Isolated",
-                "invert": false,
-            });
-            let tidy = json!({
-                "type": "Replace", "pattern": {"Regex": LOOSE_SPACE}, "content": "",
-            });
-            (
-                json!({"type": "Sequence", "normalizers": normalizers}),
-                json!({"type": "Sequence", "pretokenizers": [split, byte_level.clone()]}),
-                json!({"type": "Sequence", "decoders": [byte_level, tidy]}),
-                json!({
-                    "type": "BPE", "dropout": null, "unk_token": null,
-                    "continuing_subword_prefix": null, "end_of_word_suffix": null,
-                    "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
-                    "vocab": {}, "merges": [],
-                }),
-            )
-        }
-        TokenizerKind::WordPiece => {
-            // Accents stay: stripping them takes the vowels out of Devanagari.
-            let bert = json!({
-                "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
-                "strip_accents": false, "lowercase": config.lowercase,
-            });
-            (
-                json!({"type": "Sequence", "normalizers": [{"type": "NFC"}, bert]}),
-                json!({"type": "BertPreTokenizer"}),
-                json!({"type": "WordPiece", "prefix": "##", "cleanup": true}),
-                json!({
-                    "type": "WordPiece", "unk_token": UNKNOWN, "continuing_subword_prefix": "##",
-                    "max_input_chars_per_word": 100, "vocab": {},
-                }),
-            )
-        }
+    let Parts { normalizers, pre_tokenizer, decoders, model } = match config.kind {
+        TokenizerKind::Bpe => byte_pair_parts(config, tokenised),
+        TokenizerKind::WordPiece => word_piece_parts(config),
     };
     json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added_tokens,
-        "normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "post_processor": null,
-        "decoder": decoder, "model": model,
+        "normalizer": {"type": "Sequence", "normalizers": normalizers},
+        "pre_tokenizer": pre_tokenizer, "post_processor": null,
+        "decoder": {"type": "Sequence", "decoders": decoders}, "model": model,
     })
+}
+
+/// What differs between the kinds.
+struct Parts {
+    normalizers: Vec<Value>,
+    pre_tokenizer: Value,
+    decoders: Vec<Value>,
+    model: Value,
+}
+
+fn byte_pair_parts(config: &TokenizerConfig, tokenised: bool) -> Parts {
+    let mut normalizers = vec![json!({"type": "NFC"})];
+    if config.lowercase {
+        normalizers.push(json!({"type": "Lowercase"}));
+    }
+    normalizers.push(spacing::normalizer(tokenised));
+    let byte_level = json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false,
+    });
+    let split = json!({
+        "type": "Split", "pattern": {"Regex": WORD_PATTERN}, "behavior": "Isolated",
+        "invert": false,
+    });
+    Parts {
+        normalizers,
+        pre_tokenizer: json!({"type": "Sequence", "pretokenizers": [split, byte_level.clone()]}),
+        decoders: vec![byte_level, spacing::decoder()],
+        model: json!({
+            "type": "BPE", "dropout": null, "unk_token": null,
+            "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
+            "byte_fallback": false, "ignore_merges": false, "vocab": {}, "merges": [],
+        }),
+    }
+}
+
+fn word_piece_parts(config: &TokenizerConfig) -> Parts {
+    // Accents stay: stripping them takes the vowels out of Devanagari.
+    let bert = json!({
+        "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+        "strip_accents": false, "lowercase": config.lowercase,
+    });
+    let [apostrophes, negations] = spacing::contractions();
+    Parts {
+        normalizers: vec![json!({"type": "NFC"}), bert, negations],
+        pre_tokenizer: json!({"type": "BertPreTokenizer"}),
+        decoders: vec![
+            json!({"type": "WordPiece", "prefix": "##", "cleanup": true}),
+            json!({"type": "Fuse"}),
+            apostrophes,
+        ],
+        model: json!({
+            "type": "WordPiece", "unk_token": UNKNOWN, "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": {},
+        }),
+    }
 }
 
 /// Puts what was learned into a skeleton.
@@ -190,7 +198,7 @@ fn complete(mut skeleton: Value, learned: Learned) -> Value {
 /// Words of the captions, as the skeleton's pre-tokenizer cuts them, sorted, with their counts.
 fn count_words(
     skeleton: &tokenizers::Tokenizer,
-    captions: impl Iterator<Item = String>,
+    captions: Vec<String>,
 ) -> Result<Vec<(String, u64)>, TextError> {
     let mut counts: HashMap<String, u64> = HashMap::new();
     for caption in captions {

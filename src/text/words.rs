@@ -24,20 +24,30 @@ impl Tokenizer {
     /// White space separates words. Punctuation at the edge of a word is a word of its own, inside
     /// it (`t-shirt`, `man's`) a part of it. Scripts that write no spaces (Chinese, Japanese, Thai,
     /// Lao, Khmer, Burmese) and emoji have one word a token; no character is ever cut, nor is a mark
-    /// parted from its letter. A token that holds several words stays one word.
+    /// parted from its letter. A token that holds several words stays one word; one of white space
+    /// alone belongs to the word behind it, at the end of a text to the one before.
     ///
     /// Joined together, the words are [`Tokenizer::decode`] of the ids, white space aside.
     pub fn words(&self, ids: &[u32]) -> Vec<Word> {
         let pieces = self.pieces(ids);
         let mut words: Vec<Word> = Vec::new();
-        // White space after the last piece: it may be a token of its own.
         let mut gap = true;
+        // Tokens of white space alone, which belong to the word behind them.
+        let mut blank: Option<Range<usize>> = None;
         for (index, piece) in pieces.iter().enumerate() {
             let text = piece.text.trim();
             if text.is_empty() {
                 gap = true;
+                blank = Some(match blank.take() {
+                    Some(before) if before.end == piece.tokens.start => {
+                        before.start..piece.tokens.end
+                    }
+                    _ => piece.tokens.clone(),
+                });
                 continue;
             }
+            let blank = blank.take().filter(|blank| blank.end == piece.tokens.start);
+            let start = blank.map_or(piece.tokens.start, |blank| blank.start);
             let spaced = gap || piece.text.starts_with(char::is_whitespace);
             gap = piece.text.ends_with(char::is_whitespace);
             let closes = pieces[index..]
@@ -56,8 +66,15 @@ impl Tokenizer {
                     word.text.push_str(text);
                     word.tokens.end = piece.tokens.end;
                 }
-                _ => words.push(Word { text: text.to_owned(), tokens: piece.tokens.clone() }),
+                _ => words
+                    .push(Word { text: text.to_owned(), tokens: start..piece.tokens.end }),
             }
+        }
+        // White space that ends a text belongs to the word before it.
+        if let (Some(word), Some(blank)) = (words.last_mut(), blank)
+            && word.tokens.end == blank.start
+        {
+            word.tokens.end = blank.end;
         }
         words
     }
@@ -246,6 +263,24 @@ mod tests {
         let [bytes, _, _] = both();
         let words = words_of(&bytes, "ภาษาน้ำ");
         assert!(words.contains(&"น้ำ".to_owned()), "{words:?}");
+    }
+
+    #[test]
+    fn a_token_of_white_space_alone_belongs_to_its_word() {
+        // Without " 3" in the vocabulary a space and the figure are two tokens.
+        let [bytes, _, _] = both();
+        let ids = bytes.encode("a  3 Ж ").unwrap();
+        let words = bytes.words(&ids);
+        assert_eq!(words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>(), ["a", "3", "Ж"]);
+        assert!(words[1].tokens.len() > 1, "{words:?}");
+        // Every token has its word, and no two words share one.
+        let mut end = 0;
+        for word in &words {
+            assert_eq!(word.tokens.start, end, "{words:?}");
+            end = word.tokens.end;
+        }
+        assert_eq!(end, ids.len());
+        assert!(bytes.words(&bytes.encode("  ").unwrap()).is_empty());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::image::{PreprocessConfig, ResizeFilter, ResizeMode};
 use crate::model::{
     Activation, DecoderConfig, EncoderConfig, HeadKind, NormPlacement, PatchPositions,
 };
+use crate::text::Tokenizer;
 
 /// Fills an empty folder.
 ///
@@ -41,15 +42,7 @@ pub(in super::super) fn write(
     let pixels = preprocessor(&checkpoint.preprocess, description.encoder).map_err(unlike)?;
     write_json(&folder.join("preprocessor_config.json"), &pixels)?;
     checkpoint.tokenizer.save(&folder.join("tokenizer.json"))?;
-    let special = checkpoint.tokenizer.special_tokens();
-    let token = |id: u32| checkpoint.tokenizer.token(id);
-    let names = json!({
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": token(special.bos),
-        "eos_token": token(special.eos),
-        "pad_token": token(special.pad),
-    });
-    write_json(&folder.join("tokenizer_config.json"), &names)?;
+    write_json(&folder.join("tokenizer_config.json"), &tokenizer_config(&checkpoint.tokenizer))?;
     // Its licence holds for this form of it too.
     let card = folder.join("README.md");
     if let Ok(text) = fs::read(checkpoint.folder.join("README.md")) {
@@ -57,6 +50,31 @@ pub(in super::super) fn write(
     }
     let metadata = [("format".to_string(), "pt".to_string())].into();
     tensors::write(&folder.join("model.safetensors"), &export.theirs, metadata)
+}
+
+/// `tokenizer_config.json`: the names of the special tokens that the vocabulary has, and whether text is
+/// cleaned up.
+fn tokenizer_config(tokenizer: &Tokenizer) -> Value {
+    let special = tokenizer.special_tokens();
+    let token = |id: u32| tokenizer.token(id);
+    let mut config = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": tokenizer.cleans_up(),
+        "bos_token": token(special.bos),
+        "eos_token": token(special.eos),
+        "pad_token": token(special.pad),
+    });
+    for (key, usual) in [
+        ("unk_token", &["[UNK]", "<unk>"][..]),
+        ("cls_token", &["[CLS]"]),
+        ("sep_token", &["[SEP]"]),
+        ("mask_token", &["[MASK]", "<mask>"]),
+    ] {
+        if let Some(name) = usual.iter().find(|name| tokenizer.id(name).is_some()) {
+            config[key] = json!(name);
+        }
+    }
+    config
 }
 
 /// Which of transformers' classes compute what the model computes; the message says what does not fit.

@@ -37,6 +37,21 @@ pub(super) fn read(
     folder: &Path,
     special: SpecialTokens,
 ) -> Result<(PathBuf, Tokenizer), CheckpointError> {
+    let (file, tokenizer) = read_vocabulary(folder, special)?;
+    let settings = Settings::read(folder)?;
+    let flag = |key: &str| Ok::<_, CheckpointError>(settings.config().flag(key)?.unwrap_or(false));
+    if !flag("clean_up_tokenization_spaces")? {
+        return Ok((file, tokenizer));
+    }
+    let even_byte_pairs =
+        flag("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output")?;
+    Ok((file, tokenizer.with_clean_up(even_byte_pairs)?))
+}
+
+fn read_vocabulary(
+    folder: &Path,
+    special: SpecialTokens,
+) -> Result<(PathBuf, Tokenizer), CheckpointError> {
     let whole = folder.join("tokenizer.json");
     if whole.is_file() {
         let tokenizer = Tokenizer::from_file_with(&whole, special)?;
