@@ -22,11 +22,16 @@ pub mod checkpoint;
 pub mod cli;
 pub mod data;
 pub mod device;
+mod encoding;
+// Without the command line nobody writes lines, but scores are read from them.
+#[cfg_attr(not(feature = "cli"), allow(dead_code))]
+mod escape;
 pub mod evaluate;
 pub mod generate;
 pub mod hub;
 pub mod image;
 pub mod inspect;
+mod lenient_json;
 mod lfs;
 pub mod metrics;
 pub mod model;

@@ -19,6 +19,7 @@ use super::progress::Progress;
 use crate::caption::{Caption, CaptionConfig, Captioned, Prompt, caption_all};
 use crate::checkpoint;
 use crate::device::{length_bucket, num_readers};
+use crate::escape::{escape, escape_path};
 use crate::image::{DecodeLimits, decode_file, is_image_path};
 
 /// How results are printed.
@@ -164,10 +165,9 @@ fn print(
     format: Format,
 ) -> Result<(), CliError> {
     match format {
-        // A caption never breaks the line that it stands on.
+        // Neither a name nor a caption breaks the line that it stands on.
         Format::Text => {
-            let text = caption.caption.replace(['\n', '\r', '\t'], " ");
-            writeln!(out, "{}\t{text}", path.display())?;
+            writeln!(out, "{}\t{}", escape_path(path), escape(caption.caption.as_bytes()))?;
         }
         Format::Jsonl => {
             let path = path.to_string_lossy();

@@ -7,6 +7,8 @@ use std::io::{self, IsTerminal, StdoutLock, Write};
 use clap::ValueEnum;
 use clap::builder::styling::{AnsiColor, Style};
 
+use crate::escape::visible;
+
 /// When to colour messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum ColorChoice {
@@ -97,10 +99,12 @@ impl Console {
         io::stdout().lock()
     }
 
-    /// Says on stderr what is worth knowing. Nothing with `--quiet`.
+    /// Says on stderr what is worth knowing, below an empty line if the text begins with a line break.
+    /// Nothing with `--quiet`.
     pub fn note(&self, text: impl fmt::Display) {
         if !self.quiet {
-            self.error_line(format_args!("{text}"));
+            let text = text.to_string();
+            self.error_line(if text.starts_with('\n') { "\n" } else { "" }, text);
         }
     }
 
@@ -115,7 +119,7 @@ impl Console {
     /// `--quiet`.
     pub fn warn(&self, text: impl fmt::Display) {
         let label = self.paint("warning:", AnsiColor::Yellow);
-        self.error_line(format_args!("{label} {text}"));
+        self.error_line(&format!("{label} "), text);
     }
 
     /// `text`, bold and in `color` where messages are coloured.
@@ -127,9 +131,12 @@ impl Console {
         format!("{style}{text}{style:#}")
     }
 
-    /// Writes a line to stderr. A stderr that is gone is no reason to stop working.
-    pub(super) fn error_line(&self, line: fmt::Arguments<'_>) {
-        let _ = writeln!(io::stderr().lock(), "{line}");
+    /// Writes a line to stderr: a label of ours, which may be coloured, and a text, which may quote what
+    /// others wrote and is shown so that a terminal does not obey it. A stderr that is gone is no reason
+    /// to stop working.
+    pub(super) fn error_line(&self, label: &str, text: impl fmt::Display) {
+        let text = visible(&text.to_string());
+        let _ = writeln!(io::stderr().lock(), "{label}{text}");
     }
 }
 

@@ -70,13 +70,13 @@ impl CliError {
     /// Prints the error, its causes and its hint on stderr.
     pub fn print(&self, console: &Console) {
         let error = console.paint("error:", AnsiColor::Red);
-        console.error_line(format_args!("{error} {}", self.message));
+        console.error_line(&format!("{error} "), &self.message);
         for cause in self.cause_lines() {
-            console.error_line(format_args!("  caused by: {cause}"));
+            console.error_line("  caused by: ", cause);
         }
         if let Some(hint) = &self.hint {
             let label = console.paint("hint:", AnsiColor::Cyan);
-            console.error_line(format_args!("{label} {hint}"));
+            console.error_line(&format!("{label} "), hint);
         }
     }
 

@@ -3,11 +3,16 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use thiserror::Error;
 
+use self::names::{Match, Names};
+use self::records::{Content, Record};
 use super::corpus::ScoredImage;
+
+mod names;
+mod records;
+mod table;
 
 /// Why references or predictions could not be read or do not fit.
 #[derive(Debug, Error)]
@@ -29,6 +34,24 @@ pub enum ScoreFileError {
         expected: &'static str,
         /// Where it fails.
         source: serde_json::Error,
+    },
+    /// An entry of a file lacks what it should have.
+    #[error("{place}: expected {expected}; {problem}")]
+    Record {
+        /// The file, with the line or the number of the entry.
+        place: String,
+        /// What it should hold.
+        expected: &'static str,
+        /// What it lacks, or holds instead.
+        problem: String,
+    },
+    /// A table cannot be parsed.
+    #[error("{place}: expected a table")]
+    Table {
+        /// The file.
+        place: String,
+        /// Where it fails.
+        source: csv::Error,
     },
     /// A file is JSON of another kind.
     #[error("{path}: expected {expected}")]
@@ -80,14 +103,14 @@ pub enum ScoreFileError {
     },
 }
 
-const REFERENCE_FORMATS: &str =
-    "references as Karpathy's JSON, COCO captions JSON or {id: [captions]}";
-const PREDICTION_FORMATS: &str = "predictions as COCO results [{image_id, caption}], JSONL with path and caption, {id: caption}, or lines of a path, a tab and a caption";
+const REFERENCE_FORMATS: &str = "references as Karpathy's JSON, COCO captions JSON, {id: [captions]}, JSON or JSONL of \
+     objects with file_name and caption (or text), a table with such columns, or a Flickr token file";
+const PREDICTION_FORMATS: &str = "predictions as COCO results [{image_id, caption}], JSONL with path and caption (or text, \
+     generated_text), {id: caption}, a table with such columns, or lines of a path, a tab and a caption";
 
 /// The references of the images to be scored.
 #[derive(Debug, Clone, Default)]
 pub struct References {
-    path: PathBuf,
     images: Vec<ReferenceImage>,
     /// The captions of the file's training split, where a split was chosen and it has one.
     pub training: Option<Vec<String>>,
@@ -97,19 +120,25 @@ pub struct References {
 
 #[derive(Debug, Clone, Default)]
 struct ReferenceImage {
-    id: String,
-    /// Other names: of the file, without folder, without extension; a number.
-    aliases: Vec<String>,
+    /// The name to show first.
+    names: Vec<String>,
     captions: Vec<String>,
     /// The split, where the file names one.
     split: String,
+}
+
+impl ReferenceImage {
+    fn id(&self) -> &str {
+        self.names.first().map_or("", String::as_str)
+    }
 }
 
 /// Predictions by name, in the order of the file.
 #[derive(Debug, Clone, Default)]
 pub struct Predictions {
     path: PathBuf,
-    captions: Vec<(String, String)>,
+    /// The names of the image, the one to show first, with its caption.
+    captions: Vec<(Vec<String>, String)>,
 }
 
 /// Predictions and references brought together.
@@ -125,177 +154,179 @@ pub struct Matched {
     pub split: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct KarpathyFile {
-    images: Vec<KarpathyImage>,
-}
-
-#[derive(Deserialize)]
-struct KarpathyImage {
-    filename: String,
-    #[serde(default)]
-    split: String,
-    #[serde(default)]
-    cocoid: Option<u64>,
-    sentences: Vec<Sentence>,
-}
-
-#[derive(Deserialize)]
-struct Sentence {
-    raw: String,
-}
-
-#[derive(Deserialize)]
-struct CocoFile {
-    #[serde(default)]
-    images: Vec<CocoImage>,
-    annotations: Vec<CocoAnnotation>,
-}
-
-#[derive(Deserialize)]
-struct CocoImage {
-    id: Id,
-    #[serde(default)]
-    file_name: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct CocoAnnotation {
-    image_id: Id,
-    caption: String,
-}
-
-#[derive(Deserialize)]
-struct JsonLine {
-    #[serde(alias = "image_id", alias = "file_name", alias = "image", alias = "id")]
-    path: Id,
-    caption: String,
-}
-
-/// A name, given as text or as a number.
-#[derive(Deserialize, Clone, PartialEq, Eq, Hash)]
-#[serde(untagged)]
-enum Id {
-    Number(u64),
-    Text(String),
-}
-
-impl Id {
-    fn into_text(self) -> String {
-        match self {
-            Self::Number(number) => number.to_string(),
-            Self::Text(text) => text,
+/// The records of a file in any of its forms.
+fn records(path: &Path, expected: &'static str) -> Result<Vec<Record>, ScoreFileError> {
+    let value = match records::read(path, expected)? {
+        Content::Records(records) => return Ok(records),
+        Content::Json(value) => value,
+    };
+    let wrong = |entry: Option<usize>, problem: String| {
+        let file = path.display();
+        let place = match entry {
+            Some(entry) => format!("{file}, entry {}", entry + 1),
+            None => file.to_string(),
+        };
+        ScoreFileError::Record { place, expected, problem }
+    };
+    let list = |values: Vec<Value>| {
+        let mut found = Vec::with_capacity(values.len());
+        for (entry, value) in values.into_iter().enumerate() {
+            let place = format!("{}, entry {}", path.display(), entry + 1);
+            records::of_entry(value, &mut found, &place)
+                .map_err(|problem| wrong(Some(entry), problem))?;
         }
+        Ok(found)
+    };
+    let mut fields = match value {
+        Value::Array(values) => return list(values),
+        Value::Object(fields) => fields,
+        _ => return Err(ScoreFileError::Format { path: path.to_owned(), expected }),
+    };
+    let has_list = |key: &str| {
+        let values = fields.get(key).and_then(Value::as_array);
+        values.is_some_and(|values| values.first().is_none_or(Value::is_object))
+    };
+    let first_image = fields.get("images").and_then(|images| images.get(0));
+    if first_image.is_some_and(|image| image.get("sentences").is_some()) {
+        return karpathy(&fields).map_err(|(entry, problem)| wrong(Some(entry), problem));
     }
+    if has_list("annotations") {
+        return coco(&fields).map_err(|(entry, problem)| wrong(Some(entry), problem));
+    }
+    // The list of a file that says something of itself first.
+    let wrapped = ["predictions", "results", "data"].into_iter().find(|key| has_list(key));
+    if let Some(Value::Array(values)) = wrapped.and_then(|key| fields.shift_remove(key)) {
+        return list(values);
+    }
+    let place = path.display().to_string();
+    if records::is_record(&fields) {
+        let record = records::record(&fields, &place).map_err(|problem| wrong(None, problem))?;
+        return Ok(vec![record]);
+    }
+    records::by_name(&fields, &place).map_err(|problem| wrong(None, problem))
+}
+
+/// The entry at fault, and what is wrong with it.
+type Fault = (usize, String);
+
+fn objects<'a>(
+    fields: &'a Map<String, Value>,
+    key: &'static str,
+) -> impl Iterator<Item = Result<(usize, &'a Map<String, Value>), Fault>> {
+    let values = fields.get(key).and_then(Value::as_array).into_iter().flatten().enumerate();
+    values.map(move |(entry, value)| match value.as_object() {
+        Some(object) => Ok((entry, object)),
+        None => Err((entry, format!("`{key}` holds something other than objects"))),
+    })
+}
+
+/// Karpathy's file: images with their split and sentences.
+fn karpathy(fields: &Map<String, Value>) -> Result<Vec<Record>, Fault> {
+    let mut records = Vec::new();
+    for image in objects(fields, "images") {
+        let (entry, image) = image?;
+        // `filepath` is the folder of many images.
+        let names: Vec<String> = ["filename", "file_name", "cocoid"]
+            .iter()
+            .filter_map(|key| image.get(*key).and_then(records::id))
+            .collect();
+        if names.is_empty() {
+            return Err((entry, "missing field `filename`".into()));
+        }
+        let sentences = image.get("sentences").unwrap_or(&Value::Null);
+        records.push(Record {
+            names,
+            captions: records::captions(sentences).map_err(|problem| (entry, problem))?,
+            split: image.get("split").and_then(Value::as_str).unwrap_or_default().into(),
+            ..Record::default()
+        });
+    }
+    Ok(records)
+}
+
+/// COCO's file: images and, apart, captions.
+fn coco(fields: &Map<String, Value>) -> Result<Vec<Record>, Fault> {
+    let mut records: Vec<Record> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for image in objects(fields, "images") {
+        let (entry, image) = image?;
+        let id = image.get("id").and_then(records::id);
+        let id = id.ok_or_else(|| (entry, "an image has no `id`".to_owned()))?;
+        let file = image.get("file_name").and_then(records::id);
+        places.entry(id.clone()).or_insert_with(|| {
+            let names = [id].into_iter().chain(file).collect();
+            records.push(Record { names, ..Record::default() });
+            records.len() - 1
+        });
+    }
+    for annotation in objects(fields, "annotations") {
+        let (entry, annotation) = annotation?;
+        let id = annotation.get("image_id").and_then(records::id);
+        let id = id.ok_or_else(|| (entry, "an annotation has no `image_id`".to_owned()))?;
+        let place = *places.entry(id.clone()).or_insert_with(|| {
+            records.push(Record { names: vec![id], ..Record::default() });
+            records.len() - 1
+        });
+        let caption = annotation.get("caption");
+        let caption = caption.ok_or_else(|| (entry, "an annotation has no `caption`".to_owned()))?;
+        let captions = records::captions(caption).map_err(|problem| (entry, problem))?;
+        records[place].captions.extend(captions);
+    }
+    Ok(records)
 }
 
 impl References {
-    /// Reads references: Karpathy's JSON (of it `split` alone, if given), COCO captions JSON, or an object
-    /// of lists of captions.
+    /// Reads references: Karpathy's JSON, COCO captions JSON, an object of captions by image, JSON, JSONL or
+    /// a table with a caption or several in an entry, or a token file of Flickr8k or Flickr30k. Of a file
+    /// that names splits, `split` alone, if given.
     ///
     /// # Errors
     ///
     /// See [`ScoreFileError`].
     pub fn read(path: &Path, split: Option<&str>) -> Result<Self, ScoreFileError> {
-        let value = read_json(path, REFERENCE_FORMATS)?;
-        let wrong =
-            || ScoreFileError::Format { path: path.to_owned(), expected: REFERENCE_FORMATS };
-        let has = |key: &str| value.get(key).is_some_and(Value::is_array);
-        let first_has =
-            |key: &str| value["images"].get(0).is_some_and(|image| image.get(key).is_some());
-        let mut references = if has("images") && first_has("sentences") {
-            Self::from_karpathy(path, split, parse(path, value, REFERENCE_FORMATS)?)?
-        } else if has("annotations") {
-            Self::from_coco(parse(path, value, REFERENCE_FORMATS)?)
-        } else {
-            let map = value.as_object().ok_or_else(wrong)?;
-            let mut images = Vec::with_capacity(map.len());
-            for (id, captions) in map {
-                let captions = match captions {
-                    Value::String(caption) => vec![caption.clone()],
-                    Value::Array(captions) => {
-                        let texts =
-                            captions.iter().map(|caption| caption.as_str().map(str::to_owned));
-                        texts.collect::<Option<_>>().ok_or_else(wrong)?
-                    }
-                    _ => return Err(wrong()),
-                };
-                images.push(ReferenceImage {
-                    id: id.clone(),
-                    captions,
-                    ..ReferenceImage::default()
+        let mut all: Vec<ReferenceImage> = Vec::new();
+        let mut places: HashMap<String, usize> = HashMap::new();
+        for Record { names, captions, split, .. } in records(path, REFERENCE_FORMATS)? {
+            let Some(name) = names.first() else { continue };
+            match places.get(name) {
+                Some(place) => all[*place].captions.extend(captions),
+                None => {
+                    places.insert(name.clone(), all.len());
+                    all.push(ReferenceImage { names, captions, split });
+                }
+            }
+        }
+        let mut references = Self::default();
+        let mut known: Vec<String> = all.iter().map(|image| image.split.clone()).collect();
+        known.sort_unstable();
+        known.dedup();
+        known.retain(|split| !split.is_empty());
+        if let Some(split) = split.filter(|_| !known.is_empty()) {
+            let mut training = Vec::new();
+            all.retain_mut(|image| {
+                if image.split != split && matches!(image.split.as_str(), "train" | "restval") {
+                    training.append(&mut image.captions);
+                }
+                image.split == split
+            });
+            references.training = (!training.is_empty()).then_some(training);
+            if all.is_empty() {
+                return Err(ScoreFileError::Split {
+                    path: path.to_owned(),
+                    split: split.to_owned(),
+                    known: known.join(", "),
                 });
             }
-            Self { images, ..Self::default() }
-        };
-        path.clone_into(&mut references.path);
+        }
         let (images, without): (Vec<_>, Vec<_>) =
-            references.images.into_iter().partition(|image| !image.captions.is_empty());
+            all.into_iter().partition(|image| !image.captions.is_empty());
         references.images = images;
-        references.without_captions = without.into_iter().map(|image| image.id).collect();
+        references.without_captions =
+            without.into_iter().map(|image| image.id().to_owned()).collect();
         if references.images.is_empty() {
             return Err(ScoreFileError::Empty { path: path.to_owned() });
         }
         Ok(references)
-    }
-
-    fn from_karpathy(
-        path: &Path,
-        split: Option<&str>,
-        file: KarpathyFile,
-    ) -> Result<Self, ScoreFileError> {
-        let mut references = Self::default();
-        let mut training = Vec::new();
-        let mut known: Vec<String> = Vec::new();
-        for image in file.images {
-            let captions: Vec<String> =
-                image.sentences.into_iter().map(|sentence| sentence.raw).collect();
-            if !known.contains(&image.split) {
-                known.push(image.split.clone());
-            }
-            if split.is_some_and(|split| split != image.split) {
-                if matches!(image.split.as_str(), "train" | "restval") {
-                    training.extend(captions);
-                }
-                continue;
-            }
-            references.images.push(ReferenceImage {
-                id: image.filename,
-                aliases: image.cocoid.iter().map(u64::to_string).collect(),
-                captions,
-                split: image.split,
-            });
-        }
-        if let (Some(split), true) = (split, references.images.is_empty()) {
-            let known = known.join(", ");
-            return Err(ScoreFileError::Split {
-                path: path.to_owned(),
-                split: split.to_owned(),
-                known,
-            });
-        }
-        references.training = (!training.is_empty()).then_some(training);
-        Ok(references)
-    }
-
-    fn from_coco(file: CocoFile) -> Self {
-        let mut images = Vec::new();
-        let mut places = HashMap::new();
-        for image in file.images {
-            places.insert(image.id.clone(), images.len());
-            let aliases = image.file_name.into_iter().collect();
-            let id = image.id.into_text();
-            images.push(ReferenceImage { id, aliases, ..ReferenceImage::default() });
-        }
-        for annotation in file.annotations {
-            let place = *places.entry(annotation.image_id.clone()).or_insert(images.len());
-            if place == images.len() {
-                let id = annotation.image_id.into_text();
-                images.push(ReferenceImage { id, ..ReferenceImage::default() });
-            }
-            images[place].captions.push(annotation.caption);
-        }
-        Self { images, ..Self::default() }
     }
 
     /// All captions of all images: the training captions, where the file is one of those.
@@ -303,43 +334,15 @@ impl References {
         self.images.into_iter().flat_map(|image| image.captions).collect()
     }
 
-    /// Finds each prediction's image: by its name, else by the name of its file, else by that without
-    /// extension.
+    /// Finds each prediction's image: by its name, in whatever form its letters are; else by the name of its
+    /// file, of several the one whose folders are most alike; else by that without extension; else by its
+    /// number (42, 42.0, 000000000042.jpg and COCO_val2014_000000000042.jpg are the same).
     ///
     /// # Errors
     ///
     /// Two predictions are for one image, or a prediction's name fits several.
     pub fn bring_together(&self, predictions: &Predictions) -> Result<Matched, ScoreFileError> {
-        let names = Names::of(&self.images);
-        let mut captions: Vec<Option<(&str, &str)>> = vec![None; self.images.len()];
-        let mut extra = Vec::new();
-        for (name, caption) in &predictions.captions {
-            let place = match names.find(name) {
-                [] => {
-                    extra.push(name.clone());
-                    continue;
-                }
-                [place] => *place,
-                several => {
-                    let first = several.iter().take(3).filter_map(|place| self.images.get(*place));
-                    let first: Vec<&str> = first.map(|image| image.id.as_str()).collect();
-                    return Err(ScoreFileError::Ambiguous {
-                        path: predictions.path.clone(),
-                        name: name.clone(),
-                        candidates: first.join(", "),
-                    });
-                }
-            };
-            if let Some((first, _)) = captions[place] {
-                return Err(ScoreFileError::Twice {
-                    path: predictions.path.clone(),
-                    id: self.images[place].id.clone(),
-                    first: first.to_owned(),
-                    second: name.clone(),
-                });
-            }
-            captions[place] = Some((name, caption));
-        }
+        let (captions, extra) = self.captions_by_image(predictions)?;
         let mut matched = Matched { extra, ..Matched::default() };
         let splits = self.images.iter().map(|image| image.split.as_str());
         let said = splits.clone().zip(&captions).filter(|(_, caption)| caption.is_some());
@@ -349,9 +352,9 @@ impl References {
         }
         for (image, caption) in self.images.iter().zip(captions) {
             match caption {
-                None => matched.missing.push(image.id.clone()),
-                Some((_, caption)) => matched.images.push(ScoredImage {
-                    id: image.id.clone(),
+                None => matched.missing.push(image.id().to_owned()),
+                Some(caption) => matched.images.push(ScoredImage {
+                    id: image.id().to_owned(),
                     caption: caption.to_owned(),
                     references: image.captions.clone(),
                 }),
@@ -359,104 +362,77 @@ impl References {
         }
         Ok(matched)
     }
-}
 
-/// Images by their names, from the most to the least exact.
-struct Names {
-    levels: [HashMap<String, Vec<usize>>; 3],
-}
-
-impl Names {
-    fn of(images: &[ReferenceImage]) -> Self {
-        let mut levels: [HashMap<String, Vec<usize>>; 3] = Default::default();
-        for (place, image) in images.iter().enumerate() {
-            let names = std::iter::once(&image.id).chain(&image.aliases);
-            let mut seen = HashSet::new();
-            for (level, name) in names.flat_map(|name| Self::forms(name).into_iter().enumerate()) {
-                if seen.insert((level, name.to_owned())) {
-                    levels[level].entry(name.to_owned()).or_default().push(place);
+    /// The caption for each image, and the names of predictions for none.
+    fn captions_by_image<'a>(
+        &self,
+        predictions: &'a Predictions,
+    ) -> Result<(Vec<Option<&'a str>>, Vec<String>), ScoreFileError> {
+        let names = Names::of(
+            self.images.iter().map(|image| image.names.iter().map(String::as_str).collect()),
+        );
+        let mut found: Vec<(Match, usize, &(Vec<String>, String))> = Vec::new();
+        let mut extra = Vec::new();
+        for prediction in &predictions.captions {
+            let candidates = prediction.0.iter().filter_map(|name| names.find(name));
+            match candidates.min_by_key(|(how, places)| (places.len() > 1, *how)) {
+                None => extra.push(shown(prediction)),
+                Some((how, places)) if places.len() == 1 => {
+                    found.push((how, places[0], prediction));
+                }
+                Some((_, places)) => {
+                    let first = places.iter().take(3).map(|place| self.images[*place].id());
+                    return Err(ScoreFileError::Ambiguous {
+                        path: predictions.path.clone(),
+                        name: shown(prediction),
+                        candidates: first.collect::<Vec<_>>().join(", "),
+                    });
                 }
             }
         }
-        Self { levels }
-    }
-
-    /// The name, without its folder, and without its extension too.
-    fn forms(name: &str) -> [&str; 3] {
-        let file = name.rsplit(['/', '\\']).next().unwrap_or(name);
-        let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
-        [name, file, if stem.is_empty() { file } else { stem }]
-    }
-
-    fn find(&self, name: &str) -> &[usize] {
-        let found = Self::forms(name)
-            .into_iter()
-            .zip(&self.levels)
-            .find_map(|(form, level)| level.get(form));
-        found.map_or(&[], Vec::as_slice)
+        // An image is the prediction's that has its name before it is one's that is only like it.
+        found.sort_by_key(|(how, ..)| *how);
+        let mut taken: Vec<Option<(Match, &(Vec<String>, String))>> = vec![None; self.images.len()];
+        for (how, place, prediction) in found {
+            match taken[place] {
+                None => taken[place] = Some((how, prediction)),
+                Some((Match::Whole, _)) if how > Match::Whole => extra.push(shown(prediction)),
+                Some((_, first)) => {
+                    return Err(ScoreFileError::Twice {
+                        path: predictions.path.clone(),
+                        id: self.images[place].id().to_owned(),
+                        first: shown(first),
+                        second: shown(prediction),
+                    });
+                }
+            }
+        }
+        let captions = taken.into_iter().map(|taken| taken.map(|(_, (_, text))| text.as_str()));
+        Ok((captions.collect(), extra))
     }
 }
 
+/// How a prediction is named in messages.
+fn shown((names, _): &(Vec<String>, String)) -> String {
+    names.first().cloned().unwrap_or_default()
+}
+
 impl Predictions {
-    /// Reads predictions: COCO results, what `patchword caption` writes (`path<TAB>caption`, or JSONL), or an object
-    /// of captions.
+    /// Reads predictions: COCO results, what `patchword caption` writes (`path<TAB>caption`, or JSONL),
+    /// an object of captions by image, pycocoevalcap's too, JSON, JSONL or a table with names and captions.
     ///
     /// # Errors
     ///
     /// See [`ScoreFileError`].
     pub fn read(path: &Path) -> Result<Self, ScoreFileError> {
-        let text = read_text(path)?;
-        let wrong =
-            || ScoreFileError::Format { path: path.to_owned(), expected: PREDICTION_FORMATS };
         let mut captions = Vec::new();
-        let whole = serde_json::from_str::<Value>(&text);
-        let one_line = |value: &Value| {
-            let is_text = |key: &str| value.get(key).is_some_and(Value::is_string);
-            is_text("caption") && is_text("path")
-        };
-        match whole {
-            Ok(value @ Value::Array(_)) => {
-                for line in parse::<Vec<JsonLine>>(path, value, PREDICTION_FORMATS)? {
-                    captions.push((line.path.into_text(), line.caption));
-                }
+        for Record { names, captions: said, place, .. } in records(path, PREDICTION_FORMATS)? {
+            if said.is_empty() {
+                let problem = format!("no caption for {}", names.join(", "));
+                let place = if place.is_empty() { path.display().to_string() } else { place };
+                return Err(ScoreFileError::Record { place, expected: PREDICTION_FORMATS, problem });
             }
-            Ok(Value::Object(map)) if !one_line(&Value::Object(map.clone())) => {
-                for (id, caption) in map {
-                    let caption = match &caption {
-                        Value::String(caption) => Some(caption.as_str()),
-                        Value::Array(only) if only.len() == 1 => only[0].as_str(),
-                        _ => None,
-                    };
-                    captions.push((id, caption.ok_or_else(wrong)?.to_owned()));
-                }
-            }
-            Err(_) if is_tab_separated(&text) => {
-                // A path may hold a tab, a caption does not.
-                let lines = text.lines().filter_map(|line| line.rsplit_once('\t'));
-                captions.extend(lines.map(|(id, caption)| (id.to_owned(), caption.to_owned())));
-            }
-            Err(error) if !text.trim_start().starts_with('{') => {
-                let place = path.display().to_string();
-                return Err(ScoreFileError::Json {
-                    place,
-                    expected: PREDICTION_FORMATS,
-                    source: error,
-                });
-            }
-            _ => {
-                for (index, line) in text.lines().enumerate() {
-                    if line.trim().is_empty() {
-                        continue;
-                    }
-                    let line: JsonLine =
-                        serde_json::from_str(line).map_err(|source| ScoreFileError::Json {
-                            place: format!("{}:{}", path.display(), index + 1),
-                            expected: PREDICTION_FORMATS,
-                            source,
-                        })?;
-                    captions.push((line.path.into_text(), line.caption));
-                }
-            }
+            captions.extend(said.into_iter().map(|caption| (names.clone(), caption)));
         }
         if captions.is_empty() {
             return Err(ScoreFileError::Empty { path: path.to_owned() });
@@ -465,35 +441,5 @@ impl Predictions {
     }
 }
 
-/// Whether every line is a path, a tab and a caption, as `patchword caption` prints them.
-fn is_tab_separated(text: &str) -> bool {
-    let mut lines = text.lines().filter(|line| !line.trim().is_empty()).peekable();
-    let is_json = text.trim_start().starts_with(['{', '[']);
-    !is_json && lines.peek().is_some() && lines.all(|line| line.contains('\t'))
-}
-
-fn read_text(path: &Path) -> Result<String, ScoreFileError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ScoreFileError::Read { path: path.to_owned(), source })?;
-    Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
-}
-
-fn read_json(path: &Path, expected: &'static str) -> Result<Value, ScoreFileError> {
-    serde_json::from_str(&read_text(path)?).map_err(|source| ScoreFileError::Json {
-        place: path.display().to_string(),
-        expected,
-        source,
-    })
-}
-
-fn parse<T: serde::de::DeserializeOwned>(
-    path: &Path,
-    value: Value,
-    expected: &'static str,
-) -> Result<T, ScoreFileError> {
-    serde_json::from_value(value).map_err(|source| ScoreFileError::Json {
-        place: path.display().to_string(),
-        expected,
-        source,
-    })
-}
+#[cfg(test)]
+mod tests;
