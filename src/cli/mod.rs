@@ -37,6 +37,7 @@ pub mod progress;
 mod report;
 mod score;
 mod stop;
+mod suggest;
 mod train;
 
 use console::{ColorChoice, Console};
@@ -51,7 +52,6 @@ use error::CliError;
     about,
     long_about = None,
     propagate_version = true,
-    disable_help_subcommand = true,
     arg_required_else_help = true,
     after_help = "Start with `patchword devices`; `patchword COMMAND --help` explains a command and shows \
                   examples."
@@ -163,7 +163,14 @@ fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     let arguments = decode::join_values(arguments);
     // clap colours its own errors, so it must know before it has parsed anything.
     let color = ColorChoice::from_raw_arguments(&arguments);
-    let matches = Cli::command().color(color.for_clap()).try_get_matches_from(arguments)?;
+    let command = Cli::command();
+    let named = |argument: &OsString| command.find_subcommand(argument).map(clap::Command::get_name);
+    let word = arguments.iter().skip(1).find_map(named).unwrap_or_default().to_owned();
+    let matches = command.color(color.for_clap()).try_get_matches_from(arguments);
+    let matches = matches.map_err(|mut error| {
+        suggest::add_tip(&mut error, &word);
+        error
+    })?;
     Cli::from_arg_matches(&matches)
 }
 

@@ -27,9 +27,13 @@ Examples:
   patchword score --references captions_val2017.json --predictions results.json --json
   patchword score --references refs.json --predictions mine.json --compare theirs.json
 
-References: Karpathy's JSON, COCO captions JSON, or {id: [captions]}. Predictions: COCO results \
-[{image_id, caption}], JSONL with path and caption or lines of a path, a tab and a caption, as `patchword caption` writes them, or \
-{id: caption}. A prediction is for the image of its name, of its file name, or of that without extension.
+References: Karpathy's JSON, COCO captions JSON, {id: [captions]} (pycocoevalcap's too), JSON, JSONL or CSV \
+with file_name and caption (or text), Kaggle's captions.txt, Flickr's token files. Predictions: COCO results \
+[{image_id, caption}], JSONL or lines of a path, a tab and a caption, as `patchword caption` writes them, {id: \
+caption}, and the other forms of references (generated_text and prediction are captions too). Any encoding.
+
+A prediction is for the image of its name; else of its file name, of several the one whose folders fit best; else \
+of that without extension; else of its number (42 is COCO_val2014_000000000042.jpg).
 
 CIDEr is coco-caption's, which is CIDEr-D; CIDEr_plain is neither clipped nor penalised for length. \
 METEOR without --meteor-data matches exactly and by stem only, and is not coco-caption's.")]
@@ -148,7 +152,8 @@ fn read_references(path: &Path, split: Option<&str>) -> Result<References, CliEr
                 format!("references are one file: name the JSON file of captions in {folder}")
             }
             _ => format!(
-                "references are one file: Karpathy's JSON, COCO captions JSON or {{id: [captions]}}; \
+                "references are one file: Karpathy's JSON, COCO captions JSON, {{id: [captions]}}, metadata.jsonl \
+                 or CSV; \
                  `patchword evaluate --model MODEL --data {folder}` captions the images of a data set \
                  in a folder and scores the captions"
             ),

@@ -82,8 +82,8 @@ pub(super) fn normalizer(tokenised: bool) -> Value {
 pub(super) fn contractions() -> [Value; 2] {
     let end = r"(?:\s|\z|[.,!?])";
     let apostrophe = format!(r"(?<=[\p{{L}}\p{{M}}\p{{N}}]) ' (?=(?:s|t|re|ve|m|ll|d){end})");
-    let negation = format!(r"(?<=\p{{L}}) (?=n ?' ?t{end})");
-    [replace(&apostrophe, "'"), replace(&negation, "")]
+    let negation = r"(?<=\p{L})\s+(?=n ?' ?t(?![\p{L}\p{M}\p{N}]))";
+    [replace(&apostrophe, "'"), replace(negation, "")]
 }
 
 /// Whether most full stops and commas of the captions have a space before them.

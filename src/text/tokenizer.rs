@@ -465,6 +465,47 @@ pub(super) mod tests {
         assert_eq!(bytes.with_clean_up(true).unwrap().decode(&ids), "well! a'b");
     }
 
+    /// What transformers 5.24 decodes with bert-base-uncased's `tokenizer.json`, with
+    /// `clean_up_tokenization_spaces` and without.
+    #[test]
+    fn berts_texts_are_cleaned_up_as_transformers_does_it() {
+        let Some(path) = shared("tokenizers/bert-uncased/tokenizer.json") else { return };
+        let plain = Tokenizer::from_file(&path, &SpecialTokenNames::default()).unwrap();
+        let clean = plain.clone().with_clean_up(false).unwrap();
+        for (text, cleaned, loose) in [
+            (
+                "A man's dog doesn't run, is it?",
+                "a man's dog doesn't run, is it?",
+                "a man ' s dog doesn ' t run, is it?",
+            ),
+            (
+                "We're here! They've gone; I'm not.",
+                "we're here! they've gone ; i'm not.",
+                "we ' re here! they ' ve gone ; i ' m not.",
+            ),
+            (
+                "the 'quoted' word, isn't it (so)?",
+                "the'quoted'word, isn't it ( so )?",
+                "the ' quoted ' word, isn ' t it ( so )?",
+            ),
+            (
+                "do not go... it's 5 o'clock",
+                "do not go... it's 5 o'clock",
+                "do not go... it ' s 5 o ' clock",
+            ),
+            (
+                "t-shirt and rock 'n' roll",
+                "t - shirt and rock'n'roll",
+                "t - shirt and rock ' n ' roll",
+            ),
+        ] {
+            let ids = plain.encode(text).unwrap();
+            assert_eq!((plain.decode(&ids).as_str(), clean.decode(&ids).as_str()), (loose, cleaned));
+            let tokens: usize = clean.words(&ids).iter().map(|word| word.tokens.len()).sum();
+            assert_eq!(tokens, ids.len(), "{text}");
+        }
+    }
+
     #[test]
     fn parity_texts_are_what_transformers_decodes() {
         for (model, bos, eos, pad) in

@@ -69,9 +69,9 @@ impl Tokenizer {
     ) -> Result<Self, TextError> {
         let captions: Vec<String> = captions.collect();
         let tokenised = spacing::are_tokenised(captions.iter().map(String::as_str));
-        let skeleton =
+        let cutter =
             read(&skeleton(config, tokenised, &[]).to_string()).map_err(TextError::Assemble)?;
-        let words = count_words(&skeleton, captions)?;
+        let words = count_words(&cutter, captions)?;
         if words.is_empty() {
             return Err(TextError::NoCaptions);
         }

@@ -537,7 +537,7 @@ fn key_before(before: &str) -> Option<String> {
 }
 
 /// The dotted name of a key that stands in a section, as in `train.epochs`.
-fn in_a_section(key: &str) -> Option<String> {
+pub(crate) fn in_a_section(key: &str) -> Option<String> {
     let all = toml::Table::try_from(TrainConfig::default()).ok()?;
     all.iter().find_map(|(section, values)| {
         // What has no default is in no table.

@@ -21,6 +21,7 @@ mod validate;
 
 use std::path::PathBuf;
 
+pub(crate) use config::in_a_section as known_setting;
 pub use config::{
     DataConfig, LoopConfig, SelectBy, TokenizerSection, TrainConfig, TrainConfigError,
 };

@@ -20,10 +20,16 @@ pub(super) fn read(path: &Path, text: &str) -> Result<Option<Vec<Record>>, Score
         let records = records.filter_map(|(index, line)| {
             let (name, caption) = match numbered {
                 true => token_line(line).map(|(name, caption)| (name.into(), caption.into()))?,
-                // A path of old may hold a tab, a caption does not.
+                // Who does not escape tabs may have one in a path, but not in a caption.
                 false => line.rsplit_once('\t').map(|(name, caption)| (field(name), field(caption)))?,
             };
-            Some(one(path, index + 1, name, caption))
+            let mut record = one(path, index + 1, name, caption);
+            // Nor does such a program escape what parts the folders of Windows.
+            let raw = line.rsplit_once('\t').map_or(line, |(name, _)| name);
+            if !numbered && record.names[0] != raw {
+                record.names.push(raw.to_owned());
+            }
+            Some(record)
         });
         return Ok(Some(records.collect()));
     }
