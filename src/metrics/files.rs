@@ -36,14 +36,14 @@ pub enum ScoreFileError {
         source: serde_json::Error,
     },
     /// An entry of a file lacks what it should have.
-    #[error("{place}: expected {expected}; {problem}")]
+    #[error("{place}: expected {expected}")]
     Record {
         /// The file, with the line or the number of the entry.
         place: String,
         /// What it should hold.
         expected: &'static str,
         /// What it lacks, or holds instead.
-        problem: String,
+        source: RecordFault,
     },
     /// A table cannot be parsed.
     #[error("{place}: expected a table")]
@@ -103,6 +103,35 @@ pub enum ScoreFileError {
     },
 }
 
+/// What an entry lacks, or holds instead.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RecordFault {
+    /// A key is missing.
+    #[error("missing field `{0}`")]
+    Missing(&'static str),
+    /// No key names an image.
+    #[error("no name of an image (keys for it: path, file_name, image_id, image, id and others)")]
+    NoName,
+    /// A row of a table lacks a name or a caption.
+    #[error("a row needs a name and a caption; found {0:?}")]
+    Row(Vec<String>),
+    /// An image has none.
+    #[error("no caption for {0}")]
+    NoCaption(String),
+    /// Something else stands where captions should.
+    #[error("`{key}`: expected a caption or a list of captions, found {found}")]
+    NotCaptions {
+        /// The key.
+        key: String,
+        /// What it holds.
+        found: String,
+    },
+    /// Something else stands where an object should.
+    #[error("expected an object, found {0}")]
+    NotAnObject(String),
+}
+
 const REFERENCE_FORMATS: &str = "references as Karpathy's JSON, COCO captions JSON, {id: [captions]}, JSON or JSONL of \
      objects with file_name and caption (or text), a table with such columns, or a Flickr token file";
 const PREDICTION_FORMATS: &str = "predictions as COCO results [{image_id, caption}], JSONL with path and caption (or text, \
@@ -160,20 +189,20 @@ fn records(path: &Path, expected: &'static str) -> Result<Vec<Record>, ScoreFile
         Content::Records(records) => return Ok(records),
         Content::Json(value) => value,
     };
-    let wrong = |entry: Option<usize>, problem: String| {
+    let wrong = |entry: Option<usize>, source: RecordFault| {
         let file = path.display();
         let place = match entry {
             Some(entry) => format!("{file}, entry {}", entry + 1),
             None => file.to_string(),
         };
-        ScoreFileError::Record { place, expected, problem }
+        ScoreFileError::Record { place, expected, source }
     };
     let list = |values: Vec<Value>| {
         let mut found = Vec::with_capacity(values.len());
         for (entry, value) in values.into_iter().enumerate() {
             let place = format!("{}, entry {}", path.display(), entry + 1);
             records::of_entry(value, &mut found, &place)
-                .map_err(|problem| wrong(Some(entry), problem))?;
+                .map_err(|fault| wrong(Some(entry), fault))?;
         }
         Ok(found)
     };
@@ -188,10 +217,10 @@ fn records(path: &Path, expected: &'static str) -> Result<Vec<Record>, ScoreFile
     };
     let first_image = fields.get("images").and_then(|images| images.get(0));
     if first_image.is_some_and(|image| image.get("sentences").is_some()) {
-        return karpathy(&fields).map_err(|(entry, problem)| wrong(Some(entry), problem));
+        return karpathy(&fields).map_err(|(entry, fault)| wrong(Some(entry), fault));
     }
     if has_list("annotations") {
-        return coco(&fields).map_err(|(entry, problem)| wrong(Some(entry), problem));
+        return coco(&fields).map_err(|(entry, fault)| wrong(Some(entry), fault));
     }
     // The list of a file that says something of itself first.
     let wrapped = ["predictions", "results", "data"].into_iter().find(|key| has_list(key));
@@ -200,14 +229,14 @@ fn records(path: &Path, expected: &'static str) -> Result<Vec<Record>, ScoreFile
     }
     let place = path.display().to_string();
     if records::is_record(&fields) {
-        let record = records::record(&fields, &place).map_err(|problem| wrong(None, problem))?;
+        let record = records::record(&fields, &place).map_err(|fault| wrong(None, fault))?;
         return Ok(vec![record]);
     }
-    records::by_name(&fields, &place).map_err(|problem| wrong(None, problem))
+    records::by_name(&fields, &place).map_err(|fault| wrong(None, fault))
 }
 
 /// The entry at fault, and what is wrong with it.
-type Fault = (usize, String);
+type Fault = (usize, RecordFault);
 
 fn objects<'a>(
     fields: &'a Map<String, Value>,
@@ -216,7 +245,7 @@ fn objects<'a>(
     let values = fields.get(key).and_then(Value::as_array).into_iter().flatten().enumerate();
     values.map(move |(entry, value)| match value.as_object() {
         Some(object) => Ok((entry, object)),
-        None => Err((entry, format!("`{key}` holds something other than objects"))),
+        None => Err((entry, RecordFault::NotAnObject(format!("{value} in `{key}`")))),
     })
 }
 
@@ -231,12 +260,12 @@ fn karpathy(fields: &Map<String, Value>) -> Result<Vec<Record>, Fault> {
             .filter_map(|key| image.get(*key).and_then(records::id))
             .collect();
         if names.is_empty() {
-            return Err((entry, "missing field `filename`".into()));
+            return Err((entry, RecordFault::Missing("filename")));
         }
         let sentences = image.get("sentences").unwrap_or(&Value::Null);
         records.push(Record {
             names,
-            captions: records::captions(sentences).map_err(|problem| (entry, problem))?,
+            captions: records::captions("sentences", sentences).map_err(|fault| (entry, fault))?,
             split: image.get("split").and_then(Value::as_str).unwrap_or_default().into(),
             ..Record::default()
         });
@@ -251,7 +280,7 @@ fn coco(fields: &Map<String, Value>) -> Result<Vec<Record>, Fault> {
     for image in objects(fields, "images") {
         let (entry, image) = image?;
         let id = image.get("id").and_then(records::id);
-        let id = id.ok_or_else(|| (entry, "an image has no `id`".to_owned()))?;
+        let id = id.ok_or((entry, RecordFault::Missing("id")))?;
         let file = image.get("file_name").and_then(records::id);
         places.entry(id.clone()).or_insert_with(|| {
             let names = [id].into_iter().chain(file).collect();
@@ -262,14 +291,14 @@ fn coco(fields: &Map<String, Value>) -> Result<Vec<Record>, Fault> {
     for annotation in objects(fields, "annotations") {
         let (entry, annotation) = annotation?;
         let id = annotation.get("image_id").and_then(records::id);
-        let id = id.ok_or_else(|| (entry, "an annotation has no `image_id`".to_owned()))?;
+        let id = id.ok_or((entry, RecordFault::Missing("image_id")))?;
         let place = *places.entry(id.clone()).or_insert_with(|| {
             records.push(Record { names: vec![id], ..Record::default() });
             records.len() - 1
         });
         let caption = annotation.get("caption");
-        let caption = caption.ok_or_else(|| (entry, "an annotation has no `caption`".to_owned()))?;
-        let captions = records::captions(caption).map_err(|problem| (entry, problem))?;
+        let caption = caption.ok_or((entry, RecordFault::Missing("caption")))?;
+        let captions = records::captions("caption", caption).map_err(|fault| (entry, fault))?;
         records[place].captions.extend(captions);
     }
     Ok(records)
@@ -428,9 +457,9 @@ impl Predictions {
         let mut captions = Vec::new();
         for Record { names, captions: said, place, .. } in records(path, PREDICTION_FORMATS)? {
             if said.is_empty() {
-                let problem = format!("no caption for {}", names.join(", "));
+                let source = RecordFault::NoCaption(names.join(", "));
                 let place = if place.is_empty() { path.display().to_string() } else { place };
-                return Err(ScoreFileError::Record { place, expected: PREDICTION_FORMATS, problem });
+                return Err(ScoreFileError::Record { place, expected: PREDICTION_FORMATS, source });
             }
             captions.extend(said.into_iter().map(|caption| (names.clone(), caption)));
         }

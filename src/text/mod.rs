@@ -41,12 +41,12 @@ pub enum TextError {
         source: io::Error,
     },
     /// The file is not a tokenizer.
-    #[error("`{}` is not a tokenizer in the format of Hugging Face's `tokenizer.json`: {reason}", path.display())]
+    #[error("`{}` is not a tokenizer in the format of Hugging Face's `tokenizer.json`", path.display())]
     Parse {
         /// The file.
         path: PathBuf,
-        /// What the reader of the format said.
-        reason: String,
+        /// What is wrong with it.
+        source: TokenizerFault,
     },
     /// The file is not a vocabulary, or contradicts what stands beside it.
     #[error("`{}` cannot be used as a tokenizer's vocabulary: {problem}", path.display())]
@@ -107,6 +107,65 @@ pub enum TextError {
         reason: String,
     },
     /// The tokenizer could not be turned into JSON or back.
-    #[error("cannot assemble the tokenizer: {0}")]
-    Assemble(String),
+    #[error("cannot assemble the tokenizer")]
+    Assemble {
+        /// What is wrong with it.
+        source: TokenizerFault,
+    },
+}
+
+impl TextError {
+    fn assemble(source: impl Into<TokenizerFault>) -> Self {
+        Self::Assemble { source: source.into() }
+    }
+}
+
+/// What is wrong with the JSON of a tokenizer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenizerFault {
+    /// It is not text.
+    #[error(transparent)]
+    Encoding(#[from] std::str::Utf8Error),
+    /// It is not JSON.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// Two pieces together are no token.
+    #[error("in `model.merges`, {merge} makes no token of the vocabulary")]
+    Merge {
+        /// The pieces, as the file has them.
+        merge: String,
+    },
+    /// A part whose tables no one checks.
+    #[error("in `{part}`, a part of the type `Precompiled`, which patchword does not read")]
+    Precompiled {
+        /// The key of the part.
+        part: String,
+    },
+    /// A part that cuts a text into pieces of no length.
+    #[error("in `{part}`, `length` is 0; expected at least 1")]
+    NoLength {
+        /// The key of the part.
+        part: String,
+    },
+    /// Replacements with which a short text fills the memory.
+    #[error("in `{part}`, replacements that could make a text more than {most} times as long")]
+    Growth {
+        /// The key of the part.
+        part: String,
+        /// What is allowed.
+        most: usize,
+    },
+    /// Parts with which the tokenizers crate panics.
+    #[error("one of its parts has a form that no tokenizer has")]
+    Form,
+    /// The tokenizers crate does not take it.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<tokenizers::Error> for TokenizerFault {
+    fn from(error: tokenizers::Error) -> Self {
+        Self::Refused(error.to_string())
+    }
 }

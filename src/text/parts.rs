@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value};
 
+use super::TokenizerFault;
+
 /// How many times longer all replacements together may make a text.
 const MOST_GROWTH: usize = 1 << 12;
 
@@ -10,7 +12,7 @@ const MOST_GROWTH: usize = 1 << 12;
 ///
 /// # Errors
 /// The part at fault.
-pub(super) fn check(tokenizer: &Value) -> Result<(), String> {
+pub(super) fn check(tokenizer: &Value) -> Result<(), TokenizerFault> {
     if let Some(Value::Object(model)) = tokenizer.get("model") {
         check_merges(model)?;
     }
@@ -24,7 +26,7 @@ pub(super) fn check(tokenizer: &Value) -> Result<(), String> {
 }
 
 /// Every merge must make a token.
-fn check_merges(model: &Map<String, Value>) -> Result<(), String> {
+fn check_merges(model: &Map<String, Value>) -> Result<(), TokenizerFault> {
     let (Some(Value::Array(merges)), Some(Value::Object(vocab))) =
         (model.get("merges"), model.get("vocab"))
     else {
@@ -50,14 +52,14 @@ fn check_merges(model: &Map<String, Value>) -> Result<(), String> {
             pair.and_then(|(left, right)| Some(format!("{left}{}", right.strip_prefix(prefix)?)));
         if whole.is_none_or(|whole| !vocab.contains_key(&whole)) {
             let merge: String = merge.to_string().chars().take(80).collect();
-            return Err(format!("in `model.merges`, {merge} makes no token of the vocabulary"));
+            return Err(TokenizerFault::Merge { merge });
         }
     }
     Ok(())
 }
 
 /// A part and those within it. JSON is at most 128 levels deep.
-fn check_part(path: &str, part: &Value, growth: &mut usize) -> Result<(), String> {
+fn check_part(path: &str, part: &Value, growth: &mut usize) -> Result<(), TokenizerFault> {
     match part {
         Value::Array(parts) => {
             for part in parts {
@@ -68,20 +70,15 @@ fn check_part(path: &str, part: &Value, growth: &mut usize) -> Result<(), String
             match fields.get("type").and_then(Value::as_str) {
                 // Its table is followed without a look at its bounds.
                 Some("Precompiled") => {
-                    return Err(format!(
-                        "in `{path}`, a part of the type `Precompiled`, which patchword does not read"
-                    ));
+                    return Err(TokenizerFault::Precompiled { part: path.into() });
                 }
                 Some("FixedLength") if fields.get("length").and_then(Value::as_u64) == Some(0) => {
-                    return Err(format!("in `{path}`, `length` is 0; expected at least 1"));
+                    return Err(TokenizerFault::NoLength { part: path.into() });
                 }
                 Some("Replace") => {
                     *growth = growth.saturating_mul(replacement(fields));
                     if *growth > MOST_GROWTH {
-                        return Err(format!(
-                            "in `{path}`, replacements that could make a text more than \
-                             {MOST_GROWTH} times as long"
-                        ));
+                        return Err(TokenizerFault::Growth { part: path.into(), most: MOST_GROWTH });
                     }
                 }
                 _ => {}
@@ -141,7 +138,7 @@ mod tests {
             (bpe(json!([5])), "makes no token"),
         ];
         for (tokenizer, words) in cases {
-            let said = check(&tokenizer).unwrap_err();
+            let said = check(&tokenizer).unwrap_err().to_string();
             assert!(said.contains(words), "{words}: {said}");
         }
     }
@@ -158,8 +155,8 @@ mod tests {
             "decoder": {"type": "ByteLevel"},
             "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["#version: 0.2", "a b", ["a", "b"]]},
         });
-        assert_eq!(check(&usual), Ok(()));
-        assert_eq!(check(&json!({"model": {"type": "WordPiece", "vocab": {}}})), Ok(()));
-        assert_eq!(check(&json!([])), Ok(()));
+        check(&usual).unwrap();
+        check(&json!({"model": {"type": "WordPiece", "vocab": {}}})).unwrap();
+        check(&json!([])).unwrap();
     }
 }

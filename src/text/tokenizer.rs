@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{TextError, parts, spacing};
+use super::{TextError, TokenizerFault, parts, spacing};
 
 pub(super) const PAD: &str = "<pad>";
 pub(super) const BOS: &str = "<bos>";
@@ -78,7 +78,7 @@ impl Tokenizer {
         let text = fs::read_to_string(path)
             .map_err(|source| TextError::Read { path: path.to_owned(), source })?;
         let inner =
-            read(&text).map_err(|reason| TextError::Parse { path: path.to_owned(), reason })?;
+            read(&text).map_err(|source| TextError::Parse { path: path.to_owned(), source })?;
         Ok(Self::wrap(inner, special_tokens))
     }
 
@@ -91,8 +91,8 @@ impl Tokenizer {
         bytes: &[u8],
         names: &SpecialTokenNames,
     ) -> Result<Self, TextError> {
-        let parse = |reason| TextError::Parse { path: path.to_owned(), reason };
-        let text = std::str::from_utf8(bytes).map_err(|error| parse(error.to_string()))?;
+        let parse = |source| TextError::Parse { path: path.to_owned(), source };
+        let text = std::str::from_utf8(bytes).map_err(|error| parse(error.into()))?;
         let inner = read(text).map_err(parse)?;
         let find = |role, name: &Option<String>, usual: &[&str]| match name {
             Some(name) => inner.token_to_id(name).ok_or_else(|| TextError::UnknownSpecialToken {
@@ -130,7 +130,7 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizers crate cannot write it.
     pub fn to_json(&self) -> Result<String, TextError> {
-        self.inner.to_string(true).map_err(|error| TextError::Assemble(error.to_string()))
+        self.inner.to_string(true).map_err(TextError::assemble)
     }
 
     /// Writes the tokenizer as a `tokenizer.json`.
@@ -176,7 +176,7 @@ impl Tokenizer {
         decoders.push(Fuse::new().into());
         for (loose, tidy) in CLEAN_UP {
             let replace = tokenizers::normalizers::Replace::new(loose, tidy)
-                .map_err(|error| TextError::Assemble(error.to_string()))?;
+                .map_err(TextError::assemble)?;
             decoders.push(replace.into());
         }
         self.inner.with_decoder(Some(Sequence::new(decoders)));
@@ -242,17 +242,17 @@ impl Tokenizer {
 }
 
 /// Reads a tokenizer's JSON and sets it up for captions.
-pub(super) fn read(text: &str) -> Result<tokenizers::Tokenizer, String> {
+pub(super) fn read(text: &str) -> Result<tokenizers::Tokenizer, TokenizerFault> {
     // The tokenizers crate panics on some damaged files: broken syntax and parts that do not fit are
     // found before it looks, and what is then left is caught.
-    let mut value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let mut value: Value = serde_json::from_str(text)?;
     parts::check(&value)?;
     let completed = spacing::complete(&mut value).then(|| value.to_string());
     let text = completed.as_deref().unwrap_or(text);
     let parsed = catch_unwind(|| text.parse::<tokenizers::Tokenizer>())
-        .map_err(|_| "one of its parts has a form that no tokenizer has".to_owned())?;
-    let mut inner = parsed.map_err(|error| error.to_string())?;
-    inner.with_truncation(None).map_err(|error| error.to_string())?;
+        .map_err(|_| TokenizerFault::Form)?;
+    let mut inner = parsed?;
+    inner.with_truncation(None)?;
     inner.with_padding(None);
     inner.set_encode_special_tokens(true);
     Ok(inner)

@@ -70,7 +70,7 @@ impl Tokenizer {
         let captions: Vec<String> = captions.collect();
         let tokenised = spacing::are_tokenised(captions.iter().map(String::as_str));
         let cutter =
-            read(&skeleton(config, tokenised, &[]).to_string()).map_err(TextError::Assemble)?;
+            read(&skeleton(config, tokenised, &[]).to_string()).map_err(TextError::assemble)?;
         let words = count_words(&cutter, captions)?;
         if words.is_empty() {
             return Err(TextError::NoCaptions);
@@ -100,7 +100,7 @@ impl Tokenizer {
         }
         let learned = learn(&words, start, config.vocab_size, config.min_frequency);
         let inner = read(&complete(skeleton(config, tokenised, special_tokens), learned).to_string())
-            .map_err(TextError::Assemble)?;
+            .map_err(TextError::assemble)?;
         Ok(Self::wrap(inner, SpecialTokens { pad: 0, bos: 1, eos: 2 }))
     }
 }

@@ -113,7 +113,8 @@ fn missing_and_extra_images_are_named_and_are_errors() {
     let lines = "one.jpg\ta dog runs\nto\to.jpg\tmen\n";
     let ended = score(&references, &write(folder, "p.tsv", lines), &[]);
     assert_eq!(ended.code, 1);
-    let expected = "no caption for two.jpg; captions for images that have no references: to\to.jpg";
+    let expected =
+        "no caption for two.jpg; captions for images that have no references: to\\to.jpg";
     assert!(ended.stderr.contains(expected), "{}", ended.stderr);
     assert!(ended.stderr.contains("--allow-missing and --allow-extra leave"), "{}", ended.stderr);
 }
@@ -262,4 +263,17 @@ fn a_folder_of_references_is_answered_with_what_to_name_instead() {
         json!({"images": [{"filename": "one.jpg", "split": "val", "sentences": [{"raw": "a"}]}]});
     write(&karpathy, "dataset_flickr8k.json", &file.to_string());
     refused(&karpathy, &["name the JSON file of captions in"]);
+}
+
+/// Names that break lines, and the ids of COCO's files.
+#[test]
+fn what_caption_prints_is_scored_whatever_the_names_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["two\nlines.jpg", "tab\tname.jpg", "[1] plain.jpg"];
+    let references: serde_json::Map<String, Value> =
+        names.iter().map(|name| ((*name).to_owned(), json!(["a dog runs"]))).collect();
+    let references = write(folder.path(), "r.json", &json!(references).to_string());
+    let lines = "[1] plain.jpg\ta dog\np/tab\\tname.jpg\ta dog\ntwo\\nlines.jpg\ta dog\n";
+    let predictions = write(folder.path(), "p.tsv", lines);
+    assert_eq!(json_of(&score(&references, &predictions, &["--json"]))["images"], 3);
 }

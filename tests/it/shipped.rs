@@ -167,3 +167,32 @@ fn a_revision_needs_a_model() {
     let ended = run(patchword().args(["caption", "photo.jpg", "--revision", "main"]));
     assert_eq!(ended.code, 2, "{}", ended.stderr);
 }
+
+/// A caption that is given back is the caption that was said: the tokens and their log-probability.
+#[test]
+fn its_own_captions_are_as_likely_when_they_are_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let inspect = |photo: &str, text: Option<&str>| -> Value {
+        let out = folder.path().join(format!("{photo}-{}", text.is_some()));
+        let mut command = patchword();
+        command.arg("inspect").arg(in_source("datasets/photos").join(photo));
+        command.arg("--out").arg(&out).args(text.iter().flat_map(|text| ["--text", text]));
+        let ended = run(&mut command);
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        serde_json::from_slice(&fs::read(out.join("attention.json")).unwrap()).unwrap()
+    };
+    for photo in photos().iter().take(4) {
+        let said = inspect(photo, None);
+        let caption = said["caption"].as_str().unwrap();
+        assert!(caption.ends_with(|last: char| last.is_ascii_punctuation()), "{caption}");
+        let given = inspect(photo, Some(caption));
+        let apart = said["log_probability"].as_f64().unwrap()
+            - given["log_probability"].as_f64().unwrap();
+        assert!(apart.abs() < 1e-3, "{photo}: {caption}: {said} {given}");
+        let tokens = |value: &Value| -> Vec<Value> {
+            let words = value["words"].as_array().unwrap();
+            words.iter().map(|word| word["token_ids"].clone()).collect()
+        };
+        assert_eq!(tokens(&said), tokens(&given), "{photo}");
+    }
+}

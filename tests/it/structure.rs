@@ -16,7 +16,7 @@ const ROWS: &[&[&str]] = &[
     &["generate"],
     &["model", "device"],
     &["text", "image"],
-    &["escape", "lfs", "plural"],
+    &["encoding", "escape", "lenient_json", "lfs", "plural"],
 ];
 
 /// Most lines of a source file.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{ScoreFileError, table};
+use super::{RecordFault, ScoreFileError, table};
 use crate::{encoding, lenient_json};
 
 /// What one entry of a file says of one image.
@@ -74,10 +74,10 @@ pub(super) fn read(path: &Path, expected: &'static str) -> Result<Content, Score
             }
             let value =
                 lenient_json::parse(line).map_err(|source| json(Some(index + 1), source))?;
-            let wrong = |problem| ScoreFileError::Record {
+            let wrong = |source| ScoreFileError::Record {
                 place: place(path, Some(index + 1)),
                 expected,
-                problem,
+                source,
             };
             of_entry(value, &mut records, &place(path, Some(index + 1))).map_err(wrong)?;
         }
@@ -97,13 +97,13 @@ fn place(path: &Path, line: Option<usize>) -> String {
 }
 
 /// An entry is a record, several, or a name and captions.
-pub(super) fn of_entry(value: Value, records: &mut Vec<Record>, place: &str) -> Result<(), String> {
+pub(super) fn of_entry(value: Value, records: &mut Vec<Record>, place: &str) -> Result<(), RecordFault> {
     match value {
         Value::Array(values) if values.first().is_some_and(|first| !first.is_object()) => {
             let mut values = values.into_iter();
             let name = values.next().and_then(|name| id(&name));
-            let name = name.ok_or("expected a name and captions in a list")?;
-            let captions = captions(&Value::Array(values.collect()))?;
+            let name = name.ok_or(RecordFault::NoName)?;
+            let captions = captions(&name, &Value::Array(values.collect()))?;
             records.push(Record { names: vec![name], captions, place: place.into(), ..Record::default() });
         }
         Value::Array(values) => {
@@ -116,7 +116,7 @@ pub(super) fn of_entry(value: Value, records: &mut Vec<Record>, place: &str) -> 
             records.extend(by_name(&fields, place)?);
         }
         Value::Object(fields) => records.push(record(&fields, place)?),
-        _ => return Err("expected an object".into()),
+        other => return Err(RecordFault::NotAnObject(other.to_string())),
     }
     Ok(())
 }
@@ -146,57 +146,55 @@ pub(super) fn caption_rank(key: &str) -> Option<usize> {
 ///
 /// # Errors
 /// The key that is missing or holds something else.
-pub(super) fn record(fields: &Map<String, Value>, place: &str) -> Result<Record, String> {
+pub(super) fn record(fields: &Map<String, Value>, place: &str) -> Result<Record, RecordFault> {
     let names: Vec<String> =
         NAMES.iter().filter_map(|key| fields.get(*key).and_then(id)).collect();
     if names.is_empty() {
-        return Err(format!("no name of an image (keys for it: {})", NAMES[..6].join(", ")));
+        return Err(RecordFault::NoName);
     }
     let ranked = fields.keys().filter_map(|key| Some((caption_rank(key)?, key)));
     let Some(best) = ranked.clone().map(|(rank, _)| rank).min() else {
-        return Err("missing field `caption`".into());
+        return Err(RecordFault::Missing("caption"));
     };
     let mut found = Vec::new();
     for (_, key) in ranked.filter(|(rank, _)| *rank == best) {
-        found.extend(captions(&fields[key]).map_err(|problem| format!("`{key}`: {problem}"))?);
+        found.extend(captions(key, &fields[key])?);
     }
     let split = fields.get("split").and_then(Value::as_str).unwrap_or_default();
     Ok(Record { names, captions: found, split: split.into(), place: place.into() })
 }
 
 /// Records from an object of captions by name.
-pub(super) fn by_name(fields: &Map<String, Value>, place: &str) -> Result<Vec<Record>, String> {
+pub(super) fn by_name(fields: &Map<String, Value>, place: &str) -> Result<Vec<Record>, RecordFault> {
     let records = fields.iter().map(|(name, value)| {
-        let captions = captions(value).map_err(|problem| format!("`{name}`: {problem}"))?;
+        let captions = captions(name, value)?;
         Ok(Record { names: vec![name.clone()], captions, place: place.into(), ..Record::default() })
     });
     records.collect()
 }
 
-/// Captions as a text, a list of them, or pycocoevalcap's list of objects; null is none.
-pub(super) fn captions(value: &Value) -> Result<Vec<String>, String> {
+/// The captions of a key: a text, a list of them, or pycocoevalcap's list of objects; null is none.
+pub(super) fn captions(key: &str, value: &Value) -> Result<Vec<String>, RecordFault> {
+    let wrong = || RecordFault::NotCaptions { key: key.into(), found: value.to_string() };
     match value {
         Value::String(caption) => Ok(vec![caption.clone()]),
         Value::Null => Ok(Vec::new()),
         Value::Array(values) => {
-            let lists: Result<Vec<Vec<String>>, String> = values.iter().map(captions).collect();
+            let lists: Result<Vec<_>, _> =
+                values.iter().map(|value| captions(key, value)).collect();
             Ok(lists?.concat())
         }
         Value::Object(fields) => {
             let ranked = fields.keys().filter_map(|key| Some((caption_rank(key)?, key)));
-            match ranked.min() {
-                Some((_, key)) => captions(&fields[key]),
-                // Karpathy's sentences may have their tokens alone.
-                None => match fields.get("tokens").and_then(Value::as_array) {
-                    Some(tokens) => {
-                        let words: Vec<&str> = tokens.iter().filter_map(Value::as_str).collect();
-                        Ok(vec![words.join(" ")])
-                    }
-                    None => Err("expected a caption in an object".into()),
-                },
+            if let Some((_, key)) = ranked.min() {
+                return captions(key, &fields[key]);
             }
+            // Karpathy's sentences may have their tokens alone.
+            let tokens = fields.get("tokens").and_then(Value::as_array).ok_or_else(wrong)?;
+            let words: Vec<&str> = tokens.iter().filter_map(Value::as_str).collect();
+            Ok(vec![words.join(" ")])
         }
-        Value::Bool(_) | Value::Number(_) => Err(format!("expected captions, found {value}")),
+        Value::Bool(_) | Value::Number(_) => Err(wrong()),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::ScoreFileError;
+use super::{RecordFault, ScoreFileError};
 use super::records::{NAMES, Record, caption_rank};
 use crate::escape::unescape;
 
@@ -126,9 +126,9 @@ impl Columns {
                 captions.retain(|caption| !caption.is_empty());
             }
             if names.is_empty() || captions.is_empty() {
-                let expected = "a name and a caption in each row";
-                let problem = format!("found {:?}", row.iter().collect::<Vec<_>>());
-                return Err(ScoreFileError::Record { place, expected, problem });
+                let expected = "a table of names and captions";
+                let source = RecordFault::Row(row.iter().map(str::to_owned).collect());
+                return Err(ScoreFileError::Record { place, expected, source });
             }
             let split = self.split.and_then(cell).unwrap_or_default().to_owned();
             records.push(Record { names, captions, split, place });

@@ -150,7 +150,7 @@ fn a_name_that_is_another_images_is_not_taken_from_it() {
 fn what_is_no_caption_is_named_with_its_place() {
     for (name, content, expected) in [
         ("p.json", r#"[{"image_id": 1, "caption": "a"}, {"image_id": 2, "caption": null}]"#, "p.json, entry 2: expected predictions as"),
-        ("p.json", r#"{"one.jpg": 5}"#, "`one.jpg`: expected captions, found 5"),
+        ("p.json", r#"{"one.jpg": 5}"#, "`one.jpg`: expected a caption or a list of captions, found 5"),
         ("p.jsonl", "{\"path\": \"one.jpg\", \"caption\": \"a\"}\n{\"caption\": \"b\"}\n", "p.jsonl:2: "),
         ("p.jsonl", "{\"path\": \"one.jpg\", \"caption\": \"a\"}\n{\"path\"\n", "p.jsonl:2: "),
         ("p.csv", "path,caption\none.jpg,a dog\ntwo.jpg\n", "p.csv:3: "),
@@ -158,7 +158,9 @@ fn what_is_no_caption_is_named_with_its_place() {
         ("p.json", "", "p.json: expected predictions as"),
         ("p.json", "[]", "holds no captions"),
     ] {
-        let error = together(REFERENCES, (name, content.as_bytes())).unwrap_err().to_string();
+        let error = together(REFERENCES, (name, content.as_bytes())).unwrap_err();
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        let error = format!("{error}: {cause}");
         assert!(error.contains(expected), "{content}: {error}");
     }
 }
