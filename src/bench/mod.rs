@@ -37,7 +37,7 @@ pub enum BenchError {
     },
     /// The model cannot be built.
     #[error("model.{0}")]
-    Model(#[from] ConfigError),
+    Model(ConfigError),
     /// The data cannot be used, or training failed.
     #[error(transparent)]
     Train(#[from] TrainError),
@@ -53,6 +53,13 @@ pub enum BenchError {
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),
+}
+
+// By hand: its text is within this one's, so it is no cause below it.
+impl From<ConfigError> for BenchError {
+    fn from(error: ConfigError) -> Self {
+        Self::Model(error)
+    }
 }
 
 impl BenchError {

@@ -48,7 +48,7 @@ pub const FORMAT_VERSION: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// A file could not be read or written.
-    #[error("{file}: {source}")]
+    #[error("cannot read or write `{}`", file.display())]
     Io {
         /// The file or folder.
         file: PathBuf,

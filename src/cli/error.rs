@@ -30,8 +30,10 @@ pub const EXIT_INTERRUPTED: u8 = 130;
 pub struct CliError {
     /// What failed: one line, without a full stop.
     pub message: String,
-    /// Its cause, printed below with the causes of the cause.
+    /// The error it came from: its causes, and itself unless the message is its own, are printed below.
     pub source: Option<Box<dyn Error + Send + Sync>>,
+    /// Whether `message` is what `source` says.
+    speaks_for_source: bool,
     /// What the user can do about it.
     pub hint: Option<String>,
     /// The exit code, [`EXIT_FAILED`] unless said otherwise.
@@ -41,7 +43,13 @@ pub struct CliError {
 impl CliError {
     /// A failure with nothing below it.
     pub fn new(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), source: None, hint: None, code: EXIT_FAILED }
+        Self {
+            message: message.to_string(),
+            source: None,
+            speaks_for_source: false,
+            hint: None,
+            code: EXIT_FAILED,
+        }
     }
 
     /// Arguments that each are well-formed but make no sense together: exit code 2.
@@ -85,24 +93,15 @@ impl CliError {
         std::iter::successors(first, |&cause| cause.source())
     }
 
-    /// The causes as text. A transparent wrapper says what its cause says, so a line that says no
-    /// more than the one above it is left out.
+    /// The causes as text.
     fn cause_lines(&self) -> Vec<String> {
-        let mut lines: Vec<String> = Vec::new();
-        for cause in self.causes() {
-            let line = cause.to_string();
-            if !lines.last().unwrap_or(&self.message).ends_with(line.as_str()) {
-                lines.push(line);
-            }
-        }
-        lines
+        self.causes().skip(usize::from(self.speaks_for_source)).map(ToString::to_string).collect()
     }
 }
 
 impl<E: Error + Send + Sync + 'static> From<E> for CliError {
     fn from(error: E) -> Self {
-        // Kept whole as the source, so that a caller can still tell what it was; printing leaves
-        // out the line that repeats the message.
+        // Kept whole as the source, so that a caller can still tell what it was.
         let code = match (&error as &dyn Error).downcast_ref::<TrainError>() {
             Some(TrainError::StoppedEarly { .. }) => EXIT_INTERRUPTED,
             _ => EXIT_FAILED,
@@ -111,6 +110,7 @@ impl<E: Error + Send + Sync + 'static> From<E> for CliError {
             message: error.to_string(),
             hint: known_hint(&error),
             source: Some(Box::new(error)),
+            speaks_for_source: true,
             code,
         }
     }
@@ -127,7 +127,11 @@ pub trait Context<T> {
 
 impl<T, E: Error + Send + Sync + 'static> Context<T> for Result<T, E> {
     fn context(self, message: impl fmt::Display) -> Result<T, CliError> {
-        self.map_err(|error| CliError { message: message.to_string(), ..CliError::from(error) })
+        self.map_err(|error| CliError {
+            message: message.to_string(),
+            speaks_for_source: false,
+            ..CliError::from(error)
+        })
     }
 }
 

@@ -29,7 +29,7 @@ const RECORD_HEADER: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum FeatureError {
     /// The file could not be read or written.
-    #[error("{file}: {source}")]
+    #[error("cannot read or write `{}`", file.display())]
     Io {
         /// The file or folder.
         file: PathBuf,

@@ -172,7 +172,7 @@ pub enum HubError {
         problem: String,
     },
     /// A file of the cache could not be read or written.
-    #[error("{file}: {source}")]
+    #[error("cannot read or write `{}`", file.display())]
     Io {
         /// The file or folder.
         file: PathBuf,

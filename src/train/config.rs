@@ -20,7 +20,7 @@ use crate::text::{TokenizerConfig, TokenizerKind};
 #[derive(Debug, thiserror::Error)]
 pub enum TrainConfigError {
     /// The file could not be read.
-    #[error("{file}: {source}")]
+    #[error("cannot read `{}`", file.display())]
     Io {
         /// The file.
         file: PathBuf,

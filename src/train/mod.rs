@@ -57,7 +57,7 @@ pub enum TrainError {
     Text(#[from] TextError),
     /// The model cannot be built.
     #[error("model.{0}")]
-    Model(#[from] ConfigError),
+    Model(ConfigError),
     /// A checkpoint could not be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -131,4 +131,11 @@ pub enum TrainError {
     /// The threads that decode images have died.
     #[error("the threads that decode images have stopped")]
     LoaderDied,
+}
+
+// By hand: its text is within this one's, so it is no cause below it.
+impl From<ConfigError> for TrainError {
+    fn from(error: ConfigError) -> Self {
+        Self::Model(error)
+    }
 }

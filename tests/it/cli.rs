@@ -130,3 +130,42 @@ fn color_is_used_only_when_asked_for_in_a_pipe() {
         assert!(stderr.contains('\u{1b}'), "{stderr:?}");
     }
 }
+
+#[test]
+fn names_do_not_steer_the_terminal_and_do_not_break_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad\u{1b}]0;owned\u{7}\u{202e}.png");
+    // Not every file system takes such names; what is not there is named all the same.
+    let _ = std::fs::write(&path, "notpng");
+    let missing = folder.path().join("two\nlines.png");
+    let arguments = [path.to_str().unwrap(), missing.to_str().unwrap()];
+    let (code, stdout, stderr) = run(&[&["caption"][..], &arguments].concat());
+    assert_ne!(code, 0);
+    assert!(!stderr.chars().any(|c| c.is_control() && c != '\n'), "{stderr:?}");
+    assert!(stderr.contains("bad\\u{1b}]0;owned\\u{7}\\u{202e}.png"), "{stderr}");
+    assert!(stderr.contains("two\\nlines.png") && stdout.is_empty(), "{stderr}");
+    assert!(stderr.lines().all(|line| !line.is_empty()), "{stderr}");
+
+    let long = "x".repeat(100_000);
+    let (_, _, stderr) = run(&["score", "--references", &long, "--predictions", &long]);
+    assert!(stderr.len() < 4000, "{} bytes", stderr.len());
+}
+
+#[test]
+fn wrong_flags_are_answered_with_the_right_ones_and_help_is_a_command() {
+    for (arguments, expected) in [
+        (&["caption", "photo.jpg", "--output", "x.tsv"][..], "tip: captions go to stdout"),
+        (&["train", "c.toml", "--caption-extension", ".txt"], "tip: captions beside the photos"),
+        (&["train", "c.toml", "--lr", "1e-4"], "tip: --set schedule.learning_rate=VALUE"),
+        (&["inspect", "photo.jpg", "--output", "x"], "tip: --out FOLDER"),
+        (&["caption", "photo.jpg", "--num-beam", "3"], "--num-beams"),
+    ] {
+        let (code, _, stderr) = run(arguments);
+        assert_eq!(code, 2, "{stderr}");
+        assert!(stderr.contains(expected), "{stderr}");
+    }
+    let (code, stdout, _) = run(&["help", "caption"]);
+    assert_eq!(code, 0);
+    assert_eq!(stdout, run(&["caption", "--help"]).1);
+    assert_eq!(run(&["help", "model", "info"]).1, run(&["model", "info", "--help"]).1);
+}
