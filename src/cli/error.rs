@@ -151,13 +151,13 @@ fn train_hint(error: &TrainError) -> Option<String> {
     let hint = match error {
         TrainError::Config(error) => return config_hint(error),
         TrainError::Checkpoint(CheckpointError::NotFound { .. }) => {
-            "`init` in the config, or --set init=MODEL, names what training starts from: a checkpoint, a \
-             model id (owner/name), or `flickr8k`, which ships"
+            "name what training starts from as `init` in the config or with --set init=MODEL: a checkpoint, \
+             a model id (owner/name), or `flickr8k`, which ships"
         }
         TrainError::Checkpoint(error) => return checkpoint_hint(error),
         TrainError::RunExists { .. } => "--resume goes on with it; --output names another folder",
         TrainError::Data(DataError::NotFound { .. }) => {
-            "--data names the data set, `data.path` in the config is where it is looked for otherwise"
+            "name the data set with --data, or as `data.path` in the config"
         }
         TrainError::StoppedEarly { .. } => "go on with the same command",
         TrainError::CannotResume { .. } => "train into another folder with --output",
@@ -184,7 +184,7 @@ fn config_hint(error: &TrainConfigError) -> Option<String> {
 fn score_hint(error: &ScoreFileError) -> Option<String> {
     match error {
         ScoreFileError::Twice { .. } => Some(
-            "of several captions of an image score one: `patchword caption` writes one without \
+            "keep one caption for each image: `patchword caption` writes one if you leave out \
              --num-captions"
                 .into(),
         ),

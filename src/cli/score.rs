@@ -212,8 +212,8 @@ pub(super) fn warn_of_few(images: usize, console: &Console) {
     if (1..FEW).contains(&images) {
         let images = counted(images, "image");
         console.warn(format_args!(
-            "CIDEr of {images} is not comparable with that of more: a word counts by how few of the images \
-             it was said of"
+            "CIDEr of {images} is not comparable with that of more: it weighs each word by how few images have \
+             it in their references"
         ));
     }
 }
