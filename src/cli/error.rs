@@ -33,7 +33,7 @@ pub struct CliError {
     /// The error it came from: its causes, and itself unless the message is its own, are printed below.
     pub source: Option<Box<dyn Error + Send + Sync>>,
     /// Whether `message` is what `source` says.
-    speaks_for_source: bool,
+    pub(super) speaks_for_source: bool,
     /// What the user can do about it.
     pub hint: Option<String>,
     /// The exit code, [`EXIT_FAILED`] unless said otherwise.
