@@ -8,7 +8,8 @@ use serde_json::Value;
 /// # Errors
 /// What a strict reader says, where that is not all that is wrong.
 pub(crate) fn parse(text: &str) -> Result<Value, serde_json::Error> {
-    serde_json::from_str(text).or_else(|error| serde_json::from_str(&mended(text)).map_err(|_| error))
+    serde_json::from_str(text)
+        .or_else(|error| serde_json::from_str(&mended(text)).map_err(|_| error))
 }
 
 fn mended(text: &str) -> String {
@@ -89,7 +90,8 @@ mod tests {
 
     #[test]
     fn what_nobody_writes_is_refused_where_it_is() {
-        for text in ["{\"a\": Nan}", "{\"a\"", "", "\"\\ud83d", "{\"a\": NaN", "\"\\", "\"\\u12é\""] {
+        for text in ["{\"a\": Nan}", "{\"a\"", "", "\"\\ud83d", "{\"a\": NaN", "\"\\", "\"\\u12é\""]
+        {
             assert!(parse(text).is_err(), "{text}");
         }
         assert_eq!(parse("{\"a\": NaN,\n  b}").unwrap_err().line(), 1);

@@ -164,7 +164,8 @@ fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     // clap colours its own errors, so it must know before it has parsed anything.
     let color = ColorChoice::from_raw_arguments(&arguments);
     let command = Cli::command();
-    let named = |argument: &OsString| command.find_subcommand(argument).map(clap::Command::get_name);
+    let named =
+        |argument: &OsString| command.find_subcommand(argument).map(clap::Command::get_name);
     let word = arguments.iter().skip(1).find_map(named).unwrap_or_default().to_owned();
     let matches = command.color(color.for_clap()).try_get_matches_from(arguments);
     let matches = matches.map_err(|mut error| {

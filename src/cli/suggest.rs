@@ -16,27 +16,110 @@ const TIPS: &[Tip] = &[
         "captions go to stdout: end the command with > captions.tsv, or with --format jsonl > captions.jsonl",
     ),
     (&["caption"], &["json", "jsonl"], "--format jsonl prints a JSON object for each caption"),
-    (&["caption", "inspect"], &["input", "image", "images", "dir", "folder", "path"], "images and folders are named without a flag: patchword caption PHOTOS"),
-    (&["caption"], &["recursive", "r", "R"], "a folder is read with everything below it, without a flag"),
-    (&["caption"], &["num-return-sequences", "n"], "--num-captions N writes several captions for an image"),
-    (&["caption", "evaluate", "inspect"], &["max-length", "max-tokens", "max-new-token", "length"], "--max-new-tokens N is the longest caption, in tokens"),
-    (&["caption", "evaluate", "inspect"], &["beams", "beam", "beam-size", "beam-width", "b"], "--num-beams N searches with N beams"),
-    (&["caption", "evaluate", "inspect"], &["sample", "sampling"], "--do-sample draws captions, with --temperature, --top-k and --top-p"),
+    (
+        &["caption", "inspect"],
+        &["input", "image", "images", "dir", "folder", "path"],
+        "images and folders are named without a flag: patchword caption PHOTOS",
+    ),
+    (
+        &["caption"],
+        &["recursive", "r", "R"],
+        "a folder is read with everything below it, without a flag",
+    ),
+    (
+        &["caption"],
+        &["num-return-sequences", "n"],
+        "--num-captions N writes several captions for an image",
+    ),
+    (
+        &["caption", "evaluate", "inspect"],
+        &["max-length", "max-tokens", "max-new-token", "length"],
+        "--max-new-tokens N is the longest caption, in tokens",
+    ),
+    (
+        &["caption", "evaluate", "inspect"],
+        &["beams", "beam", "beam-size", "beam-width", "b"],
+        "--num-beams N searches with N beams",
+    ),
+    (
+        &["caption", "evaluate", "inspect"],
+        &["sample", "sampling"],
+        "--do-sample draws captions, with --temperature, --top-k and --top-p",
+    ),
     (&["inspect"], &["output", "o", "output-dir", "save"], "--out FOLDER is where inspect writes"),
-    (&["inspect"], &["caption", "sentence", "prompt"], "--text CAPTION shows a caption of your own"),
-    (&["train", "model"], &["out", "o", "output-dir", "save", "save-dir"], "--output FOLDER is where it writes"),
-    (&["evaluate"], &["output", "out", "o", "output-dir"], "--json prints the scores for > scores.json; --html FILE writes a page, --captions FILE the captions"),
-    (&["score"], &["output", "out", "o"], "--json prints the scores for > scores.json; --per-image FILE writes those of each image"),
-    (&["score"], &["refs", "ref", "gt", "ground-truth", "annotations"], "--references FILE is what people wrote"),
-    (&["score"], &["preds", "pred", "hyp", "hypotheses", "results", "captions"], "--predictions FILE holds the captions to score"),
-    (&["train"], &["caption-extension", "caption-ext", "caption-file", "captions"], "captions beside the photos (photo.txt or photo.caption) are found without a flag; `patchword data check FOLDER` says what is read"),
-    (&["train"], &["train-data-dir", "dataset", "dataset-dir", "data-dir", "images", "folder"], "--data FOLDER is the data set"),
-    (&["train"], &["config", "c", "config-file"], "the config is named without a flag: patchword train CONFIG.toml"),
-    (&["train"], &["model", "pretrained", "init", "from"], "--set init=MODEL is what training starts from"),
-    (&["train"], &["continue", "resume-from", "resume-from-checkpoint"], "--resume goes on with the run in --output"),
+    (
+        &["inspect"],
+        &["caption", "sentence", "prompt"],
+        "--text CAPTION shows a caption of your own",
+    ),
+    (
+        &["train", "model"],
+        &["out", "o", "output-dir", "save", "save-dir"],
+        "--output FOLDER is where it writes",
+    ),
+    (
+        &["evaluate"],
+        &["output", "out", "o", "output-dir"],
+        "--json prints the scores for > scores.json; --html FILE writes a page, --captions FILE the captions",
+    ),
+    (
+        &["score"],
+        &["output", "out", "o"],
+        "--json prints the scores for > scores.json; --per-image FILE writes those of each image",
+    ),
+    (
+        &["score"],
+        &["refs", "ref", "gt", "ground-truth", "annotations"],
+        "--references FILE is what people wrote",
+    ),
+    (
+        &["score"],
+        &["preds", "pred", "hyp", "hypotheses", "results", "captions"],
+        "--predictions FILE holds the captions to score",
+    ),
+    (
+        &["train"],
+        &["caption-extension", "caption-ext", "caption-file", "captions"],
+        "captions beside the photos (photo.txt or photo.caption) are found without a flag; `patchword data check FOLDER` says what is read",
+    ),
+    (
+        &["train"],
+        &["train-data-dir", "dataset", "dataset-dir", "data-dir", "images", "folder"],
+        "--data FOLDER is the data set",
+    ),
+    (
+        &["train"],
+        &["config", "c", "config-file"],
+        "the config is named without a flag: patchword train CONFIG.toml",
+    ),
+    (
+        &["train"],
+        &["model", "pretrained", "init", "from"],
+        "--set init=MODEL is what training starts from",
+    ),
+    (
+        &["train"],
+        &["continue", "resume-from", "resume-from-checkpoint"],
+        "--resume goes on with the run in --output",
+    ),
     (&["evaluate"], &["dataset", "dataset-dir", "data-dir"], "--data FOLDER is the data set"),
-    (&[], &["checkpoint", "ckpt", "weights", "model-path", "model-name", "pretrained-model-name-or-path"], "--model MODEL is a checkpoint's folder, or the id of a public model, owner/name"),
-    (&[], &["gpu", "cuda", "use-gpu"], "--device auto takes a GPU where there is one; `patchword devices` lists them"),
+    (
+        &[],
+        &[
+            "checkpoint",
+            "ckpt",
+            "weights",
+            "model-path",
+            "model-name",
+            "pretrained-model-name-or-path",
+        ],
+        "--model MODEL is a checkpoint's folder, or the id of a public model, owner/name",
+    ),
+    (
+        &[],
+        &["gpu", "cuda", "use-gpu"],
+        "--device auto takes a GPU where there is one; `patchword devices` lists them",
+    ),
     (&[], &["cpu", "no-gpu", "no-cuda"], "--device flex computes on the CPU"),
     (&[], &["silent", "no-progress"], "--quiet prints errors and warnings only"),
     (&[], &["debug"], "-v prints more, -vv the most"),
@@ -46,7 +129,8 @@ const TIPS: &[Tip] = &[
 /// command line.
 pub(super) fn add_tip(error: &mut clap::Error, command: &str) {
     // A shell puts names of files among the arguments, and these may hold anything.
-    for kind in [ContextKind::InvalidArg, ContextKind::InvalidValue, ContextKind::InvalidSubcommand] {
+    for kind in [ContextKind::InvalidArg, ContextKind::InvalidValue, ContextKind::InvalidSubcommand]
+    {
         if let Some(ContextValue::String(said)) = error.get(kind) {
             let said = visible(said);
             error.insert(kind, ContextValue::String(said));

@@ -78,7 +78,10 @@ fn check_part(path: &str, part: &Value, growth: &mut usize) -> Result<(), Tokeni
                 Some("Replace") => {
                     *growth = growth.saturating_mul(replacement(fields));
                     if *growth > MOST_GROWTH {
-                        return Err(TokenizerFault::Growth { part: path.into(), most: MOST_GROWTH });
+                        return Err(TokenizerFault::Growth {
+                            part: path.into(),
+                            most: MOST_GROWTH,
+                        });
                     }
                 }
                 _ => {}

@@ -159,9 +159,8 @@ mod tests {
         let tokenizer = tokenizer(TOKENISED, TokenizerKind::Bpe);
         for (tokenised, written) in TOKENISED.iter().zip(WRITTEN) {
             let ids = tokenizer.encode(tokenised).unwrap();
-            let texts = |ids: &[u32]| {
-                ids.iter().filter_map(|id| tokenizer.token(*id)).collect::<Vec<_>>()
-            };
+            let texts =
+                |ids: &[u32]| ids.iter().filter_map(|id| tokenizer.token(*id)).collect::<Vec<_>>();
             let of_written = tokenizer.encode(written).unwrap();
             assert_eq!(texts(&of_written), texts(&ids), "{written}");
         }

@@ -169,14 +169,13 @@ impl Tokenizer {
         match self.inner.get_decoder() {
             Some(decoder) => decoders.push(decoder.clone()),
             // What is done without a decoder: spaces between the tokens, none of which continues a word.
-            None => decoders.push(
-                tokenizers::decoders::wordpiece::WordPiece::new("\0".into(), false).into(),
-            ),
+            None => decoders
+                .push(tokenizers::decoders::wordpiece::WordPiece::new("\0".into(), false).into()),
         }
         decoders.push(Fuse::new().into());
         for (loose, tidy) in CLEAN_UP {
-            let replace = tokenizers::normalizers::Replace::new(loose, tidy)
-                .map_err(TextError::assemble)?;
+            let replace =
+                tokenizers::normalizers::Replace::new(loose, tidy).map_err(TextError::assemble)?;
             decoders.push(replace.into());
         }
         self.inner.with_decoder(Some(Sequence::new(decoders)));
@@ -249,8 +248,8 @@ pub(super) fn read(text: &str) -> Result<tokenizers::Tokenizer, TokenizerFault> 
     parts::check(&value)?;
     let completed = spacing::complete(&mut value).then(|| value.to_string());
     let text = completed.as_deref().unwrap_or(text);
-    let parsed = catch_unwind(|| text.parse::<tokenizers::Tokenizer>())
-        .map_err(|_| TokenizerFault::Form)?;
+    let parsed =
+        catch_unwind(|| text.parse::<tokenizers::Tokenizer>()).map_err(|_| TokenizerFault::Form)?;
     let mut inner = parsed?;
     inner.with_truncation(None)?;
     inner.with_padding(None);
@@ -440,7 +439,8 @@ pub(super) mod tests {
     fn text_is_cleaned_up_as_transformers_does_it() {
         let tokenizer = trained(TokenizerKind::WordPiece, 600);
         let mut json: Value = serde_json::from_str(&tokenizer.to_json().unwrap()).unwrap();
-        json["decoder"] = serde_json::json!({"type": "WordPiece", "prefix": "##", "cleanup": false});
+        json["decoder"] =
+            serde_json::json!({"type": "WordPiece", "prefix": "##", "cleanup": false});
         let read = |json: &Value| {
             let names = SpecialTokenNames::default();
             Tokenizer::from_bytes(Path::new("t.json"), json.to_string().as_bytes(), &names).unwrap()
@@ -452,7 +452,10 @@ pub(super) mod tests {
         let clean = plain.with_clean_up(false).unwrap();
         assert_eq!(clean.decode(&ids), "a man's dog, and a child laughs");
         assert_eq!(clean.words(&ids)[1].text, "man's");
-        assert_eq!(clean.words(&ids).iter().map(|word| word.tokens.len()).sum::<usize>(), ids.len());
+        assert_eq!(
+            clean.words(&ids).iter().map(|word| word.tokens.len()).sum::<usize>(),
+            ids.len()
+        );
         assert!(clean.cleans_up());
         // A copy has it too.
         let again = read(&serde_json::from_str(&clean.to_json().unwrap()).unwrap());
@@ -500,7 +503,10 @@ pub(super) mod tests {
             ),
         ] {
             let ids = plain.encode(text).unwrap();
-            assert_eq!((plain.decode(&ids).as_str(), clean.decode(&ids).as_str()), (loose, cleaned));
+            assert_eq!(
+                (plain.decode(&ids).as_str(), clean.decode(&ids).as_str()),
+                (loose, cleaned)
+            );
             let tokens: usize = clean.words(&ids).iter().map(|word| word.tokens.len()).sum();
             assert_eq!(tokens, ids.len(), "{text}");
         }

@@ -99,8 +99,9 @@ impl Tokenizer {
             return Err(TextError::VocabularyTooSmall { asked, needed, alphabet });
         }
         let learned = learn(&words, start, config.vocab_size, config.min_frequency);
-        let inner = read(&complete(skeleton(config, tokenised, special_tokens), learned).to_string())
-            .map_err(TextError::assemble)?;
+        let inner =
+            read(&complete(skeleton(config, tokenised, special_tokens), learned).to_string())
+                .map_err(TextError::assemble)?;
         Ok(Self::wrap(inner, SpecialTokens { pad: 0, bos: 1, eos: 2 }))
     }
 }

@@ -225,7 +225,10 @@ fn assemble(
         "normalizer": parts.normalizer, "pre_tokenizer": parts.pre_tokenizer,
         "post_processor": null, "decoder": parts.decoder, "model": parts.model,
     });
-    Ok(Tokenizer::wrap(read(&whole.to_string()).map_err(|fault| wrong(fault.to_string()))?, special))
+    Ok(Tokenizer::wrap(
+        read(&whole.to_string()).map_err(|fault| wrong(fault.to_string()))?,
+        special,
+    ))
 }
 
 #[cfg(test)]

@@ -66,8 +66,7 @@ impl Tokenizer {
                     word.text.push_str(text);
                     word.tokens.end = piece.tokens.end;
                 }
-                _ => words
-                    .push(Word { text: text.to_owned(), tokens: start..piece.tokens.end }),
+                _ => words.push(Word { text: text.to_owned(), tokens: start..piece.tokens.end }),
             }
         }
         // White space that ends a text belongs to the word before it.
@@ -271,7 +270,10 @@ mod tests {
         let [bytes, _, _] = both();
         let ids = bytes.encode("a  3 Ж ").unwrap();
         let words = bytes.words(&ids);
-        assert_eq!(words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>(), ["a", "3", "Ж"]);
+        assert_eq!(
+            words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>(),
+            ["a", "3", "Ж"]
+        );
         assert!(words[1].tokens.len() > 1, "{words:?}");
         // Every token has its word, and no two words share one.
         let mut end = 0;

@@ -210,9 +210,9 @@ fn a_stop_at_a_step_that_validates_does_not_lose_the_validation() {
 fn other_settings_on_resuming_stay_in_the_card() {
     let (folder, _) = undisturbed();
     let run = Run::new(folder.path(), "changed");
-    assert_eq!(run(&mut run.command(&["--set", "train.max_steps=2"])).code, 0);
+    assert_eq!(crate::common::run(&mut run.command(&["--set", "train.max_steps=2"])).code, 0);
     let more = ["--set", "train.max_steps=3", "--set", "schedule.warmup_steps=77", "--resume"];
-    let ended = run(&mut run.command(&more));
+    let ended = crate::common::run(&mut run.command(&more));
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     assert_eq!(ended.lines("warning: resumed with another setting: ").len(), 2, "{}", ended.stderr);
     let card = fs::read_to_string(run.output.join("last/README.md")).unwrap();
@@ -224,7 +224,7 @@ fn other_settings_on_resuming_stay_in_the_card() {
         "{line}"
     );
     // Of a run that is longer than it is to be nothing is left to do.
-    let ended = run(&mut run.command(&["--set", "train.max_steps=2", "--resume"]));
+    let ended = crate::common::run(&mut run.command(&["--set", "train.max_steps=2", "--resume"]));
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let said = "finished already: it has taken 3 steps, and the config asks for 2";
     assert_eq!(ended.lines(said).len(), 1, "{}", ended.stderr);
@@ -235,9 +235,9 @@ fn a_folder_with_a_run_in_it_is_not_trained_into_again() {
     let (folder, _) = undisturbed();
     let run = Run::new(folder.path(), "twice");
     let short = ["--set", "train.max_steps=2"];
-    assert_eq!(run(&mut run.command(&short)).code, 0);
+    assert_eq!(crate::common::run(&mut run.command(&short)).code, 0);
     let before = snapshot(&run.output);
-    let ended = run(&mut run.command(&short));
+    let ended = crate::common::run(&mut run.command(&short));
     assert_eq!(ended.code, 1, "{}", ended.stderr);
     let expected = format!("error: {}: a run is here already, at step 2", run.output.display());
     assert_eq!(ended.lines("error: "), [expected], "{}", ended.stderr);
@@ -245,7 +245,7 @@ fn a_folder_with_a_run_in_it_is_not_trained_into_again() {
     // Another seed and another model are no continuation either.
     for (change, word) in [("seed=4", "seed"), ("model.encoder.d_ff=48", "[model]")] {
         let other = [&short[..], &["--resume", "--set", change]].concat();
-        let ended = run(&mut run.command(&other));
+        let ended = crate::common::run(&mut run.command(&other));
         assert_eq!(ended.code, 1, "{change}: {}", ended.stderr);
         let errors = ended.lines("error: ");
         assert_eq!(errors.len(), 1, "{change}: {}", ended.stderr);

@@ -186,8 +186,8 @@ fn its_own_captions_are_as_likely_when_they_are_given_back() {
         let caption = said["caption"].as_str().unwrap();
         assert!(caption.ends_with(|last: char| last.is_ascii_punctuation()), "{caption}");
         let given = inspect(photo, Some(caption));
-        let apart = said["log_probability"].as_f64().unwrap()
-            - given["log_probability"].as_f64().unwrap();
+        let apart =
+            said["log_probability"].as_f64().unwrap() - given["log_probability"].as_f64().unwrap();
         assert!(apart.abs() < 1e-3, "{photo}: {caption}: {said} {given}");
         let tokens = |value: &Value| -> Vec<Value> {
             let words = value["words"].as_array().unwrap();

@@ -393,7 +393,7 @@ fn a_run_that_selects_by_cider_scores_captions_and_stops_when_nothing_becomes_be
     }
     let mut command = patchword();
     command.args(["evaluate", "--json", "--split", "val", "--images", "2", "--model"]);
-    let ended = run(command.arg(&run).arg("--data").arg(&data));
+    let ended = crate::common::run(command.arg(&run).arg("--data").arg(&data));
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let evaluation: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
     let found = evaluation["scores"]["CIDEr"].as_f64().unwrap();

@@ -89,9 +89,8 @@ fn file_of(name: &str) -> &str {
 
 /// Of images with the same file name or stem, those of the folders that are most alike.
 fn nearest(name: &str, candidates: &[(usize, String)]) -> Vec<usize> {
-    let folders = |name: &str| -> Vec<String> {
-        name.rsplit('/').skip(1).map(str::to_owned).collect()
-    };
+    let folders =
+        |name: &str| -> Vec<String> { name.rsplit('/').skip(1).map(str::to_owned).collect() };
     let own = folders(name);
     let alike = |other: &str| {
         own.iter().zip(folders(other)).take_while(|(own, other)| *own == other).count()

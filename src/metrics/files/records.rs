@@ -31,14 +31,40 @@ pub(super) enum Content {
 
 /// The keys that name an image, the best first.
 pub(super) const NAMES: &[&str] = &[
-    "path", "file_name", "filename", "image_name", "image_path", "image_file_name", "filepath", "image_file",
-    "image_id", "image", "img", "img_id", "file", "id", "key", "name", "question_id",
+    "path",
+    "file_name",
+    "filename",
+    "image_name",
+    "image_path",
+    "image_file_name",
+    "filepath",
+    "image_file",
+    "image_id",
+    "image",
+    "img",
+    "img_id",
+    "file",
+    "id",
+    "key",
+    "name",
+    "question_id",
 ];
 
 /// The keys that hold captions, the best first; also with a number behind (`caption_0`).
 pub(super) const CAPTIONS: &[&str] = &[
-    "caption", "captions", "generated_text", "generated_caption", "prediction", "predicted_caption", "text",
-    "comment", "sentence", "sentences", "references", "description", "raw",
+    "caption",
+    "captions",
+    "generated_text",
+    "generated_caption",
+    "prediction",
+    "predicted_caption",
+    "text",
+    "comment",
+    "sentence",
+    "sentences",
+    "references",
+    "description",
+    "raw",
 ];
 
 /// Reads a file.
@@ -97,14 +123,23 @@ fn place(path: &Path, line: Option<usize>) -> String {
 }
 
 /// An entry is a record, several, or a name and captions.
-pub(super) fn of_entry(value: Value, records: &mut Vec<Record>, place: &str) -> Result<(), RecordFault> {
+pub(super) fn of_entry(
+    value: Value,
+    records: &mut Vec<Record>,
+    place: &str,
+) -> Result<(), RecordFault> {
     match value {
         Value::Array(values) if values.first().is_some_and(|first| !first.is_object()) => {
             let mut values = values.into_iter();
             let name = values.next().and_then(|name| id(&name));
             let name = name.ok_or(RecordFault::NoName)?;
             let captions = captions(&name, &Value::Array(values.collect()))?;
-            records.push(Record { names: vec![name], captions, place: place.into(), ..Record::default() });
+            records.push(Record {
+                names: vec![name],
+                captions,
+                place: place.into(),
+                ..Record::default()
+            });
         }
         Value::Array(values) => {
             for value in values {
@@ -147,8 +182,7 @@ pub(super) fn caption_rank(key: &str) -> Option<usize> {
 /// # Errors
 /// The key that is missing or holds something else.
 pub(super) fn record(fields: &Map<String, Value>, place: &str) -> Result<Record, RecordFault> {
-    let names: Vec<String> =
-        NAMES.iter().filter_map(|key| fields.get(*key).and_then(id)).collect();
+    let names: Vec<String> = NAMES.iter().filter_map(|key| fields.get(*key).and_then(id)).collect();
     if names.is_empty() {
         return Err(RecordFault::NoName);
     }
@@ -165,7 +199,10 @@ pub(super) fn record(fields: &Map<String, Value>, place: &str) -> Result<Record,
 }
 
 /// Records from an object of captions by name.
-pub(super) fn by_name(fields: &Map<String, Value>, place: &str) -> Result<Vec<Record>, RecordFault> {
+pub(super) fn by_name(
+    fields: &Map<String, Value>,
+    place: &str,
+) -> Result<Vec<Record>, RecordFault> {
     let records = fields.iter().map(|(name, value)| {
         let captions = captions(name, value)?;
         Ok(Record { names: vec![name.clone()], captions, place: place.into(), ..Record::default() })

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use super::{RecordFault, ScoreFileError};
 use super::records::{NAMES, Record, caption_rank};
+use super::{RecordFault, ScoreFileError};
 use crate::escape::unescape;
 
 /// The records of a table; `None` where the text is none.
@@ -21,7 +21,9 @@ pub(super) fn read(path: &Path, text: &str) -> Result<Option<Vec<Record>>, Score
             let (name, caption) = match numbered {
                 true => token_line(line).map(|(name, caption)| (name.into(), caption.into()))?,
                 // Who does not escape tabs may have one in a path, but not in a caption.
-                false => line.rsplit_once('\t').map(|(name, caption)| (field(name), field(caption)))?,
+                false => {
+                    line.rsplit_once('\t').map(|(name, caption)| (field(name), field(caption)))?
+                }
             };
             let mut record = one(path, index + 1, name, caption);
             // Nor does such a program escape what parts the folders of Windows.
@@ -44,7 +46,10 @@ pub(super) fn read(path: &Path, text: &str) -> Result<Option<Vec<Record>>, Score
     };
     let rows: Option<Vec<(String, String)>> = lines().map(files).collect();
     Ok(rows.map(|rows| {
-        rows.into_iter().zip(1..).map(|((name, caption), line)| one(path, line, name, caption)).collect()
+        rows.into_iter()
+            .zip(1..)
+            .map(|((name, caption), line)| one(path, line, name, caption))
+            .collect()
     }))
 }
 
@@ -93,7 +98,8 @@ impl Columns {
             .collect();
         let place = |name: &&str| titles.iter().position(|title| title == *name);
         let names: Vec<usize> = NAMES.iter().filter_map(place).collect();
-        let ranks = || titles.iter().enumerate().filter_map(|(at, title)| Some((caption_rank(title)?, at)));
+        let ranks =
+            || titles.iter().enumerate().filter_map(|(at, title)| Some((caption_rank(title)?, at)));
         let best = ranks().map(|(rank, _)| rank).min()?;
         let captions = ranks().filter(|(rank, _)| *rank == best).map(|(_, at)| at).collect();
         (!names.is_empty()).then_some(Self { separator, names, captions, split: place(&"split") })
@@ -116,8 +122,12 @@ impl Columns {
             let cell = |at: usize| row.get(at).map(str::trim).filter(|cell| !cell.is_empty());
             let names: Vec<String> =
                 self.names.iter().filter_map(|at| cell(*at)).map(str::to_owned).collect();
-            let mut captions: Vec<String> =
-                self.captions.iter().filter_map(|at| row.get(*at)).map(|cell| cell.trim().to_owned()).collect();
+            let mut captions: Vec<String> = self
+                .captions
+                .iter()
+                .filter_map(|at| row.get(*at))
+                .map(|cell| cell.trim().to_owned())
+                .collect();
             if captions.is_empty() {
                 captions.extend(row.iter().next_back().and_then(numbered_caption));
             }

@@ -149,9 +149,21 @@ fn a_name_that_is_another_images_is_not_taken_from_it() {
 #[test]
 fn what_is_no_caption_is_named_with_its_place() {
     for (name, content, expected) in [
-        ("p.json", r#"[{"image_id": 1, "caption": "a"}, {"image_id": 2, "caption": null}]"#, "p.json, entry 2: expected predictions as"),
-        ("p.json", r#"{"one.jpg": 5}"#, "`one.jpg`: expected a caption or a list of captions, found 5"),
-        ("p.jsonl", "{\"path\": \"one.jpg\", \"caption\": \"a\"}\n{\"caption\": \"b\"}\n", "p.jsonl:2: "),
+        (
+            "p.json",
+            r#"[{"image_id": 1, "caption": "a"}, {"image_id": 2, "caption": null}]"#,
+            "p.json, entry 2: expected predictions as",
+        ),
+        (
+            "p.json",
+            r#"{"one.jpg": 5}"#,
+            "`one.jpg`: expected a caption or a list of captions, found 5",
+        ),
+        (
+            "p.jsonl",
+            "{\"path\": \"one.jpg\", \"caption\": \"a\"}\n{\"caption\": \"b\"}\n",
+            "p.jsonl:2: ",
+        ),
         ("p.jsonl", "{\"path\": \"one.jpg\", \"caption\": \"a\"}\n{\"path\"\n", "p.jsonl:2: "),
         ("p.csv", "path,caption\none.jpg,a dog\ntwo.jpg\n", "p.csv:3: "),
         ("p.csv", "one,two,three\n1,2,3\n", "p.csv: expected predictions as"),
