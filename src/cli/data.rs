@@ -47,12 +47,15 @@ struct CheckArgs {
     /// The data set: a folder, or its annotation file
     path: PathBuf,
     /// Its format, if it is not to be recognised by looking: karpathy, coco, flickr8k, imagefolder,
-    /// sidecar
+    /// parquet, arrow, webdataset, table, sidecar
     #[arg(long, value_name = "FORMAT")]
     dataset_format: Option<DatasetFormat>,
     /// The folder of images, if it is elsewhere
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
+    /// Read images that lie outside of the data set: named by .., by absolute paths, or through links
+    #[arg(long)]
+    allow_outside: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -100,6 +103,7 @@ fn run_check(arguments: &CheckArgs, console: &Console) -> Result<Outcome, CliErr
     let options = LoadOptions {
         format: arguments.dataset_format,
         images: arguments.images.clone(),
+        allow_outside: arguments.allow_outside,
         ..LoadOptions::default()
     };
     let dataset = load(&arguments.path, &options)?;

@@ -144,7 +144,22 @@ fn known_hint(error: &(dyn Error + 'static)) -> Option<String> {
             .or_else(|| cause.downcast_ref::<TrainConfigError>().and_then(config_hint))
             .or_else(|| cause.downcast_ref::<CheckpointError>().and_then(checkpoint_hint))
             .or_else(|| cause.downcast_ref::<ScoreFileError>().and_then(score_hint))
+            .or_else(|| cause.downcast_ref::<DataError>().and_then(data_hint))
     })
+}
+
+fn data_hint(error: &DataError) -> Option<String> {
+    let hint = match error {
+        DataError::Unrecognised { .. } => "--dataset-format names a format",
+        DataError::NoImageFound { .. } => {
+            "the folder of the images is named by data.images in a config, by --images of data check"
+        }
+        DataError::TooManyBad { .. } => {
+            "`patchword data check` lists them all; --allow-bad goes on without them"
+        }
+        _ => return None,
+    };
+    Some(hint.into())
 }
 
 fn train_hint(error: &TrainError) -> Option<String> {
@@ -159,6 +174,7 @@ fn train_hint(error: &TrainError) -> Option<String> {
         TrainError::Data(DataError::NotFound { .. }) => {
             "name the data set with --data, or as `data.path` in the config"
         }
+        TrainError::Data(error) => return data_hint(error),
         TrainError::StoppedEarly { .. } => "go on with the same command",
         TrainError::CannotResume { .. } => "train into another folder with --output",
         TrainError::NotFinite { .. } => {

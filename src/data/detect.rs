@@ -253,7 +253,7 @@ const SNIFFED_BYTES: u64 = 64 * 1024;
 
 /// Tells Karpathy's JSON from COCO's by the keys near both ends of the file, so that other JSON files
 /// that lie about in data sets (`dataset_info.json`, `instances_val2014.json`) are let be.
-fn sniff_json(path: &Path) -> Result<Option<DatasetFormat>, DataError> {
+pub(super) fn sniff_json(path: &Path) -> Result<Option<DatasetFormat>, DataError> {
     let failed = |source| DataError::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();

@@ -57,10 +57,13 @@ pub(super) fn decode(mut bytes: Vec<u8>) -> Decoded {
         return Decoded::as_is(bytes, None);
     }
     // Where some of it is UTF-8 beyond ASCII, the rest is damage and no other encoding.
-    let is_partly_utf8 = bytes
-        .utf8_chunks()
-        .any(|chunk| chunk.valid().chars().any(|character| !character.is_ascii()));
-    if is_partly_utf8 {
+    let (mut valid, mut invalid) = (0, 0);
+    for chunk in bytes.utf8_chunks() {
+        valid += chunk.valid().chars().filter(|character| !character.is_ascii()).count();
+        invalid += usize::from(!chunk.invalid().is_empty());
+    }
+    // Of other encodings a pair of bytes may happen to be UTF-8.
+    if valid >= invalid {
         return Decoded::as_is(bytes, None);
     }
     if let Some((text, name)) = japanese(&bytes) {
@@ -97,7 +100,16 @@ fn utf16_without_mark(bytes: &[u8]) -> Option<(String, &'static str)> {
         matches!(character, '\n' | '\r' | '\t')
             || !(character.is_control() || is_unassigned(character))
     };
-    text.chars().all(is_text).then_some((text, encoding.name()))
+    // A zero that strayed into ASCII makes pairs of letters into signs of all scripts.
+    let is_plain = |character: char| {
+        character.is_alphanumeric()
+            || character.is_whitespace()
+            || character.is_ascii()
+            || matches!(character, '\u{3000}'..='\u{303f}' | '\u{ff00}'..='\u{ffef}')
+    };
+    let is_mostly_ascii = 3 * even.max(odd) >= bytes.len() / 2;
+    let is_believed = text.chars().all(is_text) && (is_mostly_ascii || text.chars().all(is_plain));
+    is_believed.then_some((text, encoding.name()))
 }
 
 /// Characters that no text has: private ones and noncharacters.
@@ -124,7 +136,7 @@ fn japanese(bytes: &[u8]) -> Option<(String, &'static str)> {
 }
 
 /// Letters and signs that Western European texts in windows-1252 and Latin-1 have.
-const WESTERN: &str = "éèêëàâäáãåçîïíìôöóòõøùûüúœæñßÿÉÈÊËÀÂÄÁÃÅÇÎÏÍÌÔÖÓÒÕØÙÛÜÚŒÆÑ’‘“”„‚«»‹›–—…•·°€£§¿¡½¼¾×²³©®™´ºª\u{a0}";
+const WESTERN: &str = "éèêëàâäáãåçîïíìôöóòõøùûüúœæñßÉÈÊËÀÂÄÁÃÅÇÎÏÍÌÔÖÓÒÕØÙÛÜÚŒÆÑ’‘“”„‚«»‹›–—…•·°€£§¿¡½¼¾×²³©®™´ºª\u{a0}";
 
 /// windows-1252, of which Latin-1 is a part: every byte is defined and one that such texts have, accented
 /// letters stand beside others and in no long rows (as they do where the text is in another code page).

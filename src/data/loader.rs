@@ -60,6 +60,31 @@ pub fn examples(
     Ok(examples)
 }
 
+/// Captions that are longer than a model's positions leave room for, and so are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CutCaptions {
+    /// How many.
+    pub count: usize,
+    /// Of how many captions.
+    pub total: usize,
+    /// Positions that the longest of all captions needs: its begin token, the prompt, and its own tokens.
+    pub longest: usize,
+}
+
+/// Counts the captions that are cut where a text may have `positions` of which `given` are taken by the begin
+/// token and the prompt.
+pub fn cut_captions(examples: &[Example], positions: usize, given: usize) -> CutCaptions {
+    let lengths =
+        examples.iter().flat_map(|example| &example.captions).map(|ids| ids.len() + given);
+    let mut cut = CutCaptions { count: 0, total: 0, longest: 0 };
+    for length in lengths {
+        cut.total += 1;
+        cut.count += usize::from(length > positions);
+        cut.longest = cut.longest.max(length);
+    }
+    cut
+}
+
 /// How batches are made.
 #[derive(Debug, Clone)]
 pub struct LoaderConfig {

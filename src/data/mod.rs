@@ -43,8 +43,8 @@ pub use error::DataError;
 pub use features::{FeatureError, FeatureWriter, Features, hash, identity};
 pub use housekeeping::is_housekeeping;
 pub use loader::{
-    Batch, Example, LoaderConfig, ReadImageError, TrainLoader, examples, for_each_batch, mix,
-    says_direction, units_per_epoch,
+    Batch, CutCaptions, Example, LoaderConfig, ReadImageError, TrainLoader, cut_captions, examples,
+    for_each_batch, mix, says_direction, units_per_epoch,
 };
 pub use record::{
     Cost, Dataset, ImageRecord, MAX_BAD_SHARE, Origin, PassedOver, Position, Problem, ProblemKind,

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::collect::Collector;
-use super::detect::{file_name, list_folder, split_in_name};
+use super::detect::{file_name, list_folder, sniff_json, split_in_name};
 use super::find::ImageFinder;
 use super::imagefolder::TABLE_NAMES;
 use super::rows::add_rows;
@@ -115,7 +115,7 @@ pub(super) fn is_table(path: &Path) -> bool {
                     && csv_table::is_headless_table(&beginning))
         }
         Kind::Lines => json_table::is_table(&text(), true),
-        Kind::Json => json_table::is_table(&text(), false),
+        Kind::Json => matches!(sniff_json(path), Ok(None)) && json_table::is_table(&text(), false),
     }
 }
 

@@ -12,7 +12,8 @@ use super::init::Start;
 use super::trained::Trained;
 use crate::checkpoint::Architecture;
 use crate::data::{
-    self, Example, LoadOptions, LoaderConfig, Problem, Split, examples, units_per_epoch,
+    self, Example, LoadOptions, LoaderConfig, Problem, Split, cut_captions, examples,
+    units_per_epoch,
 };
 use crate::generate::GenerateConfig;
 use crate::image::DecodeLimits;
@@ -189,6 +190,17 @@ impl Plan {
                  it; set train.select_by = \"cider\""
                     .into(),
             );
+        }
+        let positions = self.config.model.decoder.max_positions;
+        let cut = cut_captions(&self.train, positions, self.begin().len());
+        if cut.count > 0 {
+            warnings.push(format!(
+                "{} of {} are longer than the model's {positions} positions and are cut, so that their end is \
+                 never learned; the longest needs {}: raise model.decoder.max_positions",
+                cut.count,
+                counted(cut.total, "caption"),
+                cut.longest
+            ));
         }
         let wanted = self.config.train.validation_images;
         if self.val.len() < FEW && (wanted == 0 || self.val.len() < wanted) {

@@ -2,6 +2,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::super::PassedOver;
 use super::{CheckReport, FREQUENT, ImageSizes, SplitCount, Spread};
 use crate::plural::plural;
 
@@ -100,6 +101,15 @@ impl fmt::Display for CheckReport {
                 line(formatter, "image size", text)?;
             }
             None => line(formatter, "image size", "unknown: no image could be read")?,
+        }
+        for (place, PassedOver { kind, count, first }) in self.passed_over.iter().enumerate() {
+            let name = if place == 0 { "passed over" } else { "" };
+            let files = plural(count, "file");
+            line(
+                formatter,
+                name,
+                format!("{} {files}: {kind} (the first: {first})", grouped(*count)),
+            )?;
         }
         if self.is_clean() {
             line(formatter, "problems", "none")?;

@@ -117,6 +117,17 @@ fn targets_are_the_next_tokens_and_padding_is_none() {
 }
 
 #[test]
+fn captions_longer_than_the_positions_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut examples = examples(folder.path(), &[2, 1]);
+    examples[0].captions = vec![vec![7; 3], vec![7; 4]];
+    examples[1].captions = vec![vec![7; 9]];
+    let cut = cut_captions(&examples, 4, 1);
+    assert_eq!(cut, CutCaptions { count: 2, total: 3, longest: 10 });
+    assert_eq!(cut_captions(&examples, 10, 1).count, 0);
+}
+
+#[test]
 fn a_prompt_stands_in_front_and_is_no_target() {
     let folder = tempfile::tempdir().unwrap();
     let mut examples = examples(folder.path(), &[2]);
