@@ -357,8 +357,8 @@ fn encoder_states_are_those_of_transformers() {
 
 #[test]
 fn states_of_another_image_size_are_those_of_transformers() {
-    // Positions of SigLIP 2 are resized in a way of its own, which ours are not.
-    for name in FOLDERS.into_iter().filter(|name| *name != "siglip2") {
+    // Those two resize their positions in other ways (antialiased), which ours are not.
+    for name in FOLDERS.into_iter().filter(|name| !["siglip2", "dinov2-registers"].contains(name)) {
         let pretrained = load(&fixture(name)).unwrap();
         let model = captioner(&pretrained, 20, 24);
         let model = pretrained.put_into(model).unwrap();
