@@ -44,8 +44,9 @@ pub(super) fn load(
     device: &Device,
 ) -> Result<Checkpoint, CheckpointError> {
     let config_file = folder.join("config.json");
-    // An architecture that is not known is said before its weights are looked for.
+    // An architecture or a processor that is not known is said before the weights are looked for.
     families(&config_file, config)?;
+    preprocess::check(&folder)?;
     let weights = WeightFile::find(&folder)?.unwrapped();
     let (description, tokenizer, preprocess) = parts(&folder, config, Some(&weights))?;
     let factors = adapter.map(|adapter| lora::factors(adapter, &description)).transpose()?;

@@ -167,6 +167,15 @@ impl Colours {
     }
 }
 
+/// Refuses an image processor that there is not, before anything large is read.
+pub(super) fn check(folder: &Path) -> Result<(), CheckpointError> {
+    if let Some((file, path, fields)) = image_processor(folder)? {
+        let section = Section { file: &file, path: path.into(), fields: &fields };
+        Usual::of_section(&section, &CaptionerConfig::default())?;
+    }
+    Ok(())
+}
+
 /// Reads how photos become pixels; the file that was read comes with it.
 pub(super) fn read(
     folder: &Path,
