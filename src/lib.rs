@@ -28,6 +28,7 @@ mod encoding;
 mod escape;
 pub mod evaluate;
 pub mod generate;
+#[cfg(feature = "hub")]
 pub mod hub;
 pub mod image;
 pub mod inspect;

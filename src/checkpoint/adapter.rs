@@ -11,9 +11,9 @@ use std::path::Path;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::CheckpointError;
 use super::tensors::{self, HostTensor, HostTensors};
 use super::weight_file::WeightFile;
+use super::{CheckpointError, Contents, peft, transformers};
 use crate::model::Captioner;
 
 /// The file's name.
@@ -24,15 +24,17 @@ pub fn belongs_to_one(name: &str) -> bool {
     name.ends_with(".lora.a") || name.ends_with(".lora.b")
 }
 
-/// Writes adapters into a checkpoint folder.
+/// Writes adapters into a checkpoint folder; of a model that transformers has a class for, in peft's form
+/// too, whose config names `base` as what it adapts.
 ///
 /// # Errors
 /// The file that could not be written.
 pub fn write(
     folder: &Path,
     adapters: &HostTensors,
-    rank: usize,
-    alpha: f64,
+    (rank, alpha): (usize, f64),
+    contents: &Contents,
+    base: Option<&Path>,
 ) -> Result<(), CheckpointError> {
     let scale = alpha / rank as f64;
     let scaled = adapters.iter().map(|(name, tensor)| {
@@ -43,7 +45,11 @@ pub fn write(
     let metadata = [("rank", rank.to_string()), ("alpha", alpha.to_string())];
     let metadata: BTreeMap<String, String> =
         metadata.into_iter().map(|(key, value)| (key.to_string(), value)).collect();
-    tensors::write(&folder.join(FILE), &scaled.collect(), metadata)
+    let scaled: HostTensors = scaled.collect();
+    if let Some(modules) = transformers::public_factors(&scaled, contents) {
+        peft::write(folder, &modules, base)?;
+    }
+    tensors::write(&folder.join(FILE), &scaled, metadata)
 }
 
 /// Adds the adapters beside a checkpoint's weights, if there are any, to `model`.
@@ -55,8 +61,19 @@ pub fn add(folder: &Path, model: Captioner) -> Result<Captioner, CheckpointError
     if !file.is_file() {
         return Ok(model);
     }
-    let adapters = WeightFile::open(&file)?.read_all()?;
-    let mut mapper = Add { path: Vec::new(), adapters, file: &file, error: None };
+    add_factors(model, WeightFile::open(&file)?.read_all()?, &file)
+}
+
+/// Adds low-rank factors, `X.lora.a` and `X.lora.b`, to what they adapt; `file` is what errors name.
+///
+/// # Errors
+/// A factor of another shape than what it adapts, or of nothing in the model, by name.
+pub(super) fn add_factors(
+    model: Captioner,
+    adapters: HostTensors,
+    file: &Path,
+) -> Result<Captioner, CheckpointError> {
+    let mut mapper = Add { path: Vec::new(), adapters, file, error: None };
     let model = model.map(&mut mapper);
     if let Some(error) = mapper.error {
         return Err(error);
@@ -66,7 +83,7 @@ pub fn add(folder: &Path, model: Captioner) -> Result<Captioner, CheckpointError
         Some(tensor) => Err(CheckpointError::UnexpectedTensor {
             tensor: tensor.clone(),
             others: mapper.adapters.len() - 1,
-            file,
+            file: file.into(),
         }),
     }
 }

@@ -37,7 +37,13 @@ pub fn replace_folder<E: From<CheckpointError>>(
     Ok(())
 }
 
-/// Puts back what a kill between two renames left aside.
+/// What a kill between two renames left aside of a folder that is not there, where it lies.
+pub fn left_aside(target: &Path) -> Option<PathBuf> {
+    let old = sibling(target, "old");
+    (!target.exists() && old.exists()).then_some(old)
+}
+
+/// Puts back what a kill between two renames left aside; for the writer of the folder alone.
 pub fn recover(target: &Path) {
     let old = sibling(target, "old");
     if !target.exists() && old.exists() {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::files::Files;
 use super::tensors::{SavedType, TableEntry, beyond_f16, write_each};
 use super::weight_file::{Dtype, PYTORCH_EXTENSIONS, WeightFile};
-use super::{CheckpointError, Location, atomic, write_json};
+use super::{CheckpointError, Location, adapter, atomic, peft, write_json};
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,11 @@ pub fn convert(
     let files = Location::named(input).files()?;
     if files.hold(output) {
         return invalid(output, "lies within the folder that is to be converted");
+    }
+    if let Some(name) = [adapter::FILE, peft::CONFIG].into_iter().find(|name| files.has(name)) {
+        let problem =
+            "an adapter apart from the weights is not converted; merge it into them first";
+        return invalid(&files.path(name), problem);
     }
     let weights = files.any_weights()?;
     let mut num_tensors = 0;
@@ -119,8 +124,7 @@ pub(super) fn copy_rest(
             }
             write_json(&target, &config)?;
         } else {
-            let content = files.read(&name)?;
-            fs::write(&target, content).map_err(|source| CheckpointError::io(&target, source))?;
+            files.copy(&name, &target)?;
         }
     }
     Ok(format)

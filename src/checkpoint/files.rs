@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::shipped::{self, EmbeddedFiles};
 use super::weight_file::WeightFile;
-use super::{CheckpointError, WEIGHTS, locate, parse_json};
+use super::{CheckpointError, WEIGHTS, locate, parse_json, read_whole};
 
 /// A model that can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,13 +101,18 @@ impl Files {
     /// A file's content.
     pub fn read(&self, name: &str) -> Result<Cow<'static, [u8]>, CheckpointError> {
         match self {
-            Self::Folder(folder) => {
-                let file = folder.join(name);
-                let bytes = fs::read(&file).map_err(|source| CheckpointError::io(&file, source))?;
-                Ok(bytes.into())
-            }
+            Self::Folder(folder) => Ok(read_whole(&folder.join(name))?.into()),
             Self::Embedded(files) => Ok(Cow::Borrowed(embedded(files, &self.path(name))?)),
         }
+    }
+
+    /// Copies a file.
+    pub fn copy(&self, name: &str, target: &Path) -> Result<(), CheckpointError> {
+        let written = match self {
+            Self::Folder(folder) => fs::copy(folder.join(name), target).map(drop),
+            Self::Embedded(files) => fs::write(target, embedded(files, &self.path(name))?),
+        };
+        written.map_err(|source| CheckpointError::io(target, source))
     }
 
     /// A JSON file's content.

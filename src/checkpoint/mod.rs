@@ -18,8 +18,13 @@ pub mod average;
 pub mod card;
 pub mod convert;
 pub mod encoder;
+mod error;
 mod files;
 mod info;
+mod locate;
+mod peft;
+#[cfg(test)]
+mod peft_tests;
 pub mod shipped;
 pub mod tensors;
 mod transformers;
@@ -36,140 +41,15 @@ use crate::generate::GenerateConfig;
 use crate::image::PreprocessConfig;
 use crate::model::{Captioner, CaptionerConfig};
 use crate::text::{SpecialTokenNames, SpecialTokens, Tokenizer};
+pub use error::CheckpointError;
 use files::Files;
 pub use files::Location;
 pub use info::{FileInfo, ModelInfo, NumParameters, TokenInfo, TokensInfo, WeightsInfo, info};
+pub use locate::locate;
 use tensors::HostTensors;
 
 /// Version of the folder's format.
 pub const FORMAT_VERSION: u32 = 1;
-
-/// Why a checkpoint could not be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckpointError {
-    /// A file could not be read or written.
-    #[error("cannot read or write `{}`", file.display())]
-    Io {
-        /// The file or folder.
-        file: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// There is no checkpoint where one was named.
-    #[error(
-        "{folder}: no checkpoint here (expected config.json, or a run folder with best/ or last/)"
-    )]
-    NotFound {
-        /// The folder named.
-        folder: PathBuf,
-    },
-    /// A JSON file is damaged or has wrong keys.
-    #[error("{file}: {key} cannot be used")]
-    Json {
-        /// The file.
-        file: PathBuf,
-        /// The key at fault (`` `generate.num_beams` ``), or "this JSON" where it is no key's fault.
-        key: String,
-        /// Line, column and cause.
-        source: serde_json::Error,
-    },
-    /// A file holds a value that cannot be used.
-    #[error("{file}: {problem}")]
-    Invalid {
-        /// The file.
-        file: PathBuf,
-        /// The key and what was expected.
-        problem: String,
-    },
-    /// A safetensors file is damaged.
-    #[error("{file}: not a whole safetensors file: {problem}")]
-    Tensors {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A file of PyTorch's is damaged, or its pickle asks for more than weights need.
-    #[error("{file}: not PyTorch weights that can be read safely: {problem}")]
-    Pickle {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A tensor of the model is not in the file.
-    #[error("{file}: tensor `{tensor}` {shape:?} is missing")]
-    MissingTensor {
-        /// The file.
-        file: PathBuf,
-        /// The tensor's name.
-        tensor: String,
-        /// The shape expected.
-        shape: Vec<usize>,
-    },
-    /// A tensor of the file is not in the model.
-    #[error("{file}: tensor `{tensor}` is not in a model of this config ({others} more like it)")]
-    UnexpectedTensor {
-        /// The file.
-        file: PathBuf,
-        /// The first such tensor's name.
-        tensor: String,
-        /// How many more there are.
-        others: usize,
-    },
-    /// A tensor has another shape than the config says.
-    #[error("{file}: tensor `{tensor}` has shape {found:?}; the config asks for {expected:?}")]
-    TensorShape {
-        /// The file.
-        file: PathBuf,
-        /// The tensor's name.
-        tensor: String,
-        /// The shape in the file.
-        found: Vec<usize>,
-        /// The shape the config asks for.
-        expected: Vec<usize>,
-    },
-    /// A tensor has a type that weights don't come in.
-    #[error("{file}: tensor `{tensor}` is {found}; expected F32, F16 or BF16")]
-    TensorType {
-        /// The file.
-        file: PathBuf,
-        /// The tensor's name.
-        tensor: String,
-        /// The type in the file.
-        found: String,
-    },
-    /// transformers has no class that computes the model.
-    #[error("{model}: transformers cannot run this model: {problem}")]
-    NotForTransformers {
-        /// The model's folder.
-        model: PathBuf,
-        /// The key of its config at fault, and what transformers has.
-        problem: String,
-    },
-    /// The model cannot read images of the size asked for.
-    #[error(
-        "an image size of {width}×{height} (width × height) does not fit this model: {problem}"
-    )]
-    ImageSize {
-        /// The height asked for.
-        height: usize,
-        /// The width asked for.
-        width: usize,
-        /// The key at fault and what was expected.
-        problem: String,
-    },
-    /// The tokenizer cannot be used.
-    #[error(transparent)]
-    Tokenizer(#[from] crate::text::TextError),
-}
-
-impl CheckpointError {
-    /// A file that could not be read or written.
-    pub fn io(file: &Path, source: std::io::Error) -> Self {
-        Self::Io { file: file.into(), source }
-    }
-}
 
 /// `config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -247,21 +127,6 @@ impl Checkpoint {
     }
 }
 
-/// The checkpoint folder that `path` names: itself, or of a run its `best`, else its `last`.
-///
-/// # Errors
-/// [`CheckpointError::NotFound`].
-pub fn locate(path: &Path) -> Result<PathBuf, CheckpointError> {
-    atomic::recover(path);
-    for candidate in [path.to_path_buf(), path.join("best"), path.join("last")] {
-        atomic::recover(&candidate);
-        if candidate.join("config.json").is_file() {
-            return Ok(candidate);
-        }
-    }
-    Err(CheckpointError::NotFound { folder: path.into() })
-}
-
 /// Reads what `name` stands for ([`Location::named`]): a checkpoint folder, the file of an original BLIP
 /// captioner, or the captioner that ships.
 ///
@@ -277,12 +142,25 @@ fn load_as_it_is(location: &Location, device: &Device) -> Result<Checkpoint, Che
     {
         return transformers::load_file(path, device);
     }
-    let files = location.files()?;
+    let mut files = location.files()?;
+    let mut adapter = None;
+    if let Files::Folder(folder) = &files {
+        adapter = peft::read(folder)?;
+        if adapter.is_some() && !files.has("config.json") {
+            files = Files::Folder(peft::base(folder)?);
+        }
+    }
     let fields: serde_json::Map<String, serde_json::Value> = files.read_json("config.json")?;
     if let Files::Folder(folder) = &files
         && is_of_transformers(&fields)
     {
-        return transformers::load(folder.clone(), &fields, device);
+        return transformers::load(folder.clone(), &fields, adapter.as_ref(), device);
+    }
+    if let Some(adapter) = adapter
+        && !files.has(adapter::FILE)
+    {
+        let problem = "peft's adapters are read of models in transformers' form only".into();
+        return Err(CheckpointError::Invalid { file: adapter.file, problem });
     }
     let Parts { model, tokenizer, preprocess, generate, architecture } = own_parts(&files)?;
     let weights = files.weights()?;
@@ -491,7 +369,25 @@ pub fn read_json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T, Check
     if !file.metadata().map_err(io)?.is_file() {
         return Err(CheckpointError::Invalid { file: file.into(), problem: "is no file".into() });
     }
-    parse_json(file, &fs::read(file).map_err(io)?)
+    parse_json(file, &read_whole(file)?)
+}
+
+/// The largest file that is read whole: no config and no vocabulary comes near it.
+const MOST_WHOLE: u64 = 100_000_000;
+
+/// All of a small file, which is no Git LFS pointer.
+pub(super) fn read_whole(file: &Path) -> Result<Vec<u8>, CheckpointError> {
+    let io = |source| CheckpointError::io(file, source);
+    let length = file.metadata().map_err(io)?.len();
+    if length > MOST_WHOLE {
+        let problem = format!("has {length} bytes; expected at most {MOST_WHOLE}");
+        return Err(CheckpointError::Invalid { file: file.into(), problem });
+    }
+    let bytes = fs::read(file).map_err(io)?;
+    match CheckpointError::placeholder(file, &bytes) {
+        Some(error) => Err(error),
+        None => Ok(bytes),
+    }
 }
 
 /// As [`read_json`], of what was read; `file` names it in errors.

@@ -1,5 +1,6 @@
 //! `--model`, for every command that uses a model: a folder, or the id of a public one.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -7,8 +8,8 @@ use clap::Args;
 use super::console::Console;
 use super::error::{CliError, EXIT_USAGE};
 use super::progress::Progress;
-use crate::checkpoint::{Location, shipped};
-use crate::hub::{self, Event, HubError};
+use crate::checkpoint::{self, Location, shipped};
+use crate::hub::{self, Event, Hub, HubError, HubSettings, MAIN, Reference};
 
 /// Which model is used: flatten it into the arguments of a command.
 #[derive(Debug, Args)]
@@ -62,10 +63,38 @@ pub(super) struct SourceArgs {
 impl SourceArgs {
     /// The folder that `model` names, downloaded if need be.
     pub(super) fn locate(&self, model: &Path, console: &Console) -> Result<PathBuf, CliError> {
+        self.refuse_missing_folder(model)?;
         let mut download = Download::new(console);
         let revision = self.revision.as_deref();
-        hub::locate(model, revision, self.offline, &mut |event| download.show(event))
-            .map_err(as_cli_error)
+        let folder = hub::locate(model, revision, self.offline, &mut |event| download.show(event))
+            .map_err(as_cli_error)?;
+        if let Ok(found) = checkpoint::locate(&folder)
+            && let Some(name) = found.file_name().and_then(OsStr::to_str)
+            && name.starts_with("checkpoint-")
+            && found != folder
+        {
+            console.note(format_args!("model: {}, the last of that run", found.display()));
+        }
+        Ok(folder)
+    }
+
+    /// `checkpoints/mien` reads like an id. Where there is a folder `checkpoints` and the cache knows no such
+    /// model, it is a slip of the keyboard: that is said before anyone asks the network.
+    pub(super) fn refuse_missing_folder(&self, model: &Path) -> Result<(), CliError> {
+        let Reference::Id(id) = Reference::parse(model) else { return Ok(()) };
+        let is_beside_something = model.parent().is_some_and(Path::is_dir);
+        let revision = self.revision.as_deref().unwrap_or(MAIN);
+        if !is_beside_something || Hub::new(HubSettings::from_environment()?)?.knows(&id, revision)
+        {
+            return Ok(());
+        }
+        match checkpoint::locate(model) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(CliError::from(error).hint(format_args!(
+                "look at its name; if {id} is meant to be a model of the Hub, `patchword model pull {id}` \
+                 downloads it, and then this command finds it"
+            ))),
+        }
     }
 }
 

@@ -54,6 +54,7 @@ pub(super) fn run(arguments: &InfoArgs, console: &Console) -> Result<Outcome, Cl
     let (location, not_downloaded) = match model.map(Reference::parse) {
         None => (shipped_by_default(console)?, Vec::new()),
         Some(Reference::Id(id)) => {
+            arguments.source.refuse_missing_folder(model.unwrap_or(Path::new("")))?;
             let mut settings = HubSettings::from_environment()?;
             settings.offline |= arguments.source.offline;
             let mut download = Download::new(console);

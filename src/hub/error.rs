@@ -163,6 +163,16 @@ pub enum HubError {
         /// What the bytes say.
         found: String,
     },
+    /// A file that should be small is not, or does not end.
+    #[error("{file}: {bytes} bytes and more; expected at most {most} of anything but weights")]
+    TooLarge {
+        /// The file.
+        file: String,
+        /// Bytes that there are, or that have arrived.
+        bytes: u64,
+        /// The most that is taken.
+        most: u64,
+    },
     /// An index of shards is damaged.
     #[error("{file}: {problem}")]
     Index {

@@ -147,6 +147,11 @@ impl Hub {
         self.fetch(id, revision, true, on_event)
     }
 
+    /// Whether the cache has anything of the model at this revision.
+    pub fn knows(&self, id: &ModelId, revision: &str) -> bool {
+        self.cache(id).find(revision).is_some()
+    }
+
     fn cache(&self, id: &ModelId) -> ModelCache {
         ModelCache::new(&self.settings().cache, id)
     }
@@ -376,6 +381,10 @@ impl Fetch<'_> {
         let mut resumed = file.metadata().map_err(io)?.len() > 0;
         let mut size = metadata.size;
         let (mut tries, mut pause) = (1, self.hub.settings().pause);
+        let most = if is_weights(name) { u64::MAX } else { MOST_SETTINGS };
+        if let Some(bytes) = size.filter(|&size| size > most) {
+            return Err(HubError::TooLarge { file: name.into(), bytes, most });
+        }
         loop {
             let mut have = file.metadata().map_err(io)?.len();
             if size.is_some_and(|size| have > size) {
@@ -390,6 +399,11 @@ impl Fetch<'_> {
                 self.receive(name, metadata, &mut file, have, &mut size, &mut received)?
             };
             let have = file.metadata().map_err(io)?.len();
+            if have > most {
+                drop(file);
+                let _ = fs::remove_file(target);
+                return Err(HubError::TooLarge { file: name.into(), bytes: have, most });
+            }
             let outcome = outcome.and_then(|()| match size {
                 Some(size) if size != have => Err(io::ErrorKind::UnexpectedEof.into()),
                 _ => Ok(()),
@@ -462,7 +476,9 @@ impl Fetch<'_> {
         }
         *size = size.or(said);
         (self.on_event)(Event::Start { file: name, size: *size, have: start });
-        let most = size.map_or(u64::MAX, |size| size.saturating_sub(start));
+        // One byte more than is kept of what should be small: then it is known to be too large.
+        let limit = if is_weights(name) { u64::MAX } else { MOST_SETTINGS + 1 };
+        let most = size.unwrap_or(limit).min(limit).saturating_sub(start);
         let mut body = body.into_reader().take(most);
         let mut buffer = vec![0; 1 << 17];
         loop {
@@ -493,6 +509,13 @@ impl Fetch<'_> {
         }
         Ok(Err(HubError::Damaged { file: name.into(), expected: expected.clone(), found }))
     }
+}
+
+/// The largest file besides weights: no config, tokenizer or card comes near it, and each is read whole.
+const MOST_SETTINGS: u64 = 64_000_000;
+
+fn is_weights(name: &str) -> bool {
+    name.ends_with(".safetensors") || name.ends_with(".bin")
 }
 
 /// So many bytes of a connection that broke count as progress: the tries begin anew.

@@ -83,6 +83,9 @@ impl Weights {
             let spans = (first..first + length).map(|at| (at, 1)).collect();
             return Self { spans, values: vec![1 << PRECISION_BITS; length], taps: 1 };
         }
+        if filter == ResizeFilter::Nearest {
+            return Self::nearest(window);
+        }
         let (size, scale) =
             (f64::from(window.source), f64::from(window.source) / window.scaled as f64);
         let filter_scale = scale.max(1.0);
@@ -110,6 +113,21 @@ impl Weights {
         Self { spans, values, taps }
     }
 
+    /// Pillow's affine transformation: places are summed up, with the error that this brings.
+    fn nearest(window: &Window) -> Self {
+        let length = window.length as usize;
+        let step = f64::from(window.source) / window.scaled as f64;
+        let mut at = step * 0.5;
+        let mut spans = Vec::with_capacity(length);
+        for index in 0..window.start + u64::from(window.length) {
+            if index >= window.start {
+                spans.push(((at as usize).min(window.source as usize - 1), 1));
+            }
+            at += step;
+        }
+        Self { spans, values: vec![1 << PRECISION_BITS; length], taps: 1 }
+    }
+
     /// The source pixels that are used at all: the first, and the one behind the last.
     fn used(&self) -> (usize, usize) {
         let first = self.spans.iter().map(|&(first, _)| first).min().unwrap_or(0);
@@ -130,6 +148,8 @@ impl ResizeFilter {
             Self::Bilinear => 1.0,
             Self::Bicubic => 2.0,
             Self::Lanczos => 3.0,
+            Self::Box | Self::Nearest => 0.5,
+            Self::Hamming => 1.0,
         }
     }
 
@@ -149,6 +169,16 @@ impl ResizeFilter {
             }
             Self::Lanczos if (-3.0..3.0).contains(&x) => sinc(x) * sinc(x / 3.0),
             Self::Lanczos => 0.0,
+            Self::Box | Self::Nearest => f64::from(u8::from(x > -0.5 && x <= 0.5)),
+            Self::Hamming => match x.abs() {
+                0.0 => 1.0,
+                x if x >= 1.0 => 0.0,
+                x => {
+                    let x = x * std::f64::consts::PI;
+                    // Pillow's number is a single-precision one.
+                    x.sin() / x * (f64::from(0.54f32) + f64::from(0.46f32) * x.cos())
+                }
+            },
         }
     }
 }

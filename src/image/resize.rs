@@ -31,6 +31,12 @@ pub enum ResizeFilter {
     Bicubic,
     /// Lanczos, support 3.
     Lanczos,
+    /// The nearest pixel, not antialiased.
+    Nearest,
+    /// The mean of the pixels that one covers, support 1/2.
+    Box,
+    /// Hamming-windowed sinc, support 1.
+    Hamming,
 }
 
 /// Which part of a photo fills which part of the model's input. Resizing and [`Placement`] both
@@ -271,6 +277,9 @@ mod tests {
             let filter = match fields[0] {
                 "bilinear" => ResizeFilter::Bilinear,
                 "bicubic" => ResizeFilter::Bicubic,
+                "nearest" => ResizeFilter::Nearest,
+                "box" => ResizeFilter::Box,
+                "hamming" => ResizeFilter::Hamming,
                 _ => ResizeFilter::Lanczos,
             };
             let source = noise(number(2), number(3));

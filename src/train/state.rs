@@ -182,7 +182,8 @@ fn write_model(
     };
     checkpoint::write_into(folder, &contents(plan, card), &weights)?;
     if let Some((lora, adapters)) = adapters {
-        adapter::write(folder, &adapters, lora.rank, lora.alpha)?;
+        let (scale, base) = ((lora.rank, lora.alpha), plan.config.init.name());
+        adapter::write(folder, &adapters, scale, &contents(plan, card), base)?;
     }
     Ok(())
 }

@@ -57,7 +57,7 @@ pub enum EncoderPart {
 /// known.
 pub fn load(path: &Path) -> Result<PretrainedEncoder, CheckpointError> {
     if path.is_file() {
-        let source = WeightFile::open(path)?;
+        let source = WeightFile::open(path)?.unwrapped();
         if let Some(encoder) = mobilenet::load(path, &source)? {
             return Ok(encoder);
         }

@@ -426,11 +426,14 @@ impl<'a> Section<'a> {
 
     pub fn triple(&self, key: &str) -> Result<Option<[f32; 3]>, CheckpointError> {
         let Some(value) = self.get(key) else { return Ok(None) };
+        if let Some(one) = value.as_f64() {
+            return Ok(Some([one as f32; 3]));
+        }
         let values: Option<Vec<f32>> = value
             .as_array()
             .and_then(|all| all.iter().map(|one| one.as_f64().map(|one| one as f32)).collect());
         let triple = values.and_then(|values| <[f32; 3]>::try_from(values).ok());
-        triple.map(Some).ok_or_else(|| self.wrong(key, "three numbers"))
+        triple.map(Some).ok_or_else(|| self.wrong(key, "one number, or three"))
     }
 
     pub fn activation(&self, key: &str, usual: Activation) -> Result<Activation, CheckpointError> {

@@ -1,64 +1,170 @@
-//! Hugging Face folders of a vision encoder alone, or with a head or a text model that is left aside:
-//! ViT, DeiT, DINOv2 and CLIP as configs and key maps of the one encoder.
+//! Hugging Face folders of a vision encoder alone, or with a head or a text model that is left aside, as
+//! configs and key maps of the one encoder. An architecture is a value of [`VisionArchitecture`].
 
 use std::path::Path;
 
 use burn::tensor::Device;
 use serde_json::{Map, Value};
 
+use super::super::CheckpointError;
 use super::super::encoder::{Alone, EncoderPart, IMAGENET_MEAN, IMAGENET_STD, PretrainedEncoder};
 use super::super::tensors::{apply, parameters};
 use super::super::weight_file::WeightFile;
-use super::super::{CheckpointError, read_json};
 use super::config::{EncoderFamily, Section, vision_encoder};
-use super::weights::{Import, KeyMap, attention_and_feed_forward, vit_encoder};
+use super::encoder_keys::{self, EncoderKeys, map_encoder};
+use super::preprocess::{Colours, colours};
+use super::weights::Import;
 use crate::image::{PreprocessConfig, ResizeFilter, ResizeMode};
 use crate::model::{Activation, EncoderConfig, VisionEncoder};
 
 /// The encoders that can be read, for errors.
-const KNOWN: &str =
-    "ViT, DeiT, DINOv2 and CLIP, torchvision's MobileNetV2, and the encoders of captioners";
+const KNOWN: &str = "ViT, DeiT, DINOv2 (with registers too), CLIP and SigLIP (1 and 2), torchvision's \
+                     MobileNetV2, and the encoders of captioners";
 
 /// How OpenAI's CLIP wants its pixels.
 const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
-    Vit,
-    Deit,
-    Dinov2,
-    Clip,
+/// A vision encoder of transformers.
+struct VisionArchitecture {
+    /// Values of `model_type`, each with the section that describes the encoder, if it is not all.
+    model_types: &'static [(&'static str, Option<&'static str>)],
+    /// What may stand before the encoder's names: nothing, or the model that it is a part of.
+    before: &'static str,
+    /// The ways to name its tensors.
+    keys: &'static [EncoderKeys],
+    /// What tensors without a part in the features of patches begin with: pooling, masking, position ids.
+    passed_over: &'static [&'static str],
+    /// Reads its config.
+    config: fn(&Section) -> Result<EncoderConfig, CheckpointError>,
+    /// How it wants its pixels where no file says it.
+    mean: [f32; 3],
+    std: [f32; 3],
+    filter: ResizeFilter,
 }
 
-impl Family {
-    /// What may stand before the encoder's names: nothing, or the model that it is a part of.
-    fn prefixes(self) -> [&'static str; 2] {
-        match self {
-            Self::Vit => ["", "vit."],
-            Self::Deit => ["", "deit."],
-            Self::Dinov2 => ["", "dinov2."],
-            Self::Clip => ["", "vision_model."],
-        }
-    }
+static ARCHITECTURES: [VisionArchitecture; 7] = [
+    VisionArchitecture {
+        model_types: &[("vit", None)],
+        before: "vit.",
+        keys: &encoder_keys::VIT,
+        passed_over: &["pooler.", "embeddings.mask_token"],
+        config: |vision| vision_encoder(vision, EncoderFamily::Vit),
+        mean: [0.5; 3],
+        std: [0.5; 3],
+        filter: ResizeFilter::Bilinear,
+    },
+    VisionArchitecture {
+        model_types: &[("deit", None)],
+        before: "deit.",
+        keys: &encoder_keys::VIT,
+        passed_over: &["pooler.", "embeddings.mask_token"],
+        config: |vision| vision_encoder(vision, EncoderFamily::Deit),
+        mean: IMAGENET_MEAN,
+        std: IMAGENET_STD,
+        filter: ResizeFilter::Bicubic,
+    },
+    VisionArchitecture {
+        model_types: &[("dinov2", None)],
+        before: "dinov2.",
+        keys: &encoder_keys::DINOV2,
+        passed_over: &["pooler.", "embeddings.mask_token"],
+        config: dinov2,
+        mean: IMAGENET_MEAN,
+        std: IMAGENET_STD,
+        filter: ResizeFilter::Bicubic,
+    },
+    VisionArchitecture {
+        model_types: &[("dinov2_with_registers", None)],
+        before: "dinov2_with_registers.",
+        keys: &encoder_keys::DINOV2_WITH_REGISTERS,
+        passed_over: &["pooler.", "embeddings.mask_token"],
+        config: |vision| {
+            let registers = vision.count("num_register_tokens")?.unwrap_or(4);
+            Ok(EncoderConfig { prefix_tokens: 1 + registers, ..dinov2(vision)? })
+        },
+        mean: IMAGENET_MEAN,
+        std: IMAGENET_STD,
+        filter: ResizeFilter::Bicubic,
+    },
+    VisionArchitecture {
+        model_types: &[("clip_vision_model", None), ("clip", Some("vision_config"))],
+        before: "vision_model.",
+        keys: &encoder_keys::CLIP,
+        // CLIP normalises what it pools, and nothing else.
+        passed_over: &["post_layernorm.", "embeddings.position_ids"],
+        config: |vision| {
+            Ok(EncoderConfig {
+                patch_size: vision.count("patch_size")?.unwrap_or(32),
+                patch_bias: false,
+                embedding_norm: true,
+                // What cross-attention reads has none: `post_layernorm` is for the pooled class token.
+                final_norm: false,
+                qkv_bias: true,
+                activation: vision.activation("hidden_act", Activation::QuickGelu)?,
+                layer_norm_epsilon: vision.number("layer_norm_eps")?.unwrap_or(1e-5),
+                ..vision_encoder(vision, EncoderFamily::Vit)?
+            })
+        },
+        mean: CLIP_MEAN,
+        std: CLIP_STD,
+        filter: ResizeFilter::Bicubic,
+    },
+    VisionArchitecture {
+        model_types: &[("siglip_vision_model", None), ("siglip", Some("vision_config"))],
+        before: "vision_model.",
+        keys: &encoder_keys::SIGLIP,
+        passed_over: &["head.", "embeddings.position_ids"],
+        config: siglip,
+        mean: [0.5; 3],
+        std: [0.5; 3],
+        filter: ResizeFilter::Bicubic,
+    },
+    VisionArchitecture {
+        model_types: &[("siglip2_vision_model", None), ("siglip2", Some("vision_config"))],
+        before: "vision_model.",
+        keys: &encoder_keys::SIGLIP2,
+        passed_over: &["head.", "embeddings.position_ids"],
+        config: |vision| {
+            // Its table of positions is a square, from which those of other shapes are made.
+            let positions = vision.count("num_patches")?.unwrap_or(256);
+            let config = siglip(vision)?;
+            let side = positions.isqrt() * config.patch_size;
+            if positions.isqrt().pow(2) != positions {
+                return Err(vision.wrong("num_patches", "the square of a whole number"));
+            }
+            Ok(EncoderConfig { image_height: side, image_width: side, ..config })
+        },
+        mean: [0.5; 3],
+        std: [0.5; 3],
+        filter: ResizeFilter::Bilinear,
+    },
+];
 
-    /// A tensor that every such encoder has.
-    fn anchor(self) -> &'static str {
-        match self {
-            Self::Clip => "embeddings.patch_embedding.weight",
-            _ => "embeddings.patch_embeddings.projection.weight",
-        }
+fn dinov2(vision: &Section) -> Result<EncoderConfig, CheckpointError> {
+    if vision.flag("use_swiglu_ffn")?.unwrap_or(false) {
+        let problem = "`use_swiglu_ffn` is true (DINOv2 giant); expected false";
+        return Err(vision.invalid(problem.into()));
     }
+    let config = vision_encoder(vision, EncoderFamily::Vit)?;
+    let ratio = vision.number("mlp_ratio")?.unwrap_or(4.0);
+    Ok(EncoderConfig {
+        patch_size: vision.count("patch_size")?.unwrap_or(14),
+        d_ff: (config.d_model as f64 * ratio) as usize,
+        layer_scale: true,
+        layer_norm_epsilon: vision.number("layer_norm_eps")?.unwrap_or(1e-6),
+        ..config
+    })
+}
 
-    /// Whether a tensor has no part in the features of patches: pooling, masking, position ids.
-    fn passes_over(self, name: &str) -> bool {
-        let pools = match self {
-            // CLIP normalises what it pools, and nothing else.
-            Self::Clip => name.starts_with("post_layernorm."),
-            _ => name.starts_with("pooler."),
-        };
-        pools || ["embeddings.mask_token", "embeddings.position_ids"].contains(&name)
-    }
+fn siglip(vision: &Section) -> Result<EncoderConfig, CheckpointError> {
+    Ok(EncoderConfig {
+        prefix_tokens: 0,
+        qkv_bias: true,
+        activation: vision.activation("hidden_act", Activation::GeluTanh)?,
+        layer_norm_epsilon: vision.number("layer_norm_eps")?.unwrap_or(1e-6),
+        ..vision_encoder(vision, EncoderFamily::Vit)?
+    })
 }
 
 /// Reads such a folder; `fields` is its `config.json`.
@@ -71,21 +177,21 @@ pub(in crate::checkpoint) fn load_encoder(
 ) -> Result<PretrainedEncoder, CheckpointError> {
     let file = folder.join("config.json");
     let root = Section { file: &file, path: String::new(), fields };
-    let (family, vision) = match root.text("model_type")?.unwrap_or_default() {
-        "vit" => (Family::Vit, root),
-        "deit" => (Family::Deit, root),
-        "dinov2" => (Family::Dinov2, root),
-        "clip_vision_model" => (Family::Clip, root),
-        "clip" => (Family::Clip, root.section("vision_config")?),
-        other => {
-            let problem = format!("`model_type` is \"{other}\"; patchword reads {KNOWN}");
-            return Err(root.invalid(problem));
-        }
+    let named = root.text("model_type")?.unwrap_or_default();
+    let mut all =
+        ARCHITECTURES.iter().flat_map(|one| one.model_types.iter().map(move |t| (one, t)));
+    let Some((architecture, (_, section))) = all.find(|(_, (name, _))| *name == named) else {
+        let problem = format!("`model_type` is \"{named:.60}\"; patchword reads {KNOWN}");
+        return Err(root.invalid(problem));
     };
-    let config = describe(&vision, family)?;
-    let preprocess = preprocess(folder, &config, family)?;
-    let weights = WeightFile::find(folder)?;
-    let import = import(&weights, family, &config)?;
+    let vision = match section {
+        Some(section) => root.section(section)?,
+        None => root,
+    };
+    let config = (architecture.config)(&vision)?;
+    let preprocess = preprocess(folder, &config, architecture)?;
+    let weights = WeightFile::find(folder)?.unwrapped();
+    let import = import(&weights, architecture, &config)?;
     let encoder = VisionEncoder::new(&config, &Device::flex())
         .map_err(|error| vision.invalid(error.to_string()))?;
     let alone = apply(Alone { encoder }, import, weights.origin())?;
@@ -98,164 +204,43 @@ pub(in crate::checkpoint) fn load_encoder(
     })
 }
 
-fn describe(vision: &Section, family: Family) -> Result<EncoderConfig, CheckpointError> {
-    let size = |key, usual| Ok::<usize, CheckpointError>(vision.count(key)?.unwrap_or(usual));
-    let names = if family == Family::Deit { EncoderFamily::Deit } else { EncoderFamily::Vit };
-    let config = vision_encoder(vision, names)?;
-    Ok(match family {
-        Family::Vit | Family::Deit => config,
-        Family::Dinov2 => {
-            if vision.flag("use_swiglu_ffn")?.unwrap_or(false) {
-                let problem = "`use_swiglu_ffn` is true (DINOv2 giant); expected false";
-                return Err(vision.invalid(problem.into()));
-            }
-            let ratio = vision.number("mlp_ratio")?.unwrap_or(4.0);
-            EncoderConfig {
-                patch_size: size("patch_size", 14)?,
-                d_ff: (config.d_model as f64 * ratio) as usize,
-                layer_scale: true,
-                layer_norm_epsilon: vision.number("layer_norm_eps")?.unwrap_or(1e-6),
-                ..config
-            }
-        }
-        Family::Clip => EncoderConfig {
-            patch_size: size("patch_size", 32)?,
-            patch_bias: false,
-            embedding_norm: true,
-            // What cross-attention reads has none: `post_layernorm` is for the pooled class token.
-            final_norm: false,
-            qkv_bias: true,
-            activation: vision.activation("hidden_act", Activation::QuickGelu)?,
-            layer_norm_epsilon: vision.number("layer_norm_eps")?.unwrap_or(1e-5),
-            ..config
-        },
-    })
-}
-
 /// How the pixels are normalised. Photos are squashed, not cropped: a captioner must see all of them.
 fn preprocess(
     folder: &Path,
     config: &EncoderConfig,
-    family: Family,
+    architecture: &VisionArchitecture,
 ) -> Result<PreprocessConfig, CheckpointError> {
-    let (mean, std, filter) = match family {
-        Family::Vit => ([0.5; 3], [0.5; 3], ResizeFilter::Bilinear),
-        Family::Deit | Family::Dinov2 => (IMAGENET_MEAN, IMAGENET_STD, ResizeFilter::Bicubic),
-        Family::Clip => (CLIP_MEAN, CLIP_STD, ResizeFilter::Bicubic),
-    };
-    let mut file = folder.join("preprocessor_config.json");
-    let newer = folder.join("processor_config.json");
-    let mut fields: Map<String, Value> = Map::new();
-    if file.is_file() {
-        fields = read_json(&file)?;
-    } else if newer.is_file() {
-        file = newer;
-        fields = read_json(&file)?;
-    }
-    let all = Section { file: &file, path: String::new(), fields: &fields };
-    let section = match fields.contains_key("image_processor") {
-        true => all.section("image_processor")?,
-        false => all,
-    };
-    // Pillow's numbers.
-    let filter = match section.count("resample")? {
-        None => filter,
-        Some(1) => ResizeFilter::Lanczos,
-        Some(2) => ResizeFilter::Bilinear,
-        Some(3) => ResizeFilter::Bicubic,
-        Some(_) => {
-            return Err(section.wrong("resample", "1 (Lanczos), 2 (bilinear) or 3 (bicubic)"));
-        }
-    };
+    let VisionArchitecture { mean, std, filter, .. } = *architecture;
+    let Colours { mean, std, filter } = colours(folder, Colours { mean, std, filter })?;
     let preprocess = PreprocessConfig {
         height: config.image_height,
         width: config.image_width,
         resize: ResizeMode::Squash,
         crop_from: None,
         filter,
-        mean: section.triple("image_mean")?.unwrap_or(mean),
-        std: section.triple("image_std")?.unwrap_or(std),
+        mean,
+        std,
     };
-    preprocess.validate().map_err(|error| section.invalid(error.to_string()))?;
+    preprocess.validate().map_err(|error| CheckpointError::Invalid {
+        file: folder.into(),
+        problem: error.to_string(),
+    })?;
     Ok(preprocess)
 }
 
 /// Recipes for the encoder's parameters. What stands outside of the encoder is left aside.
 fn import<'a>(
     weights: &'a WeightFile,
-    family: Family,
+    architecture: &VisionArchitecture,
     config: &EncoderConfig,
 ) -> Result<Import<'a>, CheckpointError> {
-    let [bare, part] = family.prefixes();
-    let prefix = match weights.contains(&format!("{part}{}", family.anchor())) {
-        true => part,
-        false => bare,
-    };
+    let part = architecture.before;
+    let is_part = |keys: &EncoderKeys| weights.contains(&format!("{part}{}", keys.anchor()));
+    let before = if architecture.keys.iter().any(is_part) { part } else { "" };
     let mut import = Import::new(weights);
-    match family {
-        Family::Vit | Family::Deit => vit_encoder(&mut import, prefix, config)?,
-        Family::Dinov2 => dinov2(&mut import, prefix, config.num_layers)?,
-        Family::Clip => clip(&mut import, prefix, config.num_layers)?,
-    }
-    import.finish(|name| match name.strip_prefix(prefix) {
-        Some(name) => family.passes_over(name),
+    map_encoder(&mut import, architecture.keys, before, config)?;
+    import.finish(|name| match name.strip_prefix(before) {
+        Some(name) => architecture.passed_over.iter().any(|begin| name.starts_with(begin)),
         None => true,
     })
-}
-
-fn dinov2(import: &mut Import, prefix: &str, num_layers: usize) -> Result<(), CheckpointError> {
-    let embeddings = format!("{prefix}embeddings");
-    import.patches(&format!("{embeddings}.patch_embeddings.projection"))?;
-    import.flat("encoder.prefix_tokens", &format!("{embeddings}.cls_token"))?;
-    import.flat("encoder.position_embedding", &format!("{embeddings}.position_embeddings"))?;
-    for layer in 0..num_layers {
-        let (ours, theirs) =
-            (format!("encoder.layers.{layer}"), format!("{prefix}encoder.layer.{layer}"));
-        import.norm(&format!("{ours}.attention_norm"), &format!("{theirs}.norm1"))?;
-        import.norm(&format!("{ours}.feed_forward_norm"), &format!("{theirs}.norm2"))?;
-        import
-            .copy(&format!("{ours}.attention_scale"), &format!("{theirs}.layer_scale1.lambda1"))?;
-        import.copy(
-            &format!("{ours}.feed_forward_scale"),
-            &format!("{theirs}.layer_scale2.lambda1"),
-        )?;
-        attention_and_feed_forward(
-            import,
-            &ours,
-            ["query", "key", "value"].map(|part| format!("{theirs}.attention.attention.{part}")),
-            [
-                format!("{theirs}.attention.output.dense"),
-                format!("{theirs}.mlp.fc1"),
-                format!("{theirs}.mlp.fc2"),
-            ],
-        )?;
-    }
-    import.norm("encoder.final_norm", &format!("{prefix}layernorm"))
-}
-
-fn clip(import: &mut Import, prefix: &str, num_layers: usize) -> Result<(), CheckpointError> {
-    let embeddings = format!("{prefix}embeddings");
-    import.patches(&format!("{embeddings}.patch_embedding"))?;
-    import.flat("encoder.prefix_tokens", &format!("{embeddings}.class_embedding"))?;
-    import
-        .flat("encoder.position_embedding", &format!("{embeddings}.position_embedding.weight"))?;
-    // Spelt so.
-    import.norm("encoder.embedding_norm", &format!("{prefix}pre_layrnorm"))?;
-    for layer in 0..num_layers {
-        let (ours, theirs) =
-            (format!("encoder.layers.{layer}"), format!("{prefix}encoder.layers.{layer}"));
-        import.norm(&format!("{ours}.attention_norm"), &format!("{theirs}.layer_norm1"))?;
-        import.norm(&format!("{ours}.feed_forward_norm"), &format!("{theirs}.layer_norm2"))?;
-        attention_and_feed_forward(
-            import,
-            &ours,
-            ["q", "k", "v"].map(|part| format!("{theirs}.self_attn.{part}_proj")),
-            [
-                format!("{theirs}.self_attn.out_proj"),
-                format!("{theirs}.mlp.fc1"),
-                format!("{theirs}.mlp.fc2"),
-            ],
-        )?;
-    }
-    Ok(())
 }

@@ -1,6 +1,7 @@
 //! A captioner as a folder that transformers' `from_pretrained` loads.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -10,12 +11,13 @@ use super::super::{Architecture, Checkpoint, CheckpointError, write_json};
 use super::config::{DecoderFamily, Description, EncoderFamily};
 use super::recipe::transposed;
 use super::weights::{KeyMap, map_all};
-use crate::generate::EarlyStopping;
+use crate::generate::{EarlyStopping, GenerateConfig};
 use crate::image::{PreprocessConfig, ResizeFilter, ResizeMode};
 use crate::model::{
-    Activation, DecoderConfig, EncoderConfig, HeadKind, NormPlacement, PatchPositions,
+    Activation, CaptionerConfig, DecoderConfig, EncoderConfig, HeadKind, NormPlacement,
+    PatchPositions,
 };
-use crate::text::Tokenizer;
+use crate::text::{SpecialTokens, Tokenizer};
 
 /// Fills an empty folder.
 ///
@@ -30,7 +32,13 @@ pub(in super::super) fn write(
         model: checkpoint.folder.clone(),
         problem,
     };
-    let description = describe(checkpoint).map_err(unlike)?;
+    let description = describe(
+        checkpoint.model.config(),
+        checkpoint.architecture,
+        checkpoint.tokenizer.special_tokens(),
+        &checkpoint.generate,
+    )
+    .map_err(unlike)?;
     let mut export =
         Export { ours: tensors::parameters(&checkpoint.model), theirs: HostTensors::new() };
     map_all(&mut export, &description)?;
@@ -45,12 +53,21 @@ pub(in super::super) fn write(
     write_json(&folder.join("tokenizer_config.json"), &tokenizer_config(&checkpoint.tokenizer))?;
     // Its licence holds for this form of it too.
     let card = folder.join("README.md");
-    if let Ok(text) = fs::read(checkpoint.folder.join("README.md")) {
+    let mut text = fs::read(checkpoint.folder.join("README.md")).unwrap_or_default();
+    if description.encoder == EncoderFamily::Blip {
+        text.extend(BLIP_NOTE.as_bytes());
+    }
+    if !text.is_empty() {
         fs::write(&card, text).map_err(|source| CheckpointError::io(&card, source))?;
     }
     let metadata = [("format".to_string(), "pt".to_string())].into();
     tensors::write(&folder.join("model.safetensors"), &export.theirs, metadata)
 }
+
+/// What the card of a BLIP model says besides.
+const BLIP_NOTE: &str = "\n## In transformers\n\n`BlipForConditionalGeneration.generate` ignores \
+                         `generation_config.json` and decodes greedily unless told otherwise: pass what that file says, \
+                         `model.generate(**inputs, num_beams=…, max_new_tokens=…)`.\n";
 
 /// `tokenizer_config.json`: the names of the special tokens that the vocabulary has, and whether text is
 /// cleaned up.
@@ -78,8 +95,12 @@ fn tokenizer_config(tokenizer: &Tokenizer) -> Value {
 }
 
 /// Which of transformers' classes compute what the model computes; the message says what does not fit.
-fn describe(checkpoint: &Checkpoint) -> Result<Description, String> {
-    let model = checkpoint.model.config().clone();
+pub(super) fn describe(
+    model: &CaptionerConfig,
+    architecture: Option<Architecture>,
+    special: SpecialTokens,
+    generate: &GenerateConfig,
+) -> Result<Description, String> {
     let (encoder, decoder) = (&model.encoder, &model.decoder);
     let require = |holds: bool, problem: &str| match holds {
         true => Ok(()),
@@ -101,7 +122,7 @@ fn describe(checkpoint: &Checkpoint) -> Result<Description, String> {
     require(!encoder.embedding_norm, "`encoder.embedding_norm` is true")?;
     require(!encoder.layer_scale, "`encoder.layer_scale` is true")?;
     require(encoder.patch_bias, "`encoder.patch_bias` is false")?;
-    let encoder_family = match (encoder.prefix_tokens, checkpoint.architecture) {
+    let encoder_family = match (encoder.prefix_tokens, architecture) {
         (1, Some(Architecture::Blip)) => EncoderFamily::Blip,
         (1, _) => EncoderFamily::Vit,
         (2, _) => EncoderFamily::Deit,
@@ -138,9 +159,9 @@ fn describe(checkpoint: &Checkpoint) -> Result<Description, String> {
     Ok(Description {
         encoder: encoder_family,
         decoder: decoder_family,
-        special: checkpoint.tokenizer.special_tokens(),
-        generate: checkpoint.generate.clone(),
-        model,
+        special,
+        generate: generate.clone(),
+        model: model.clone(),
     })
 }
 
@@ -351,6 +372,9 @@ fn preprocessor(preprocess: &PreprocessConfig, family: EncoderFamily) -> Result<
             ResizeFilter::Lanczos => 1,
             ResizeFilter::Bilinear => 2,
             ResizeFilter::Bicubic => 3,
+            ResizeFilter::Nearest => 0,
+            ResizeFilter::Box => 4,
+            ResizeFilter::Hamming => 5,
         },
         "do_rescale": true,
         "rescale_factor": 1.0 / 255.0,
@@ -391,6 +415,34 @@ impl Export {
 }
 
 impl KeyMap for Export {
+    fn has(&self, _: &str) -> bool {
+        true
+    }
+
+    fn patches_channels_last(&mut self, theirs: &str) -> Result<(), CheckpointError> {
+        let (out, input, mut values) = self.turned("encoder.patch_embedding.weight");
+        for row in values.chunks_exact_mut(input.max(1)) {
+            let last = transposed(3, input / 3, row);
+            row.copy_from_slice(&last);
+        }
+        self.put(&format!("{theirs}.weight"), vec![out, input], values);
+        self.bias("encoder.patch_embedding", theirs)
+    }
+
+    fn gapped(
+        &mut self,
+        ours: &str,
+        theirs: &str,
+        rows: Range<usize>,
+    ) -> Result<(), CheckpointError> {
+        let HostTensor { shape, mut values } = self.take(ours);
+        let width = shape.last().copied().unwrap_or(1).max(1);
+        let end = (rows.end * width).min(values.len());
+        values.drain((rows.start * width).min(end)..end);
+        self.put(theirs, vec![1, values.len() / width, width], values);
+        Ok(())
+    }
+
     fn copy(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
         let HostTensor { shape, values } = self.take(ours);
         self.put(theirs, shape, values);

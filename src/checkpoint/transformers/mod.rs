@@ -6,7 +6,9 @@ mod blip_original;
 mod config;
 mod decoding;
 mod encoder;
+mod encoder_keys;
 mod export;
+mod lora;
 mod preprocess;
 mod recipe;
 mod tokenizer;
@@ -17,6 +19,8 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use serde_json::{Map, Value};
 
+use super::adapter::add_factors;
+use super::peft::PeftAdapter;
 use super::tensors;
 use super::weight_file::WeightFile;
 use super::{Architecture, Checkpoint, CheckpointError, Parts, check_preprocess, check_tokenizer};
@@ -25,24 +29,36 @@ use crate::model::Captioner;
 use crate::text::Tokenizer;
 pub(super) use encoder::load_encoder;
 pub(super) use export::write as export;
+pub(super) use lora::public as public_factors;
 
 use config::{Description, EncoderFamily, Evidence, describe, families};
 
-/// Reads such a folder; `config` is its `config.json`.
+/// Reads such a folder; `config` is its `config.json`, `adapter` is added to its weights.
 ///
 /// # Errors
 /// The file, key or tensor at fault, tensors under their public names.
 pub(super) fn load(
     folder: PathBuf,
     config: &Map<String, Value>,
+    adapter: Option<&PeftAdapter>,
     device: &Device,
 ) -> Result<Checkpoint, CheckpointError> {
     let config_file = folder.join("config.json");
-    // An architecture that is not known is said before its weights are looked for.
+    // An architecture or a processor that is not known is said before the weights are looked for.
     families(&config_file, config)?;
-    let weights = WeightFile::find(&folder)?;
+    preprocess::check(&folder)?;
+    let weights = WeightFile::find(&folder)?.unwrapped();
     let (description, tokenizer, preprocess) = parts(&folder, config, Some(&weights))?;
-    assemble(folder, &config_file, description, tokenizer, preprocess, &weights, device)
+    let factors = adapter.map(|adapter| lora::factors(adapter, &description)).transpose()?;
+    let made =
+        assemble(folder, &config_file, description, tokenizer, preprocess, &weights, device)?;
+    match (adapter, factors) {
+        (Some(adapter), Some(factors)) => {
+            let model = add_factors(made.model, factors, &adapter.file)?;
+            Ok(Checkpoint { model, ..made })
+        }
+        _ => Ok(made),
+    }
 }
 
 /// Reads all but the weights of such a folder. Where they are not here, what only they tell is what the
@@ -95,7 +111,7 @@ pub(super) fn open(
     folder: &Path,
     config: &Map<String, Value>,
 ) -> Result<(Parts, Option<WeightFile>), CheckpointError> {
-    let weights = WeightFile::find_if_there(folder)?;
+    let weights = WeightFile::find_if_there(folder)?.map(WeightFile::unwrapped);
     let (description, tokenizer, preprocess) = parts(folder, config, weights.as_ref())?;
     let architecture = Some(description.architecture());
     let Description { model, generate, .. } = description;
@@ -107,7 +123,7 @@ pub(super) fn open(
 /// # Errors
 /// The file or tensor at fault.
 pub(super) fn load_file(file: &Path, device: &Device) -> Result<Checkpoint, CheckpointError> {
-    let weights = WeightFile::open(file)?;
+    let weights = WeightFile::open(file)?.unwrapped();
     let (description, tokenizer, preprocess) = file_parts(file, &weights)?;
     let folder = file.parent().unwrap_or(Path::new(".")).to_path_buf();
     assemble(folder, file, description, tokenizer, preprocess, &weights, device)
@@ -132,7 +148,7 @@ fn file_parts(
 /// # Errors
 /// The file or tensor at fault.
 pub(super) fn open_file(file: &Path) -> Result<(Parts, WeightFile), CheckpointError> {
-    let weights = WeightFile::open(file)?;
+    let weights = WeightFile::open(file)?.unwrapped();
     let (description, tokenizer, preprocess) = file_parts(file, &weights)?;
     let architecture = Some(description.architecture());
     let Description { model, generate, .. } = description;

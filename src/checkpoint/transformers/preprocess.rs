@@ -1,9 +1,10 @@
-//! `preprocessor_config.json`: how photos become pixels.
+//! `processor_config.json` and `preprocessor_config.json`: how photos become pixels.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::super::encoder::{IMAGENET_MEAN, IMAGENET_STD};
 use super::super::{CheckpointError, read_json};
 use super::config::Section;
 use crate::image::{PreprocessConfig, ResizeFilter, ResizeMode};
@@ -15,35 +16,57 @@ struct Usual {
     crop_from: Option<usize>,
     /// Whether `size` as a number is the shorter edge, not both sides.
     shortest_edge: bool,
-    resample: usize,
-    mean: [f32; 3],
-    std: [f32; 3],
+    colours: Colours,
 }
 
+/// The image processors that are read, for errors.
+const KNOWN: &str = "ViT, DeiT, Blip, CLIP or Siglip";
+
 impl Usual {
-    /// Of `image_processor_type`, or the `feature_extractor_type` of old.
-    fn of(kind: &str) -> Self {
-        let vit = Self {
-            crop_from: None,
-            shortest_edge: false,
-            resample: 2,
-            mean: [0.5; 3],
-            std: [0.5; 3],
+    /// Of `image_processor_type`, or the `feature_extractor_type` of old; without either, what BLIP and
+    /// ViT have.
+    fn of_section(section: &Section, model: &CaptionerConfig) -> Result<Self, CheckpointError> {
+        let (key, kind) = match section.text("image_processor_type")? {
+            Some(kind) => ("image_processor_type", Some(kind)),
+            None => ("feature_extractor_type", section.text("feature_extractor_type")?),
         };
-        let clip = Self {
-            resample: 3,
+        let Some(kind) = kind else {
+            let distilled = model.encoder.prefix_tokens == 2;
+            return Ok(Self::of(if distilled { "DeiT" } else { "ViT" }).unwrap_or(Self::vit()));
+        };
+        // One class a backend: ViTImageProcessorFast, ViTImageProcessorPil.
+        let family =
+            ["Fast", "Pil"].iter().fold(kind, |kind, end| kind.strip_suffix(end).unwrap_or(kind));
+        let family = family
+            .strip_suffix("ImageProcessor")
+            .or_else(|| family.strip_suffix("FeatureExtractor"))
+            .unwrap_or(family);
+        let expected = format!("the image processor of {KNOWN}");
+        Self::of(family).ok_or_else(|| section.wrong(key, &expected))
+    }
+
+    fn vit() -> Self {
+        let colours = Colours { mean: [0.5; 3], std: [0.5; 3], filter: ResizeFilter::Bilinear };
+        Self { crop_from: None, shortest_edge: false, colours }
+    }
+
+    fn of(family: &str) -> Option<Self> {
+        let vit = Self::vit();
+        let bicubic = Colours { filter: ResizeFilter::Bicubic, ..vit.colours };
+        let clip = Colours {
             mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
             std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
-            ..vit
+            ..bicubic
         };
-        match kind {
-            kind if kind.starts_with("DeiT") => Self { crop_from: Some(256), resample: 3, ..vit },
-            kind if kind.starts_with("CLIP") => {
-                Self { crop_from: Some(224), shortest_edge: true, ..clip }
-            }
-            kind if kind.starts_with("Blip") => clip,
-            _ => vit,
-        }
+        let imagenet = Colours { mean: IMAGENET_MEAN, std: IMAGENET_STD, ..bicubic };
+        Some(match family {
+            "ViT" => vit,
+            "DeiT" => Self { crop_from: Some(256), colours: imagenet, ..vit },
+            "CLIP" => Self { crop_from: Some(224), shortest_edge: true, colours: clip },
+            "Blip" => Self { colours: clip, ..vit },
+            "Siglip" => Self { colours: bicubic, ..vit },
+            _ => return None,
+        })
     }
 }
 
@@ -55,46 +78,144 @@ enum Size {
     ShortestEdge(usize),
 }
 
-/// Reads `preprocessor_config.json`, or what newer folders have in `processor_config.json`; the file
-/// that was read comes with it.
+/// The files that say how photos become pixels, in the order of transformers 5: its own, which holds an
+/// image processor among others, and the one of before.
+const FILES: [(&str, Option<&str>); 2] =
+    [("processor_config.json", Some("image_processor")), ("preprocessor_config.json", None)];
+
+/// The image processor of a folder: its file, the keys above it and its own; nothing where no file has one.
+fn image_processor(
+    folder: &Path,
+) -> Result<Option<(PathBuf, &'static str, Map<String, Value>)>, CheckpointError> {
+    for (name, section) in FILES {
+        let file = folder.join(name);
+        if !file.is_file() {
+            continue;
+        }
+        let mut fields: Map<String, Value> = read_json(&file)?;
+        // Earlier versions put the whole in either file.
+        match (section.or(Some("image_processor")), section.is_some()) {
+            (Some(key), _) if matches!(fields.get(key), Some(Value::Object(_))) => {
+                if let Some(Value::Object(inner)) = fields.remove(key) {
+                    return Ok(Some((file, "image_processor.", inner)));
+                }
+            }
+            // The class of a processor alone.
+            (_, true) => {}
+            (_, false) => return Ok(Some((file, "", fields))),
+        }
+    }
+    Ok(None)
+}
+
+/// How an encoder wants its pixels, whatever their number.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Colours {
+    pub mean: [f32; 3],
+    pub std: [f32; 3],
+    pub filter: ResizeFilter,
+}
+
+/// Reads what a folder's image processor says of that; `usual` where it says nothing.
+pub(super) fn colours(folder: &Path, usual: Colours) -> Result<Colours, CheckpointError> {
+    let Some((file, path, fields)) = image_processor(folder)? else { return Ok(usual) };
+    Colours::read(&Section { file: &file, path: path.into(), fields: &fields }, usual)
+}
+
+impl Colours {
+    /// `(value · rescale_factor − image_mean) / image_std`, as a mean and a deviation on a scale where
+    /// white is 1.
+    fn read(section: &Section, usual: Self) -> Result<Self, CheckpointError> {
+        let is_on = |key| Ok::<bool, CheckpointError>(section.flag(key)?.unwrap_or(true));
+        let white = match is_on("do_rescale")? {
+            true => {
+                let factor = section.number("rescale_factor")?.unwrap_or(1.0 / 255.0);
+                if !(factor.is_finite() && factor > 0.0) {
+                    return Err(section.wrong("rescale_factor", "a number above 0"));
+                }
+                factor * 255.0
+            }
+            false => 255.0,
+        };
+        let (mean, std) = match is_on("do_normalize")? {
+            true => (
+                section.triple("image_mean")?.unwrap_or(usual.mean),
+                section.triple("image_std")?.unwrap_or(usual.std),
+            ),
+            false => ([0.0; 3], [1.0; 3]),
+        };
+        let scaled = |values: [f32; 3]| match (white - 1.0).abs() < 1e-9 {
+            true => values,
+            false => values.map(|value| (f64::from(value) / white) as f32),
+        };
+        // Pillow's numbers.
+        let filter = match section.count("resample")? {
+            None => usual.filter,
+            Some(0) => ResizeFilter::Nearest,
+            Some(1) => ResizeFilter::Lanczos,
+            Some(2) => ResizeFilter::Bilinear,
+            Some(3) => ResizeFilter::Bicubic,
+            Some(4) => ResizeFilter::Box,
+            Some(5) => ResizeFilter::Hamming,
+            Some(_) => {
+                let expected = "0 (nearest), 1 (Lanczos), 2 (bilinear), 3 (bicubic), 4 (box) or \
+                                5 (Hamming)";
+                return Err(section.wrong("resample", expected));
+            }
+        };
+        Ok(Self { mean: scaled(mean), std: scaled(std), filter })
+    }
+}
+
+/// Refuses an image processor that there is not, before anything large is read.
+pub(super) fn check(folder: &Path) -> Result<(), CheckpointError> {
+    if let Some((file, path, fields)) = image_processor(folder)? {
+        let section = Section { file: &file, path: path.into(), fields: &fields };
+        Usual::of_section(&section, &CaptionerConfig::default())?;
+    }
+    Ok(())
+}
+
+/// Reads how photos become pixels; the file that was read comes with it.
 pub(super) fn read(
     folder: &Path,
     model: &CaptionerConfig,
 ) -> Result<(PathBuf, PreprocessConfig), CheckpointError> {
-    let file = folder.join("preprocessor_config.json");
-    let newer = folder.join("processor_config.json");
-    if file.is_file() || !newer.is_file() {
-        let fields: Map<String, Value> = read_json(&file)?;
-        let config = config(&Section { file: &file, path: String::new(), fields: &fields }, model)?;
-        return Ok((file, config));
-    }
-    let fields: Map<String, Value> = read_json(&newer)?;
-    let all = Section { file: &newer, path: String::new(), fields: &fields };
-    let config = config(&all.section("image_processor")?, model)?;
-    Ok((newer, config))
+    let Some((file, path, fields)) = image_processor(folder)? else {
+        let file = folder.join("preprocessor_config.json");
+        let problem = "is not here, nor processor_config.json with an `image_processor`: it says how photos \
+                       become pixels";
+        return Err(CheckpointError::Invalid { file, problem: problem.into() });
+    };
+    let section = Section { file: &file, path: path.into(), fields: &fields };
+    let config = config(&section, model)?;
+    Ok((file, config))
 }
 
+/// What we do not do, where a file asks for it.
+const NEVER: [&str; 5] =
+    ["do_pad", "do_thumbnail", "do_align_long_axis", "do_flip_channel_order", "do_grayscale"];
+
 fn config(section: &Section, model: &CaptionerConfig) -> Result<PreprocessConfig, CheckpointError> {
-    for key in ["do_resize", "do_rescale", "do_normalize"] {
-        if !section.flag(key)?.unwrap_or(true) {
-            return Err(section.wrong(key, "true"));
+    for key in NEVER {
+        if section.flag(key)?.unwrap_or(false) {
+            return Err(section.wrong(key, "false"));
         }
     }
-    let factor = section.number("rescale_factor")?.unwrap_or(1.0 / 255.0);
-    if (factor - 1.0 / 255.0).abs() > 1e-9 {
-        return Err(section.wrong("rescale_factor", "1/255"));
-    }
-    let kind = match section.text("image_processor_type")? {
-        Some(kind) => Some(kind),
-        None => section.text("feature_extractor_type")?,
-    };
-    let usual = Usual::of(kind.unwrap_or_default());
+    let usual = Usual::of_section(section, model)?;
     let encoder = [model.encoder.image_height, model.encoder.image_width];
-    let size = match size(section, "size", usual.shortest_edge)? {
+    let mut size = match size(section, "size", usual.shortest_edge)? {
         Some(size) => size,
         None => Size::Sides(usual.crop_from.map_or(encoder, |side| [side; 2])),
     };
     let crops = section.flag("do_center_crop")?.unwrap_or(usual.crop_from.is_some());
+    if !section.flag("do_resize")?.unwrap_or(true) {
+        if crops {
+            return Err(section.wrong("do_resize", "true where the middle is cut out"));
+        }
+        // Photos are of the model's size already, or no model could read them.
+        size = Size::Sides(encoder);
+    }
     let ([height, width], crop_from, resize) = if crops {
         let crop = size_of_crop(section)?.unwrap_or([224; 2]);
         let (from, resize) = match size {
@@ -120,22 +241,8 @@ fn config(section: &Section, model: &CaptionerConfig) -> Result<PreprocessConfig
             }
         }
     };
-    // Pillow's numbers.
-    let filter = match section.count("resample")?.unwrap_or(usual.resample) {
-        1 => ResizeFilter::Lanczos,
-        2 => ResizeFilter::Bilinear,
-        3 => ResizeFilter::Bicubic,
-        _ => return Err(section.wrong("resample", "1 (Lanczos), 2 (bilinear) or 3 (bicubic)")),
-    };
-    Ok(PreprocessConfig {
-        height,
-        width,
-        resize,
-        crop_from,
-        filter,
-        mean: section.triple("image_mean")?.unwrap_or(usual.mean),
-        std: section.triple("image_std")?.unwrap_or(usual.std),
-    })
+    let Colours { mean, std, filter } = Colours::read(section, usual.colours)?;
+    Ok(PreprocessConfig { height, width, resize, crop_from, filter, mean, std })
 }
 
 fn size_of_crop(section: &Section) -> Result<Option<[usize; 2]>, CheckpointError> {
@@ -221,8 +328,14 @@ mod tests {
             (r#"{"size": {"shortest_edge": 256}}"#, "`size` is"),
             (r#"{"size": {"longest_edge": 256}}"#, "`size` is"),
             (r#"{"size": 200, "do_center_crop": true}"#, "`crop_size` is 224×224"),
-            (r#"{"resample": 4}"#, "`resample` is 4"),
-            (r#"{"do_rescale": false}"#, "`do_rescale` is false; expected true"),
+            (r#"{"resample": 6}"#, "`resample` is 6"),
+            (r#"{"rescale_factor": 0}"#, "`rescale_factor` is 0"),
+            (r#"{"do_pad": true}"#, "`do_pad` is true; expected false"),
+            (r#"{"do_resize": false, "do_center_crop": true}"#, "`do_resize` is false"),
+            (r#"{"image_mean": [0.5, 0.5]}"#, "`image_mean` is [0.5,0.5]"),
+            (r#"{"image_processor_type": "DonutImageProcessor"}"#, "DonutImageProcessor"),
+            (r#"{"image_processor_type": "BitImageProcessorFast"}"#, "BitImageProcessorFast"),
+            (r#"{"feature_extractor_type": "LayoutLMv3FeatureExtractor"}"#, "LayoutLMv3"),
             (r#"{"size": "large"}"#, "`size` is \"large\""),
         ] {
             let error = of(text).unwrap_err();
@@ -237,8 +350,48 @@ mod tests {
         std::fs::write(&file, r#"{"image_processor": {"size": {"height": 64, "width": 64}}}"#)
             .unwrap();
         let (from, config) = read(folder.path(), &CaptionerConfig::default()).unwrap();
-        assert_eq!((from, config.height), (file, 64));
-        std::fs::write(folder.path().join("preprocessor_config.json"), r#"{"size": 32}"#).unwrap();
-        assert_eq!(read(folder.path(), &CaptionerConfig::default()).unwrap().1.height, 32);
+        assert_eq!((from, config.height), (file.clone(), 64));
+        // It comes first, as in transformers 5.
+        let old = folder.path().join("preprocessor_config.json");
+        std::fs::write(&old, r#"{"size": 32}"#).unwrap();
+        let model = CaptionerConfig::default();
+        assert_eq!(read(folder.path(), &model).unwrap().1.height, 64);
+        // That of versions before says nothing but a class.
+        std::fs::write(&file, r#"{"processor_class": "BlipProcessor"}"#).unwrap();
+        assert_eq!(read(folder.path(), &model).unwrap().1.height, 32);
+        std::fs::remove_file(&old).unwrap();
+        let absent = read(folder.path(), &model).unwrap_err().to_string();
+        assert!(absent.contains("preprocessor_config.json: is not here"), "{absent}");
+        // An encoder's colours come from the same place.
+        let usual = Colours { mean: [0.1; 3], std: [0.2; 3], filter: ResizeFilter::Bicubic };
+        assert_eq!(colours(folder.path(), usual).unwrap(), usual);
+        std::fs::write(&file, r#"{"image_processor": {"image_mean": 0.25}}"#).unwrap();
+        assert_eq!(colours(folder.path(), usual).unwrap(), Colours { mean: [0.25; 3], ..usual });
+    }
+
+    #[test]
+    fn what_is_done_to_values_is_one_mean_and_one_deviation() {
+        // What transformers computes of the value 200, and ours of it.
+        let ours = |text: &str| {
+            let PreprocessConfig { mean, std, .. } = of(text).unwrap();
+            (200.0 / 255.0 - mean[0]) / std[0]
+        };
+        for (text, expected) in [
+            (r#"{"do_normalize": false}"#, 200.0 / 255.0),
+            (r#"{"do_rescale": false}"#, (200.0 - 0.5) / 0.5),
+            (r#"{"do_rescale": false, "do_normalize": false}"#, 200.0),
+            (r#"{"rescale_factor": 0.01, "image_mean": 0.4, "image_std": 0.2}"#, (2.0 - 0.4) / 0.2),
+            (r#"{"image_mean": 0.4, "image_std": [0.2, 0.2, 0.2]}"#, (200.0 / 255.0 - 0.4) / 0.2),
+        ] {
+            let found = ours(text);
+            assert!((found - expected).abs() < 1e-5 * expected, "{text}: {found} {expected}");
+        }
+        let filter = |number: usize| of(&format!(r#"{{"resample": {number}}}"#)).unwrap().filter;
+        assert_eq!(filter(0), ResizeFilter::Nearest);
+        assert_eq!(filter(4), ResizeFilter::Box);
+        assert_eq!(filter(5), ResizeFilter::Hamming);
+        assert_eq!(of(r#"{"do_resize": false, "size": 100}"#).unwrap().height, 224);
+        let siglip = of(r#"{"image_processor_type": "SiglipImageProcessorFast"}"#).unwrap();
+        assert_eq!((siglip.filter, siglip.mean), (ResizeFilter::Bicubic, [0.5; 3]));
     }
 }

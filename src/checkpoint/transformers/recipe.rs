@@ -33,7 +33,14 @@ enum Change {
         width: usize,
         columns: Range<usize>,
     },
+    /// Each row, `[place, channel]` of a patch, as `[channel, place]`, and then transposed.
+    ChannelsFirst,
+    /// Rows of zeros put in.
+    Gap(Range<usize>),
 }
+
+/// Channels of a pixel.
+const CHANNELS: usize = 3;
 
 /// One of our parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +71,17 @@ impl Recipe {
         Self { shape, pieces: vec![piece], change, added: None }
     }
 
+    /// A map of patches, `[d, places·channels]`, as a matrix of this shape that has the channels outside.
+    pub(super) fn channels_last(piece: Piece, shape: [usize; 2]) -> Self {
+        let change = Change::ChannelsFirst;
+        Self { shape: shape.to_vec(), pieces: vec![piece], change, added: None }
+    }
+
+    /// A table of this shape, whose `rows` are zero.
+    pub(super) fn gapped(piece: Piece, shape: [usize; 2], rows: Range<usize>) -> Self {
+        Self { shape: shape.to_vec(), pieces: vec![piece], change: Change::Gap(rows), added: None }
+    }
+
     /// The parameter's elements, row by row.
     pub(super) fn follow(&self, source: &WeightFile) -> Result<Vec<f32>, CheckpointError> {
         let mut values = Vec::new();
@@ -85,6 +103,23 @@ impl Recipe {
                 }
                 _ => values,
             },
+            Change::ChannelsFirst => match *self.shape.as_slice() {
+                [columns, rows] if rows * columns == values.len() => {
+                    let places = columns / CHANNELS;
+                    for row in values.chunks_exact_mut(columns.max(1)) {
+                        let first = transposed(places, CHANNELS, &row[..places * CHANNELS]);
+                        row[..places * CHANNELS].copy_from_slice(&first);
+                    }
+                    transposed(rows, columns, &values)
+                }
+                _ => values,
+            },
+            Change::Gap(rows) => {
+                let width = self.shape.last().copied().unwrap_or(1);
+                let at = (rows.start * width).min(values.len());
+                values.splice(at..at, std::iter::repeat_n(0.0, rows.len() * width));
+                values
+            }
             Change::Columns { width, columns } => values
                 .chunks((*width).max(1))
                 .flat_map(|row| row.get(columns.clone()).unwrap_or_default().iter().copied())

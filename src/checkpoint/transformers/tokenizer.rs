@@ -1,12 +1,11 @@
 //! The tokenizer of a Hugging Face folder: `tokenizer.json`, or the vocabulary files that came
 //! before it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::super::{CheckpointError, read_json};
+use super::super::{CheckpointError, read_json, read_whole};
 use super::config::Section;
 use crate::text::{AddedToken, SpecialTokens, Tokenizer, WordPieceOptions};
 
@@ -54,6 +53,7 @@ fn read_vocabulary(
 ) -> Result<(PathBuf, Tokenizer), CheckpointError> {
     let whole = folder.join("tokenizer.json");
     if whole.is_file() {
+        read_whole(&whole)?;
         let tokenizer = Tokenizer::from_file_with(&whole, special)?;
         return Ok((whole, tokenizer));
     }
@@ -89,7 +89,10 @@ fn read_vocabulary(
 }
 
 fn read_text(file: &Path) -> Result<String, CheckpointError> {
-    fs::read_to_string(file).map_err(|source| CheckpointError::io(file, source))
+    String::from_utf8(read_whole(file)?).map_err(|error| CheckpointError::Invalid {
+        file: file.into(),
+        problem: error.utf8_error().to_string(),
+    })
 }
 
 /// What stands beside a vocabulary; a file that is not there is empty.

@@ -3,13 +3,15 @@
 //! one tensor is in memory beside the model.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use super::super::CheckpointError;
 use super::super::weight_file::WeightFile;
 use super::config::{DecoderFamily, Description, EncoderFamily};
+use super::encoder_keys::{self, map_encoder};
 use super::recipe::{Piece, Recipe};
 use crate::checkpoint::tensors::{ParameterSource, side_by_side};
-use crate::model::{EncoderConfig, HeadKind};
+use crate::model::HeadKind;
 
 /// Recipes for the parameters of a captioner as `description` says.
 pub(super) fn import<'a>(
@@ -26,13 +28,12 @@ pub(super) fn map_all(
     import: &mut impl KeyMap,
     description: &Description,
 ) -> Result<(), CheckpointError> {
-    match description.encoder {
-        EncoderFamily::Blip => blip_encoder(import, description)?,
-        EncoderFamily::BlipOriginal => blip_original_encoder(import, description)?,
-        EncoderFamily::Vit | EncoderFamily::Deit => {
-            vit_encoder(import, "encoder.", &description.model.encoder)?;
-        }
-    }
+    let (keys, before) = match description.encoder {
+        EncoderFamily::Blip => (&encoder_keys::BLIP[..], "vision_model."),
+        EncoderFamily::BlipOriginal => (&encoder_keys::BLIP_ORIGINAL[..], "visual_encoder."),
+        EncoderFamily::Vit | EncoderFamily::Deit => (&encoder_keys::VIT[..], "encoder."),
+    };
+    map_encoder(import, keys, before, &description.model.encoder)?;
     if description.model.decoder.memory_projection {
         import.linear("memory_projection", "enc_to_dec_proj")?;
     }
@@ -45,6 +46,19 @@ pub(super) fn map_all(
 
 /// What can be between parameters of ours and public tensors: told once, and done either way.
 pub(super) trait KeyMap {
+    /// Whether a public tensor of this name is there, or is to be written.
+    fn has(&self, theirs: &str) -> bool;
+
+    /// Whether names are those of the model in memory, not of its files.
+    fn in_memory(&self) -> bool {
+        false
+    }
+
+    /// Whether each of several ways to name tensors is to be followed, not one of them.
+    fn follows_every_way(&self) -> bool {
+        false
+    }
+
     /// The same.
     fn copy(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError>;
 
@@ -65,6 +79,17 @@ pub(super) trait KeyMap {
 
     /// A convolution over patches, `[d, 3, side, side]`, as a map of flattened patches.
     fn patches(&mut self, theirs: &str) -> Result<(), CheckpointError>;
+
+    /// A map of patches whose channels lie side by side, `[d, side·side·3]`, as one of ours, `[3·side·side, d]`.
+    fn patches_channels_last(&mut self, theirs: &str) -> Result<(), CheckpointError>;
+
+    /// A table `[1, …, n, d]` that lacks the `rows` which ours has as zeros.
+    fn gapped(
+        &mut self,
+        ours: &str,
+        theirs: &str,
+        rows: Range<usize>,
+    ) -> Result<(), CheckpointError>;
 
     /// Queries, keys and values in three matrices, `[out, in]`.
     fn three(&mut self, ours: &str, theirs: [String; 3]) -> Result<(), CheckpointError>;
@@ -127,96 +152,7 @@ fn of_no_use(name: &str) -> bool {
         || ends("predictions.decoder.bias")
         || ends("lm_head.decoder.bias")
         || name.starts_with("encoder.pooler.")
-}
-
-fn blip_encoder(
-    import: &mut impl KeyMap,
-    description: &Description,
-) -> Result<(), CheckpointError> {
-    let embeddings = "vision_model.embeddings";
-    import.patches(&format!("{embeddings}.patch_embedding"))?;
-    import.flat("encoder.prefix_tokens", &format!("{embeddings}.class_embedding"))?;
-    import.flat("encoder.position_embedding", &format!("{embeddings}.position_embedding"))?;
-    for layer in 0..description.model.encoder.num_layers {
-        let (ours, theirs) =
-            (format!("encoder.layers.{layer}"), format!("vision_model.encoder.layers.{layer}"));
-        import.norm(&format!("{ours}.attention_norm"), &format!("{theirs}.layer_norm1"))?;
-        import.norm(&format!("{ours}.feed_forward_norm"), &format!("{theirs}.layer_norm2"))?;
-        import.joint(&format!("{ours}.attention"), &format!("{theirs}.self_attn.qkv"))?;
-        import.linear(
-            &format!("{ours}.attention.output"),
-            &format!("{theirs}.self_attn.projection"),
-        )?;
-        import.linear(&format!("{ours}.feed_forward.hidden"), &format!("{theirs}.mlp.fc1"))?;
-        import.linear(&format!("{ours}.feed_forward.output"), &format!("{theirs}.mlp.fc2"))?;
-    }
-    import.norm("encoder.final_norm", "vision_model.post_layernorm")
-}
-
-/// As in the BLIP repository's own files.
-fn blip_original_encoder(
-    import: &mut impl KeyMap,
-    description: &Description,
-) -> Result<(), CheckpointError> {
-    import.patches("visual_encoder.patch_embed.proj")?;
-    import.flat("encoder.prefix_tokens", "visual_encoder.cls_token")?;
-    import.flat("encoder.position_embedding", "visual_encoder.pos_embed")?;
-    for layer in 0..description.model.encoder.num_layers {
-        let (ours, theirs) =
-            (format!("encoder.layers.{layer}"), format!("visual_encoder.blocks.{layer}"));
-        import.norm(&format!("{ours}.attention_norm"), &format!("{theirs}.norm1"))?;
-        import.norm(&format!("{ours}.feed_forward_norm"), &format!("{theirs}.norm2"))?;
-        import.joint(&format!("{ours}.attention"), &format!("{theirs}.attn.qkv"))?;
-        import.linear(&format!("{ours}.attention.output"), &format!("{theirs}.attn.proj"))?;
-        import.linear(&format!("{ours}.feed_forward.hidden"), &format!("{theirs}.mlp.fc1"))?;
-        import.linear(&format!("{ours}.feed_forward.output"), &format!("{theirs}.mlp.fc2"))?;
-    }
-    import.norm("encoder.final_norm", "visual_encoder.norm")
-}
-
-/// `prefix` stands before every name.
-pub(super) fn vit_encoder(
-    import: &mut impl KeyMap,
-    prefix: &str,
-    config: &EncoderConfig,
-) -> Result<(), CheckpointError> {
-    let embeddings = format!("{prefix}embeddings");
-    import.patches(&format!("{embeddings}.patch_embeddings.projection"))?;
-    let tokens = ["cls_token", "distillation_token"].map(|token| format!("{embeddings}.{token}"));
-    let tokens: Vec<&str> = tokens.iter().map(String::as_str).take(config.num_prefix()).collect();
-    import.stacked("encoder.prefix_tokens", &tokens)?;
-    import.flat("encoder.position_embedding", &format!("{embeddings}.position_embeddings"))?;
-    for layer in 0..config.num_layers {
-        let (ours, theirs) =
-            (format!("encoder.layers.{layer}"), format!("{prefix}encoder.layer.{layer}"));
-        import.norm(&format!("{ours}.attention_norm"), &format!("{theirs}.layernorm_before"))?;
-        import.norm(&format!("{ours}.feed_forward_norm"), &format!("{theirs}.layernorm_after"))?;
-        attention_and_feed_forward(
-            import,
-            &ours,
-            ["query", "key", "value"].map(|part| format!("{theirs}.attention.attention.{part}")),
-            [
-                format!("{theirs}.attention.output.dense"),
-                format!("{theirs}.intermediate.dense"),
-                format!("{theirs}.output.dense"),
-            ],
-        )?;
-    }
-    import.norm("encoder.final_norm", &format!("{prefix}layernorm"))
-}
-
-/// The linear maps of an encoder's layer: queries, keys and values; attention's output and the two of
-/// the feed-forward block.
-pub(super) fn attention_and_feed_forward(
-    import: &mut impl KeyMap,
-    ours: &str,
-    inner: [String; 3],
-    [output, hidden, last]: [String; 3],
-) -> Result<(), CheckpointError> {
-    import.three(&format!("{ours}.attention"), inner)?;
-    import.linear(&format!("{ours}.attention.output"), &output)?;
-    import.linear(&format!("{ours}.feed_forward.hidden"), &hidden)?;
-    import.linear(&format!("{ours}.feed_forward.output"), &last)
+        || name.starts_with("encoder.embeddings.mask_token")
 }
 
 fn bert_decoder(
@@ -405,6 +341,32 @@ impl<'a> Import<'a> {
 }
 
 impl KeyMap for Import<'_> {
+    fn has(&self, theirs: &str) -> bool {
+        self.source.contains(theirs)
+    }
+
+    fn patches_channels_last(&mut self, theirs: &str) -> Result<(), CheckpointError> {
+        let name = format!("{theirs}.weight");
+        let (out, input) = self.matrix(&name)?;
+        let recipe = Recipe::channels_last(Piece { name, rows: 0..out }, [input, out]);
+        self.put("encoder.patch_embedding.weight".into(), recipe);
+        self.bias("encoder.patch_embedding", theirs)
+    }
+
+    fn gapped(
+        &mut self,
+        ours: &str,
+        theirs: &str,
+        rows: Range<usize>,
+    ) -> Result<(), CheckpointError> {
+        let shape = self.shape_of(theirs)?;
+        let width = shape.last().copied().unwrap_or(1).max(1);
+        let all = shape.iter().product::<usize>() / width + rows.len();
+        let recipe = Recipe::gapped(Piece::whole(theirs, &shape), [all, width], rows);
+        self.put(ours.into(), recipe);
+        Ok(())
+    }
+
     fn copy(&mut self, ours: &str, theirs: &str) -> Result<(), CheckpointError> {
         let shape = self.shape_of(theirs)?;
         self.put(ours.into(), Recipe::of(vec![Piece::whole(theirs, &shape)], shape));

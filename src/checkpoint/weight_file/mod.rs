@@ -5,12 +5,13 @@
 //! pickle in those is read by a machine that knows tensors and containers only and runs nothing. Every
 //! length that a file states is held against the file before memory is taken for it.
 
+mod folder;
 mod pickle;
 mod pytorch;
 mod safetensors;
 mod zip;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -74,14 +75,6 @@ impl Entry {
     }
 }
 
-/// The names under which weights lie in a folder, the first that is there counts.
-const USUAL_NAMES: [&str; 4] = [
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-];
-
 /// Extensions of what `torch.save` writes.
 pub const PYTORCH_EXTENSIONS: [&str; 4] = ["bin", "pth", "pt", "ckpt"];
 
@@ -89,16 +82,13 @@ pub const PYTORCH_EXTENSIONS: [&str; 4] = ["bin", "pth", "pt", "ckpt"];
 const LONGEST_NAME: usize = 512;
 
 impl WeightFile {
-    /// Opens the weights of a folder: `model.safetensors` or `pytorch_model.bin`, or the index of
-    /// their shards.
+    /// Opens the weights of a folder: `model.safetensors` or `pytorch_model.bin`, or their shards, also
+    /// where the names hold a variant such as `fp16`.
     ///
     /// # Errors
     /// There are none, or they are damaged.
     pub fn find(folder: &Path) -> Result<Self, CheckpointError> {
-        Self::find_if_there(folder)?.ok_or_else(|| CheckpointError::Invalid {
-            file: folder.join(USUAL_NAMES[0]),
-            problem: "is not here, nor pytorch_model.bin, nor an index of their shards".into(),
-        })
+        Self::find_if_there(folder)?.ok_or_else(|| folder::absent(folder))
     }
 
     /// As [`find`](Self::find), or nothing if there are none.
@@ -106,8 +96,11 @@ impl WeightFile {
     /// # Errors
     /// They are damaged.
     pub fn find_if_there(folder: &Path) -> Result<Option<Self>, CheckpointError> {
-        let files = USUAL_NAMES.map(|name| folder.join(name));
-        files.iter().find(|file| file.is_file()).map(|file| Self::open(file)).transpose()
+        Ok(match folder::find(folder)? {
+            None => None,
+            Some(folder::Found::File(file)) => Some(Self::open(&file)?),
+            Some(folder::Found::Shards(files)) => Some(Self::of_parts(folder, &files)?),
+        })
     }
 
     /// Opens a file of weights, or the shards that an index (`….index.json`) names.
@@ -115,12 +108,31 @@ impl WeightFile {
     /// # Errors
     /// A file that cannot be read, is damaged or cut.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let mut weights = Self { origin: path.into(), parts: Vec::new(), tensors: BTreeMap::new() };
-        let is_index = path.to_string_lossy().ends_with(".index.json");
-        for part in if is_index { shards(path)? } else { vec![path.to_path_buf()] } {
-            weights.add(Part::open(&part)?)?;
+        let name = path.to_string_lossy();
+        let is_index = name.ends_with(".json") && name.contains(".index.");
+        let parts = if is_index { shards(path)? } else { vec![path.to_path_buf()] };
+        Self::of_parts(path, &parts)
+    }
+
+    fn of_parts(origin: &Path, parts: &[PathBuf]) -> Result<Self, CheckpointError> {
+        let (parts_read, tensors) = (Vec::new(), BTreeMap::new());
+        let mut weights = Self { origin: origin.into(), parts: parts_read, tensors };
+        for part in parts {
+            weights.add(Part::open(part)?)?;
         }
         Ok(weights)
+    }
+
+    /// The same with the tensors' names as the model itself has them: what `torch.compile`, DataParallel,
+    /// FSDP and training scripts put into them is left out.
+    pub(super) fn unwrapped(mut self) -> Self {
+        let plain = folder::unwrapped(self.names());
+        let unique: BTreeSet<&String> = plain.iter().collect();
+        if unique.len() == plain.len() {
+            let tensors = std::mem::take(&mut self.tensors);
+            self.tensors = plain.into_iter().zip(tensors.into_values()).collect();
+        }
+        self
     }
 
     /// Weights that are part of this program; `path` only names them in errors.
@@ -136,6 +148,10 @@ impl WeightFile {
 
     fn add(&mut self, part: Part) -> Result<(), CheckpointError> {
         let path = part.path.as_path();
+        let head = part.bytes(0, part.length.min(1024))?.unwrap_or_default();
+        if let Some(error) = CheckpointError::placeholder(path, &head) {
+            return Err(error);
+        }
         let is = |wanted: &str| path.extension().is_some_and(|extension| extension == wanted);
         let listed = match pytorch::Format::of(&part)? {
             Some(format) => pytorch::list(&part, format)?,

@@ -100,7 +100,11 @@ fn what_is_no_file_of_weights_is_named() {
     };
     let pointer = write("pytorch_model.bin", b"version https://git-lfs.github.com/spec/v1\n");
     let said = error(&pointer);
-    assert!(said.contains("pytorch_model.bin") && said.contains("torch.save"), "{said}");
+    assert!(said.contains("pytorch_model.bin") && said.contains("Git LFS"), "{said}");
+    let page = write("page.safetensors", b"\n<!DOCTYPE html>\n<html>");
+    assert!(error(&page).contains("page.safetensors: a web page"), "{}", error(&page));
+    let other = write("weights.bin", b"no weights");
+    assert!(error(&other).contains("torch.save"));
     assert!(error(&write("model.safetensors", b"{}")).contains("it has 2 bytes"));
     let outside = write("model.safetensors.index.json", br#"{"weight_map": {"a": "../b"}}"#);
     assert!(error(&outside).contains("outside of the folder"));
@@ -108,4 +112,65 @@ fn what_is_no_file_of_weights_is_named() {
     assert!(error(&nowhere).contains("outside of the folder"));
     let absent = write("third.index.json", br#"{"weight_map": {"a": "absent.safetensors"}}"#);
     assert!(error(&absent).contains("absent.safetensors"));
+}
+
+#[test]
+fn weights_are_found_under_every_usual_name() {
+    let one = testdata("zip.pth");
+    let names = |files: &[&str]| {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            fs::copy(&one, folder.path().join(file)).unwrap();
+        }
+        let found = WeightFile::find(folder.path()).map_err(|error| error.to_string());
+        found.map(|found| {
+            let names = found.parts.iter().map(|part| part.path.file_name().unwrap().to_owned());
+            names.map(|name| name.into_string().unwrap()).collect::<Vec<_>>()
+        })
+    };
+    for name in [
+        "model.safetensors",
+        "pytorch_model.bin",
+        "model.fp16.safetensors",
+        "pytorch_model.bf16.bin",
+    ] {
+        assert_eq!(names(&[name]), Ok(vec![name.to_string()]));
+    }
+    assert_eq!(
+        names(&["model.fp16.safetensors", "model.safetensors"]),
+        Ok(vec!["model.safetensors".to_string()])
+    );
+    let shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    assert_eq!(names(&shards), Ok(shards.map(String::from).to_vec()));
+    let cut = names(&shards[..1]).unwrap_err();
+    assert!(cut.contains("is one of 2 shards, of which 1 are here"), "{cut}");
+    let shards = ["pytorch_model.fp16-00001-of-00001.bin"];
+    assert_eq!(names(&shards), Ok(shards.map(String::from).to_vec()));
+    let foreign = names(&["tf_model.h5"]).unwrap_err();
+    assert!(foreign.contains("`tf_model.h5` is for TensorFlow"), "{foreign}");
+    let other = names(&["best.pth"]).unwrap_err();
+    assert!(other.contains("`best.pth`"), "{other}");
+}
+
+#[test]
+fn an_index_of_a_variant_is_an_index() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(testdata("zip.pth"), folder.path().join("model.fp16-00001-of-00001.safetensors"))
+        .unwrap();
+    let index = r#"{"weight_map": {"a": "model.fp16-00001-of-00001.safetensors"}}"#;
+    fs::write(folder.path().join("model.safetensors.index.fp16.json"), index).unwrap();
+    let found = WeightFile::find(folder.path()).unwrap();
+    assert!(found.origin().ends_with("model.safetensors.index.fp16.json") && found.contains("a"));
+}
+
+#[test]
+fn what_wrappers_put_into_names_is_left_out() {
+    let plain = |names: &[&str]| folder::unwrapped(names.iter().copied());
+    assert_eq!(plain(&["module.a.b", "module.c"]), ["a.b", "c"]);
+    assert_eq!(plain(&["_orig_mod.module.a", "_orig_mod.module.b"]), ["a", "b"]);
+    assert_eq!(plain(&["module.model.encoder._orig_mod.x"]), ["encoder.x"]);
+    assert_eq!(plain(&["encoder._fsdp_wrapped_module.a", "b"]), ["encoder.a", "b"]);
+    // Not what only some begin with.
+    assert_eq!(plain(&["model.a", "b"]), ["model.a", "b"]);
+    assert_eq!(plain(&[]), Vec::<String>::new());
 }

@@ -9,7 +9,8 @@ import random
 import PIL
 from PIL import Image
 
-FILTERS = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC, "lanczos": Image.LANCZOS}
+FILTERS = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC, "lanczos": Image.LANCZOS, "nearest": Image.NEAREST,
+           "box": Image.BOX, "hamming": Image.HAMMING}
 
 
 def noise(width, height):
