@@ -16,11 +16,10 @@ use super::error::CliError;
 use super::image_size::ImageSizeArgs;
 use super::model_args::ModelArgs;
 use super::progress::Progress;
-use crate::caption::{Caption, CaptionConfig, Captioned, Prompt, caption_all};
+use super::train::shape_bucket;
+use crate::caption::{Caption, CaptionConfig, Prompt, caption_items};
 use crate::checkpoint;
-use crate::device::{length_bucket, num_readers};
-use crate::escape::{escape, escape_path};
-use crate::image::{DecodeLimits, decode_file, is_image_path};
+use crate::image::{DecodeLimits, ImageError, decode_file, is_image_path};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -118,24 +117,23 @@ pub(super) fn run(arguments: CaptionArgs, console: &Console) -> Result<Outcome, 
         },
         keep: arguments.keep_prompt,
     };
+    let generate = arguments.decode.over(&checkpoint, arguments.num_captions)?;
     let config = CaptionConfig {
         prompt,
         batch_size: usize::from(arguments.batch_size),
-        generate: arguments.decode.over(&checkpoint, arguments.num_captions)?,
-        bucket: length_bucket(&device.device),
-        workers: num_readers(&device.device),
+        ..CaptionConfig::new(generate, shape_bucket(&device))
     };
     let limits = DecodeLimits { max_pixels: arguments.max_pixels };
-    let read = move |path: &PathBuf| decode_file(path, &limits).map_err(|error| error.to_string());
+    let read = move |path: &mut PathBuf| decode_file(path, &limits);
     let progress = Progress::new(console, "caption", Some(inputs.paths.len() as u64), "images");
     let mut failed = inputs.failed;
     let model = arguments.model.name();
-    let emit = |captioned: Captioned| -> Result<(), CliError> {
-        match &captioned.result {
+    let emit = |path: PathBuf, result: Result<Vec<Caption>, ImageError>| -> Result<(), CliError> {
+        match &result {
             Ok(captions) => {
                 let mut stdout = console.stdout();
                 for caption in captions {
-                    print(&mut stdout, &captioned.path, caption, &model, arguments.format)?;
+                    print(&mut stdout, &path, caption, &model, arguments.format)?;
                 }
                 progress.advance(1);
             }
@@ -147,7 +145,7 @@ pub(super) fn run(arguments: CaptionArgs, console: &Console) -> Result<Outcome, 
         }
         Ok(())
     };
-    caption_all(&checkpoint, &device.device, inputs.paths.into_iter(), &read, &config, emit)?;
+    caption_items(&checkpoint, &device.device, inputs.paths.into_iter(), &read, &config, emit)?;
     progress.finish();
     if failed > 0 {
         let inputs = if failed == 1 { "1 input has" } else { &format!("{failed} inputs have") };
@@ -165,9 +163,10 @@ fn print(
     format: Format,
 ) -> Result<(), CliError> {
     match format {
-        // Neither a name nor a caption breaks the line that it stands on.
+        // A caption never breaks the line that it stands on.
         Format::Text => {
-            writeln!(out, "{}\t{}", escape_path(path), escape(caption.caption.as_bytes()))?;
+            let text = caption.caption.replace(['\n', '\r', '\t'], " ");
+            writeln!(out, "{}\t{text}", path.display())?;
         }
         Format::Jsonl => {
             let path = path.to_string_lossy();

@@ -34,7 +34,6 @@ mod model_info;
 mod model_pull;
 mod panic;
 pub mod progress;
-mod report;
 mod score;
 mod stop;
 mod suggest;
