@@ -5,21 +5,29 @@
 //! ([`ModelInput`]): not from its rank, its name or the batch that it comes in. A run that is resumed, or
 //! shared among machines, says what a single run says.
 
+pub mod folder;
+mod identity;
+pub mod inputs;
+pub mod manifest;
+pub mod output;
+pub mod shape;
+pub mod shard;
 mod stage;
 
 use ::image::RgbImage;
 use burn::tensor::{Device, Tensor, TensorData};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
 use crate::generate::{GenerateConfig, GenerateError, Generated, generate_images};
 use crate::image::PreprocessConfig;
 use crate::plural::counted;
 
+pub use identity::{settings_hash, weights_hash};
 pub use stage::caption_items;
 
 /// A word of a caption and how sure the model was of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WordProbability {
     /// The word as it stands in the caption.
     pub word: String,
@@ -28,7 +36,7 @@ pub struct WordProbability {
 }
 
 /// A caption.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Caption {
     /// The text.
     pub caption: String,
