@@ -19,6 +19,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
+use crate::device::{length_bucket, num_readers};
 use crate::generate::{GenerateConfig, GenerateError, Generated, generate_images};
 use crate::image::PreprocessConfig;
 use crate::plural::counted;
@@ -73,10 +74,11 @@ pub struct CaptionConfig {
 }
 
 impl CaptionConfig {
-    /// Decodes as `generate` has it, with lengths rounded up to a multiple of `bucket`: 16 images at a
-    /// time, read by two threads, without a prompt.
-    pub fn new(generate: GenerateConfig, bucket: usize) -> Self {
-        Self { batch_size: 16, generate, bucket, workers: 2, prompt: Prompt::default() }
+    /// Decodes as `generate` has it, 16 images at a time, without a prompt, with as many readers as suit
+    /// the device.
+    pub fn new(generate: GenerateConfig, device: &Device) -> Self {
+        let (bucket, workers) = (length_bucket(device), num_readers(device));
+        Self { batch_size: 16, generate, bucket, workers, prompt: Prompt::default() }
     }
 }
 

@@ -19,7 +19,6 @@ use super::image_size::ImageSizeArgs;
 use super::model_args::ModelArgs;
 use super::progress::Progress;
 use super::stop;
-use super::train::shape_bucket;
 use crate::caption::folder::{Folder, FolderError, Item, Outcome as OfPhoto, Reader, Tally, Writer};
 use crate::caption::inputs::{Found, InputConfig, Named, find};
 use crate::caption::manifest::Manifest;
@@ -75,7 +74,7 @@ pub(super) struct CaptionArgs {
     /// Images captioned together [default: 16]
     #[arg(long, value_name = "N|auto", default_value = "auto", hide_default_value = true, value_parser = batch_size)]
     batch_size: BatchSize,
-    /// Threads that read images [default: as many as there are cores, 8 at most]
+    /// Threads that read images [default: 1 or 2 beside a CPU, up to 8 beside a GPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
     /// Largest image decoded, in pixels
@@ -109,10 +108,7 @@ enum CaptionCommand {
 #[derive(Debug, Clone, Copy)]
 struct BatchSize(Option<usize>);
 
-/// Images captioned together, unless told otherwise: more gain little on a CPU.
-const USUAL_BATCH: usize = 16;
 const STOPPING: &str = "stopping: photos that are under way are captioned first; Ctrl-C again stops at once";
-const MOST_WORKERS: usize = 8;
 
 fn batch_size(text: &str) -> Result<BatchSize, String> {
     match text.parse() {
@@ -201,12 +197,12 @@ fn caption_config(
         None => Vec::new(),
     };
     let generate = arguments.decode.over(checkpoint, arguments.num_captions)?;
-    let cores = thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
+    let usual = CaptionConfig::new(generate, &device.device);
     Ok(CaptionConfig {
         prompt: Prompt { ids, keep: arguments.keep_prompt },
-        batch_size: arguments.batch_size.0.unwrap_or(USUAL_BATCH),
-        workers: arguments.workers.map_or(cores.clamp(2, MOST_WORKERS), usize::from),
-        ..CaptionConfig::new(generate, shape_bucket(device))
+        batch_size: arguments.batch_size.0.unwrap_or(usual.batch_size),
+        workers: arguments.workers.map_or(usual.workers, usize::from),
+        ..usual
     })
 }
 

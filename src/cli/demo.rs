@@ -10,7 +10,7 @@ use super::console::Console;
 use super::device::DeviceArgs;
 use super::error::{CliError, Context};
 use super::evaluate::Shown;
-use super::train::{run_training, shape_bucket};
+use super::train::run_training;
 use super::{data, inspect, stop};
 use crate::caption::CaptionConfig;
 use crate::checkpoint;
@@ -90,7 +90,7 @@ pub(super) fn run(arguments: DemoArgs, console: &Console) -> Result<Outcome, Cli
     let checkpoint = checkpoint::load(&model, &device.device)?;
     let generate = checkpoint.generate.clone();
     let decode =
-        CaptionConfig { batch_size: 32, ..CaptionConfig::new(generate, shape_bucket(&device)) };
+        CaptionConfig { batch_size: 32, ..CaptionConfig::new(generate, &device.device) };
     let mut shown = Shown::new(console);
     let evaluation = evaluate(
         &checkpoint,

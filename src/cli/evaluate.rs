@@ -18,7 +18,6 @@ use super::model_args::{ModelArgs, megabytes};
 use super::model_info::decoding;
 use super::progress::Progress;
 use super::score::{to_json as scores_as_json, to_text as scores_as_text, warn_of_few};
-use super::train::shape_bucket;
 use crate::caption::CaptionConfig;
 use crate::checkpoint::atomic::folder_of;
 use crate::checkpoint::{self, Location};
@@ -133,7 +132,7 @@ pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome,
     let checkpoint = checkpoint::load_with(&location, &device.device, &options)?;
     let generate = arguments.decode.over(&checkpoint, Some(1))?;
     let config =
-        CaptionConfig { batch_size: 32, ..CaptionConfig::new(generate, shape_bucket(&device)) };
+        CaptionConfig { batch_size: 32, ..CaptionConfig::new(generate, &device.device) };
     let (split, device) = (arguments.split, &device.device);
     let most = arguments.images.map_or(usize::MAX, NonZeroUsize::get);
     let mut shown = Shown::new(console);

@@ -14,7 +14,6 @@ use super::device::DeviceArgs;
 use super::error::{CliError, Context};
 use super::image_size::ImageSizeArgs;
 use super::model_args::ModelArgs;
-use super::train::shape_bucket;
 use crate::caption::CaptionConfig;
 use crate::checkpoint;
 use crate::image::{DecodeLimits, decode_file};
@@ -96,7 +95,7 @@ pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, 
         )));
     }
     let generate = arguments.decode.over(&checkpoint, Some(1))?;
-    let config = CaptionConfig::new(generate, shape_bucket(&device));
+    let config = CaptionConfig::new(generate, &device.device);
     let text = arguments.text.as_deref();
     if text.is_some_and(|text| text.trim().is_empty()) {
         return Err(CliError::usage("--text: a caption without words")
