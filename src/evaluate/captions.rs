@@ -6,9 +6,9 @@ use serde_json::json;
 use super::{EvaluateError, Event, Observer};
 use crate::caption::{Caption, CaptionConfig, caption_items};
 use crate::checkpoint::Checkpoint;
-use crate::data::{ImageRecord, SkippedImage, SkippedImages};
+use crate::data::{ImageRecord, SkippedImage, SkippedImages, SourceError};
 use crate::generate::GenerateConfig;
-use crate::image::{DecodeLimits, ImageError, decode_file};
+use crate::image::DecodeLimits;
 use crate::metrics::bootstrap::Interval;
 use crate::metrics::{CIDER, CorpusScores, NUM_SCORES, ScoredImage};
 
@@ -113,14 +113,14 @@ pub fn caption_split(
 ) -> Result<CaptionedSplit, EvaluateError> {
     observer(Event::CaptionImages(records.len()));
     let limits = DecodeLimits::default();
-    let read = |record: &mut &ImageRecord| decode_file(&record.path, &limits);
+    let read = |record: &mut &ImageRecord| record.image.decode(&limits);
     let mut captioned = CaptionedSplit::default();
-    let emit = |record: &ImageRecord, result: Result<Vec<Caption>, ImageError>| {
+    let emit = |record: &ImageRecord, result: Result<Vec<Caption>, SourceError>| {
         let first = result.map_err(|error| error.to_string()).and_then(first_caption);
         let answer = first.map(|caption| {
             let answer = Answer::of(&caption, checkpoint, &config.generate);
             captioned.images.push(ScoredImage {
-                id: record.path.display().to_string(),
+                id: record.image.path().display().to_string(),
                 caption: caption.caption,
                 references: record.captions.clone(),
             });
@@ -129,7 +129,7 @@ pub fn caption_split(
         match &answer {
             Ok(_) => observer(Event::Image),
             Err(reason) => {
-                let (path, reason) = (record.path.clone(), reason.clone());
+                let (path, reason) = (record.image.path().to_owned(), reason.clone());
                 let is_news = known.reason(&path).is_none();
                 observer(Event::NoCaption { image: &SkippedImage { path, reason }, is_news });
             }

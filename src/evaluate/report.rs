@@ -14,8 +14,8 @@ use super::gallery::{self, Column, Entry, Page, Picture, Score};
 use super::scenes::{JudgedCaption, SceneReport, Scenes};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::atomic::{self, folder_of};
-use crate::data::{ImageRecord, Split};
-use crate::image::{DecodeLimits, decode_file, thumbnail};
+use crate::data::{ImageRecord, ImageSource, Split};
+use crate::image::{DecodeLimits, thumbnail};
 use crate::metrics::bootstrap::Interval;
 use crate::metrics::{CIDER, NUM_SCORES};
 use crate::plural::counted;
@@ -153,11 +153,13 @@ impl Report<'_> {
             match (self.records.get(place), entries.get(place).map(|entry| entry.caption)) {
                 // Its caption says why.
                 (_, Some(Err(_))) | (None, _) => Picture::Lost("no picture".into()),
-                (Some(record), _) if linked => match fs::canonicalize(&record.path) {
-                    Ok(photo) => Picture::Link(gallery::link(&folder, &photo)),
-                    Err(error) => Picture::Lost(error.to_string()),
-                },
-                (Some(record), _) => embedded(&record.path),
+                (Some(record), _) if linked && record.image.container().is_none() => {
+                    match fs::canonicalize(record.image.path()) {
+                        Ok(photo) => Picture::Link(gallery::link(&folder, &photo)),
+                        Err(error) => Picture::Lost(error.to_string()),
+                    }
+                }
+                (Some(record), _) => embedded(&record.image),
             }
         };
         atomic::replace_file_by(file, |fresh| {
@@ -249,7 +251,8 @@ impl Report<'_> {
     /// All images in the order of the data set.
     fn entries(&self) -> Vec<Entry<'_>> {
         let of_record = |record: &&ImageRecord| {
-            record.path.strip_prefix(self.root).unwrap_or(&record.path).display().to_string()
+            let path = record.image.path();
+            path.strip_prefix(self.root).unwrap_or(path).display().to_string()
         };
         if let Some(Scored { scores, captioned, .. }) = self.scored {
             let mut scored = captioned.images.iter().zip(scores.per_image());
@@ -275,7 +278,7 @@ impl Report<'_> {
         let judged: HashMap<&Path, &JudgedCaption> =
             report.captions.iter().map(|judged| (judged.path.as_path(), judged)).collect();
         let each = self.records.iter().map(|record| {
-            let path = record.path.as_path();
+            let path = record.image.path();
             let (caption, values, remarks) = match judged.get(path) {
                 Some(JudgedCaption { caption, errors, .. }) => {
                     (Ok(caption.as_str()), vec![Some(errors.len() as f64)], errors.clone())
@@ -292,8 +295,9 @@ impl Report<'_> {
     }
 }
 
-fn embedded(photo: &Path) -> Picture {
-    let small = decode_file(photo, &DecodeLimits::default())
+fn embedded(photo: &ImageSource) -> Picture {
+    let small = photo
+        .decode(&DecodeLimits::default())
         .map_err(|error| error.to_string())
         .and_then(|image| thumbnail(&image, LONGEST_SIDE).map_err(|error| error.to_string()));
     small.map_or_else(Picture::Lost, Picture::Embedded)

@@ -10,8 +10,8 @@ use super::captions::first_caption;
 use crate::caption::{Caption, CaptionConfig, caption_items};
 use crate::checkpoint::Checkpoint;
 use crate::data::shapes::{Scene, check_caption, grounded_words};
-use crate::data::{ImageRecord, SkippedImage, SkippedImages};
-use crate::image::{DecodeLimits, ImageError, decode_file};
+use crate::data::{ImageRecord, ImageSource, SkippedImage, SkippedImages, SourceError};
+use crate::image::DecodeLimits;
 use crate::inspect::pointing::{chance, inside, peak};
 use crate::inspect::{Inspection, inspect_tokens};
 
@@ -136,18 +136,19 @@ pub fn judge(
     progress: &mut dyn FnMut(),
 ) -> Result<SceneReport, EvaluateError> {
     let scenes =
-        records.iter().filter_map(|record| Some((record.path.clone(), scene_of(record)?)));
+        records.iter().filter_map(|record| Some((record.image.clone(), scene_of(record)?)));
     let mut report = SceneReport::default();
-    let read = |(path, _): &mut (PathBuf, Scene)| decode_file(path, limits);
-    let judge_one = |(path, scene): (PathBuf, Scene),
-                     captions: Result<Vec<Caption>, ImageError>|
+    let read = |(image, _): &mut (ImageSource, Scene)| image.decode(limits);
+    let judge_one = |(image, scene): (ImageSource, Scene),
+                     captions: Result<Vec<Caption>, SourceError>|
      -> Result<(), EvaluateError> {
         progress();
+        let path = image.path().to_owned();
         let captions = captions.map_err(|error| error.to_string());
         let judged = captions.and_then(first_caption).and_then(|caption| {
             let verdict = check_caption(&caption.caption, &scene);
             // Decoded again, since photos are not kept once they are captioned.
-            let photo = verdict.correct.then(|| decode_file(&path, limits)).transpose();
+            let photo = verdict.correct.then(|| image.decode(limits)).transpose();
             Ok((caption, verdict, photo.map_err(|error| error.to_string())?))
         });
         let (caption, verdict, photo) = match judged {

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{Caption, WordProbability};
 use super::inputs::Input;
-use crate::escape::escape_path;
+use crate::escape::{escape, escape_path};
 
 pub use sidecar::{Existing, SidecarConfig, Sidecars};
 
@@ -118,12 +118,13 @@ impl Output {
     /// They cannot be written.
     pub fn write(&mut self, record: Record<'_>) -> Result<(), OutputError> {
         let mut bytes = Vec::new();
-        let (path, text) = (&record.input.path, |shaped: &Shaped| one_line(&shaped.text));
+        let path = &record.input.path;
         match self.format {
             Format::Text => {
                 for shaped in record.captions {
                     bytes.extend(field(path));
-                    bytes.extend(format!("\t{}\n", text(shaped)).as_bytes());
+                    let text = escape(shaped.text.as_bytes());
+                    bytes.extend(format!("\t{text}\n").into_bytes());
                 }
             }
             Format::Jsonl => {
@@ -202,11 +203,6 @@ fn partial(file: &Path) -> PathBuf {
     file.with_file_name(name)
 }
 
-/// A caption never breaks the line that it stands on.
-fn one_line(text: &str) -> String {
-    text.replace(|c: char| c.is_control(), " ")
-}
-
 /// A path as a field of a line: its own bytes, but for those that would break the line or steer a
 /// terminal, which are escaped as [`crate::escape`] has it.
 fn field(path: &Path) -> Vec<u8> {
@@ -219,7 +215,7 @@ fn field(path: &Path) -> Vec<u8> {
 }
 
 /// A path as text that tells any two paths apart: as it is, or escaped where it is no UTF-8.
-pub(super) fn name_of(path: &Path) -> String {
+pub(crate) fn name_of(path: &Path) -> String {
     path.to_str().map_or_else(|| escape_path(path), str::to_owned)
 }
 
@@ -304,7 +300,7 @@ mod tests {
             written(Format::Csv, "x.csv", &photos[..1]),
             "path,caption,confidence\nDIR/a.jpg,\"a \"\"dog\"\",\nwell\",0.2500\n"
         );
-        assert_eq!(written(Format::Text, "x.tsv", &photos[..1]), "DIR/a.jpg\ta \"dog\", well\n");
+        assert_eq!(written(Format::Text, "x.tsv", &photos[..1]), "DIR/a.jpg\ta \"dog\",\\nwell\n");
         let metadata = written(Format::Metadata, "metadata.jsonl", &photos);
         let second: serde_json::Value = serde_json::from_str(metadata.lines().nth(1).unwrap()).unwrap();
         assert_eq!(second["file_name"], "b/COCO_val2014_000000391895.jpg");
