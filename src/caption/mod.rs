@@ -1,21 +1,34 @@
-//! Captioning as a stage: images in, captions out, in the same order. Knows nothing of files: what
-//! reads them is handed in.
+//! Captioning as a stage: items in, captions out, in the same order ([`caption_items`]). What an item is,
+//! and how a photo is read from it, the caller says.
+//!
+//! What is sampled for a photo follows from the seed and from the photo as the model sees it
+//! ([`ModelInput`]): not from its rank, its name or the batch that it comes in. A run that is resumed, or
+//! shared among machines, says what a single run says.
 
-use std::ops::Range;
-use std::path::PathBuf;
-use std::sync::mpsc::sync_channel;
-use std::thread;
+pub mod folder;
+mod identity;
+pub mod inputs;
+pub mod manifest;
+pub mod output;
+pub mod shape;
+pub mod shard;
+mod stage;
 
 use ::image::RgbImage;
 use burn::tensor::{Device, Tensor, TensorData};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
+use crate::device::{length_bucket, num_readers};
 use crate::generate::{GenerateConfig, GenerateError, Generated, generate_images};
+use crate::image::PreprocessConfig;
 use crate::plural::counted;
 
+pub use identity::{settings_hash, weights_hash};
+pub use stage::caption_items;
+
 /// A word of a caption and how sure the model was of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WordProbability {
     /// The word as it stands in the caption.
     pub word: String,
@@ -24,7 +37,7 @@ pub struct WordProbability {
 }
 
 /// A caption.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Caption {
     /// The text.
     pub caption: String,
@@ -36,26 +49,16 @@ pub struct Caption {
     pub words: Vec<WordProbability>,
 }
 
-/// What became of one input.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Captioned {
-    /// The input's name.
-    pub path: PathBuf,
-    /// Its captions (`num_captions`, of beams the best first), or why there are none.
-    pub result: Result<Vec<Caption>, String>,
-}
-
-impl Captioned {
-    /// The first caption, or why there is none.
-    ///
-    /// # Errors
-    /// The reason.
-    pub fn first(self) -> Result<Caption, String> {
-        self.result?.into_iter().next().ok_or_else(|| "the model gave no caption".into())
+impl Caption {
+    /// Geometric mean of the words' probabilities, in `[0, 1]`; `None` without words.
+    pub fn confidence(&self) -> Option<f64> {
+        let logarithms = self.words.iter().map(|word| f64::from(word.probability).ln());
+        let mean = logarithms.sum::<f64>() / self.words.len() as f64;
+        Some(mean.exp()).filter(|confidence| confidence.is_finite())
     }
 }
 
-/// How images are batched.
+/// How images are batched and captioned.
 #[derive(Debug, Clone)]
 pub struct CaptionConfig {
     /// Images decoded together, at least 1.
@@ -70,6 +73,15 @@ pub struct CaptionConfig {
     pub prompt: Prompt,
 }
 
+impl CaptionConfig {
+    /// Decodes as `generate` has it, 16 images at a time, without a prompt, with as many readers as suit
+    /// the device.
+    pub fn new(generate: GenerateConfig, device: &Device) -> Self {
+        let (bucket, workers) = (length_bucket(device), num_readers(device));
+        Self { batch_size: 16, generate, bucket, workers, prompt: Prompt::default() }
+    }
+}
+
 /// The beginning of a caption that is given and not decoded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Prompt {
@@ -79,115 +91,60 @@ pub struct Prompt {
     pub keep: bool,
 }
 
-/// Captions what `inputs` yields, reading each with `read` on threads ahead of the model, and hands
-/// every result to `emit` in the order of the inputs. An input that cannot be read is a result like
-/// any other.
-///
-/// # Errors
-/// A decoding configuration out of range, a failing device, or what `emit` returns.
-pub fn caption_all<E: From<GenerateError>>(
-    checkpoint: &Checkpoint,
-    device: &Device,
-    inputs: impl Iterator<Item = PathBuf> + Send,
-    read: &(dyn Fn(&PathBuf) -> Result<RgbImage, String> + Sync),
-    config: &CaptionConfig,
-    mut emit: impl FnMut(Captioned) -> Result<(), E>,
-) -> Result<(), E> {
-    config.generate.validate(checkpoint.model.config().decoder.vocab_size)?;
-    let workers = config.workers.max(1);
-    thread::scope(|scope| {
-        // Each reader has its own short queues: the order needs no sorting and memory stays bounded.
-        let mut queues = Vec::with_capacity(workers);
-        let mut readers = Vec::with_capacity(workers);
-        for _ in 0..workers {
-            let (give, take) = sync_channel::<PathBuf>(config.batch_size);
-            let (sender, receiver) = sync_channel(config.batch_size);
-            scope.spawn(move || {
-                for path in take {
-                    let pixels = read(&path).map(|image| checkpoint.preprocess.apply(&image));
-                    if sender.send((path, pixels)).is_err() {
-                        return;
-                    }
-                }
-            });
-            queues.push(give);
-            readers.push(receiver);
-        }
-        scope.spawn(move || {
-            for (index, path) in inputs.enumerate() {
-                if queues[index % workers].send(path).is_err() {
-                    return;
-                }
-            }
-        });
-        let mut batch = Vec::with_capacity(config.batch_size);
-        let mut stage = Stage { checkpoint, device, config, images: 0 };
-        for index in 0.. {
-            let Ok(item) = readers[index % workers].recv() else { break };
-            batch.push(item);
-            if batch.len() == config.batch_size.max(1) {
-                stage.caption_batch(std::mem::take(&mut batch), &mut emit)?;
-            }
-        }
-        stage.caption_batch(batch, &mut emit)
-    })
+/// A photo as the model takes it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelInput {
+    /// Normalised pixels, `[3, height, width]`.
+    pub values: Vec<f32>,
+    /// What sampling seeds its draws with: a hash of the resized photo, the same on every machine.
+    pub identity: u64,
 }
 
-type Read = (PathBuf, Result<Vec<f32>, String>);
-
-struct Stage<'a> {
-    checkpoint: &'a Checkpoint,
-    device: &'a Device,
-    config: &'a CaptionConfig,
-    /// Images captioned so far: what is sampled for an image follows from its number among those that
-    /// can be read, in whatever batch it comes.
-    images: u64,
-}
-
-impl Stage<'_> {
-    fn caption_batch<E: From<GenerateError>>(
-        &mut self,
-        batch: Vec<Read>,
-        emit: &mut impl FnMut(Captioned) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut values = Vec::new();
-        let first = self.images;
-        for (_, pixels) in &batch {
-            if let Ok(pixels) = pixels {
-                values.extend_from_slice(pixels);
-                self.images += 1;
-            }
-        }
-        let mut captions = Vec::new();
-        if self.images > first {
-            let images = first..self.images;
-            captions = caption_pixels(self.checkpoint, self.device, values, images, self.config)?;
-        }
-        let mut captions = captions.into_iter();
-        for (path, pixels) in batch {
-            let result = pixels.map(|_| captions.next().unwrap_or_default());
-            emit(Captioned { path, result })?;
-        }
-        Ok(())
+impl ModelInput {
+    /// Resizes and normalises `photo`.
+    pub fn new(preprocess: &PreprocessConfig, photo: &RgbImage) -> Self {
+        let resized = preprocess.resize(photo);
+        let hash = blake3::hash(resized.as_raw());
+        let (first, _) = hash.as_bytes().as_chunks::<8>();
+        Self { identity: u64::from_le_bytes(first[0]), values: preprocess.normalize(&resized) }
     }
 }
 
-/// Captions normalised pixels, `[images, 3, height, width]`: `num_captions` for each image, of beams the
-/// best first. `images` are the images' numbers, which sampling seeds its draws with.
+/// Captions photos: `num_captions` for each, of beams the best first.
 ///
 /// # Errors
 /// A decoding configuration out of range or a failing device.
-pub fn caption_pixels(
+pub fn caption_inputs(
     checkpoint: &Checkpoint,
     device: &Device,
-    pixels: Vec<f32>,
-    images: Range<u64>,
+    inputs: &[ModelInput],
     config: &CaptionConfig,
 ) -> Result<Vec<Vec<Caption>>, GenerateError> {
+    if inputs.is_empty() {
+        return Ok(Vec::new());
+    }
     let preprocess = &checkpoint.preprocess;
-    let count = images.end.saturating_sub(images.start) as usize;
-    let shape = [count, 3, preprocess.height, preprocess.width];
-    let memory = checkpoint.model.encode(Tensor::from_data(TensorData::new(pixels, shape), device));
+    let shape = [inputs.len(), 3, preprocess.height, preprocess.width];
+    let values: Vec<f32> = inputs.iter().flat_map(|input| &input.values).copied().collect();
+    let memory = checkpoint.model.encode(Tensor::from_data(TensorData::new(values, shape), device));
+    caption_memory(checkpoint, &memory, inputs.iter().map(|input| input.identity), config)
+}
+
+/// Captions encoded photos: `num_captions` for each, of beams the best first. `identities` are
+/// [`ModelInput::identity`], which sampling seeds its draws with.
+///
+/// # Shapes
+/// `memory`: `[images, patches, memory_width]`, from [`Captioner::encode`](crate::model::Captioner::encode).
+///
+/// # Errors
+/// A decoding configuration out of range or a failing device.
+pub fn caption_memory(
+    checkpoint: &Checkpoint,
+    memory: &Tensor<3>,
+    identities: impl IntoIterator<Item = u64>,
+    config: &CaptionConfig,
+) -> Result<Vec<Vec<Caption>>, GenerateError> {
+    let [count, _, _] = memory.dims();
     let special = checkpoint.tokenizer.special_tokens();
     let mut prompt = vec![special.bos];
     prompt.extend(&config.prompt.ids);
@@ -206,7 +163,7 @@ pub fn caption_pixels(
         decode.max_new_tokens = decode.max_new_tokens.min(room);
     }
     let (model, end, bucket) = (&checkpoint.model, special.eos, config.bucket);
-    let generated = generate_images(model, &memory, images.start, &prompt, end, &decode, bucket)?;
+    let generated = generate_images(model, memory, identities, &prompt, end, &decode, bucket)?;
     let keep = config.prompt.keep;
     let mut captions = generated.into_iter().map(|out| to_caption(checkpoint, out, keep));
     Ok((0..count).map(|_| captions.by_ref().take(decode.num_captions).collect()).collect())

@@ -9,14 +9,14 @@ use super::Outcome;
 use super::console::Console;
 use super::device::DeviceArgs;
 use super::error::{CliError, Context};
-use super::evaluate::evaluate;
+use super::evaluate::Shown;
 use super::train::run_training;
 use super::{data, inspect, stop};
-use crate::caption::{CaptionConfig, Prompt};
+use crate::caption::CaptionConfig;
 use crate::checkpoint;
 use crate::data::shapes::ShapesConfig;
 use crate::data::{LoadOptions, Split, load};
-use crate::device::length_bucket;
+use crate::evaluate::evaluate;
 use crate::image::{DecodeLimits, decode_file};
 use crate::inspect::inspect as inspect_photo;
 use crate::train::TrainConfig;
@@ -88,15 +88,19 @@ pub(super) fn run(arguments: DemoArgs, console: &Console) -> Result<Outcome, Cli
     ));
     let dataset = load(&data, &LoadOptions::default())?;
     let checkpoint = checkpoint::load(&model, &device.device)?;
-    let decode = CaptionConfig {
-        batch_size: 32,
-        generate: checkpoint.generate.clone(),
-        bucket: length_bucket(&device.device),
-        workers: 2,
-        prompt: Prompt::default(),
-    };
-    let evaluation =
-        evaluate(&checkpoint, &device, &dataset, Split::Test, SCENES, &decode, console)?;
+    let generate = checkpoint.generate.clone();
+    let decode =
+        CaptionConfig { batch_size: 32, ..CaptionConfig::new(generate, &device.device) };
+    let mut shown = Shown::new(console);
+    let evaluation = evaluate(
+        &checkpoint,
+        &device.device,
+        &dataset,
+        Split::Test,
+        SCENES,
+        &decode,
+        &mut |event| shown.event(event),
+    )?;
     let Some(scenes) = &evaluation.scenes else {
         return Err(CliError::new("the scenes just drawn carry no truth"));
     };

@@ -14,9 +14,8 @@ use super::device::DeviceArgs;
 use super::error::{CliError, Context};
 use super::image_size::ImageSizeArgs;
 use super::model_args::ModelArgs;
-use crate::caption::{CaptionConfig, Prompt};
+use crate::caption::CaptionConfig;
 use crate::checkpoint;
-use crate::device::length_bucket;
 use crate::image::{DecodeLimits, decode_file};
 use crate::inspect::sheet::{LEAST_CEILING, Region, Sheet, SheetPanel, SheetStyle, render};
 use crate::inspect::{Inspection, inspect};
@@ -95,13 +94,8 @@ pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, 
             layers - 1
         )));
     }
-    let config = CaptionConfig {
-        batch_size: 1,
-        generate: arguments.decode.over(&checkpoint, Some(1))?,
-        bucket: length_bucket(&device.device),
-        workers: 1,
-        prompt: Prompt::default(),
-    };
+    let generate = arguments.decode.over(&checkpoint, Some(1))?;
+    let config = CaptionConfig::new(generate, &device.device);
     let text = arguments.text.as_deref();
     if text.is_some_and(|text| text.trim().is_empty()) {
         return Err(CliError::usage("--text: a caption without words")

@@ -14,6 +14,9 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod bench;
 mod caption;
+mod caption_inputs;
+mod caption_manifest;
+mod caption_outputs;
 mod completions;
 pub mod console;
 mod data;
@@ -34,7 +37,6 @@ mod model_info;
 mod model_pull;
 mod panic;
 pub mod progress;
-mod report;
 mod score;
 mod stop;
 mod suggest;

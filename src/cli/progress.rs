@@ -18,6 +18,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(30);
 pub struct Progress {
     display: Display,
     told: Mutex<Told>,
+    unit: String,
 }
 
 /// What follows the figures.
@@ -58,7 +59,19 @@ impl Progress {
         } else {
             Display::Lines(Mutex::new(Lines::new(label, length, unit, Instant::now())))
         };
-        Self { display, told: Mutex::default() }
+        Self { display, told: Mutex::default(), unit: unit.to_owned() }
+    }
+
+    /// Says how many parts there are, where that was not known before.
+    pub fn set_length(&self, length: u64) {
+        match &self.display {
+            Display::Hidden => {}
+            Display::Bar(bar, pace) => {
+                bar.set_style(style(Some(length), &self.unit, pace));
+                bar.set_length(length);
+            }
+            Display::Lines(lines) => lock(lines).length = Some(length),
+        }
     }
 
     /// Starts a download of `length` bytes.
@@ -199,7 +212,7 @@ impl Pace {
     }
 }
 
-fn bar(label: &str, length: Option<u64>, unit: &str, pace: &Arc<Mutex<Pace>>) -> ProgressBar {
+fn style(length: Option<u64>, unit: &str, pace: &Arc<Mutex<Pace>>) -> ProgressStyle {
     let template = match length {
         Some(_) if unit == BYTES => {
             "{prefix} [{bar:24}] {decimal_bytes}/{decimal_total_bytes}, {pace}  {wide_msg}"
@@ -215,12 +228,15 @@ fn bar(label: &str, length: Option<u64>, unit: &str, pace: &Arc<Mutex<Pace>>) ->
         let _ = out.write_str(&lock(&pace).text(length, &of_what, Instant::now()));
     };
     // Units are our own words and hold no braces; the default is for the day one does.
-    let style = ProgressStyle::with_template(&template.replace("UNIT", unit))
+    ProgressStyle::with_template(&template.replace("UNIT", unit))
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .with_key("pace", tell)
-        .progress_chars("=> ");
+        .progress_chars("=> ")
+}
+
+fn bar(label: &str, length: Option<u64>, unit: &str, pace: &Arc<Mutex<Pace>>) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
-    bar.set_style(style);
+    bar.set_style(style(length, unit, pace));
     bar.set_prefix(label.to_string());
     // A step may take many seconds; the clock should still be seen to run.
     bar.enable_steady_tick(Duration::from_secs(1));
@@ -394,6 +410,7 @@ mod tests {
                 Instant::now(),
             ))),
             told: Mutex::default(),
+            unit: "images".into(),
         };
         let line = |progress: &Progress| match &progress.display {
             Display::Lines(lines) => lock(lines).line(Instant::now()),

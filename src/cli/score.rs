@@ -233,11 +233,6 @@ impl fmt::Display for Few<'_> {
     }
 }
 
-/// What METEOR was computed with; shared with `patchword evaluate`.
-pub(super) fn meteor_stages(scores: &CorpusScores) -> &'static str {
-    if scores.complete_meteor { "exact, stem, synonym, paraphrase" } else { "exact, stem" }
-}
-
 fn scores_json(scores: [f64; NUM_SCORES]) -> Map<String, Value> {
     SCORE_NAMES.iter().zip(scores).map(|(name, score)| ((*name).to_owned(), json!(score))).collect()
 }
@@ -251,7 +246,7 @@ pub(super) fn to_json(scores: &CorpusScores, intervals: &[Option<Interval>; NUM_
     let mut value = scores_json(scores.corpus());
     let cider = value.get("CIDEr").cloned().unwrap_or_default();
     value.insert("CIDEr_D".to_owned(), cider);
-    value.insert("METEOR_stages".to_owned(), json!(meteor_stages(scores)));
+    value.insert("METEOR_stages".to_owned(), json!(scores.meteor_stages()));
     value.insert("images".to_owned(), json!(scores.ids.len()));
     let intervals: Map<String, Value> = SCORE_NAMES
         .iter()
@@ -330,7 +325,7 @@ pub(super) fn to_text(
          captions: {:.1} words, {}, {} of the captions different\n\
          distinct 1- to 4-grams: {}\n",
         counted(scores.ids.len(), "image"),
-        meteor_stages(scores),
+        scores.meteor_stages(),
         diversity.mean_length,
         counted(diversity.vocabulary, "different word"),
         percent(diversity.unique),

@@ -9,6 +9,14 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 
 /// From now on signals are noted instead of ending the process; a second one ends it.
 pub(super) fn listen(console: &Console) {
+    listen_and_say(
+        console,
+        "stopping: this step is finished and saved first; Ctrl-C again stops at once, without saving",
+    );
+}
+
+/// The same, with what the user is told at the first signal.
+pub(super) fn listen_and_say(console: &Console, text: &'static str) {
     let console = console.clone();
     // The handler can be set once a process; a second call changes nothing.
     let _ = ctrlc::set_handler(move || {
@@ -17,9 +25,7 @@ pub(super) fn listen(console: &Console) {
         }
         // A terminal has written `^C` behind the bar.
         let fresh = if console.is_terminal() { "\n" } else { "" };
-        console.note(format_args!(
-            "{fresh}stopping: this step is finished and saved first; Ctrl-C again stops at once, without saving"
-        ));
+        console.note(format_args!("{fresh}{text}"));
     });
 }
 

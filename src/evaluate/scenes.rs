@@ -6,13 +6,23 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 
 use super::EvaluateError;
-use crate::caption::{CaptionConfig, Captioned, caption_all};
+use super::captions::first_caption;
+use crate::caption::{Caption, CaptionConfig, caption_items};
 use crate::checkpoint::Checkpoint;
 use crate::data::shapes::{Scene, check_caption, grounded_words};
-use crate::data::{ImageRecord, SkippedImage, SkippedImages};
-use crate::image::{DecodeLimits, decode_file};
+use crate::data::{ImageRecord, ImageSource, SkippedImage, SkippedImages, SourceError};
+use crate::image::DecodeLimits;
 use crate::inspect::pointing::{chance, inside, peak};
 use crate::inspect::{Inspection, inspect_tokens};
+
+/// What was measured on scenes of known truth.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scenes {
+    /// The captions against the truth.
+    pub report: SceneReport,
+    /// The decoder layer whose attention points best, chosen on the validation split.
+    pub layer: usize,
+}
 
 /// Captions of scenes, judged.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -125,22 +135,21 @@ pub fn judge(
     limits: &DecodeLimits,
     progress: &mut dyn FnMut(),
 ) -> Result<SceneReport, EvaluateError> {
-    let scenes: Vec<(&ImageRecord, Scene)> =
-        records.iter().filter_map(|record| Some((*record, scene_of(record)?))).collect();
-    let inputs: Vec<PathBuf> =
-        scenes.iter().map(|(record, _)| record.image.path().to_owned()).collect();
+    let scenes =
+        records.iter().filter_map(|record| Some((record.image.clone(), scene_of(record)?)));
     let mut report = SceneReport::default();
-    let mut next = scenes.iter();
-    let read = |path: &PathBuf| decode_file(path, limits).map_err(|error| error.to_string());
-    let judge_one = |captioned: Captioned| -> Result<(), EvaluateError> {
-        let Some((_, scene)) = next.next() else { return Ok(()) };
-        let path = captioned.path.clone();
+    let read = |(image, _): &mut (ImageSource, Scene)| image.decode(limits);
+    let judge_one = |(image, scene): (ImageSource, Scene),
+                     captions: Result<Vec<Caption>, SourceError>|
+     -> Result<(), EvaluateError> {
         progress();
-        let judged = captioned.first().and_then(|caption| {
-            let verdict = check_caption(&caption.caption, scene);
+        let path = image.path().to_owned();
+        let captions = captions.map_err(|error| error.to_string());
+        let judged = captions.and_then(first_caption).and_then(|caption| {
+            let verdict = check_caption(&caption.caption, &scene);
             // Decoded again, since photos are not kept once they are captioned.
-            let photo = verdict.correct.then(|| read(&path)).transpose()?;
-            Ok((caption, verdict, photo))
+            let photo = verdict.correct.then(|| image.decode(limits)).transpose();
+            Ok((caption, verdict, photo.map_err(|error| error.to_string())?))
         });
         let (caption, verdict, photo) = match judged {
             Ok(judged) => judged,
@@ -151,7 +160,7 @@ pub fn judge(
         };
         if let Some(photo) = photo {
             let inspection = inspect_tokens(checkpoint, device, &photo, &caption.token_ids)?;
-            report.pointing.add(&inspection, scene);
+            report.pointing.add(&inspection, &scene);
         }
         report.scenes += 1;
         report.correct += usize::from(verdict.correct);
@@ -164,6 +173,6 @@ pub fn judge(
         });
         Ok(())
     };
-    caption_all(checkpoint, device, inputs.into_iter(), &read, config, judge_one)?;
+    caption_items(checkpoint, device, scenes, &read, config, judge_one)?;
     Ok(report)
 }

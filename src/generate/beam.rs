@@ -4,7 +4,6 @@
 //! putting any back.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use super::constraints::{self, constrain};
 use super::sample::{Draws, warp};
@@ -36,7 +35,7 @@ struct Search<'a> {
 
 pub(super) fn beam_search(
     model: &mut dyn StepModel,
-    images: Range<u64>,
+    images: &[u64],
     prompt: &[u32],
     ends: &[u32],
     config: &GenerateConfig,
@@ -44,7 +43,7 @@ pub(super) fn beam_search(
     let (vocab, beams) = (model.vocab_size(), config.num_beams);
     let changed = config.do_sample || constraints::are_set(config);
     let mut searches: Vec<Search> =
-        images.map(|image| Search::new(image, prompt, ends, config)).collect();
+        images.iter().map(|&image| Search::new(image, prompt, ends, config)).collect();
     let mut left: Vec<usize> = (0..searches.len()).collect();
     let mut logits = model.step(&prompt.repeat(left.len() * beams), prompt.len())?;
     for length in 1..=config.max_new_tokens {

@@ -8,8 +8,6 @@ mod rows;
 mod sample;
 mod session;
 
-use std::ops::Range;
-
 pub use config::{EarlyStopping, GenerateConfig};
 pub use session::{Session, generate_from_memory, generate_images};
 
@@ -74,27 +72,29 @@ pub struct Generated {
 }
 
 /// Decodes `config.num_captions` captions for each of `images`, starting from `prompt` (at least the
-/// begin token): an image's side by side, of beams the best first. `images` are numbers that sampling
-/// seeds its draws with, so that an image's captions do not depend on what is decoded beside it.
+/// begin token): an image's side by side, of beams the best first. `images` are numbers, one an image,
+/// that sampling seeds its draws with, so that an image's captions do not depend on what is decoded
+/// beside it.
 /// `model` must have `config.rows_per_image()` rows an image and have been fed nothing.
 ///
 /// # Errors
 /// A configuration out of range, a failing device, logits that are not finite.
 pub fn generate(
     model: &mut dyn StepModel,
-    images: Range<u64>,
+    images: impl IntoIterator<Item = u64>,
     prompt: &[u32],
     end: u32,
     config: &GenerateConfig,
 ) -> Result<Vec<Generated>, GenerateError> {
     config.validate(model.vocab_size())?;
     let config = &config.after_prompt(prompt.len())?;
+    let images: Vec<u64> = images.into_iter().collect();
     let mut ends = vec![end];
     ends.extend(&config.eos_token_ids);
     if config.num_beams == 1 {
-        rows::decode_rows(model, images, prompt, &ends, config)
+        rows::decode_rows(model, &images, prompt, &ends, config)
     } else {
-        beam::beam_search(model, images, prompt, &ends, config)
+        beam::beam_search(model, &images, prompt, &ends, config)
     }
 }
 

@@ -1,8 +1,6 @@
 //! Decoding in which every row goes its own way: greedy (the likeliest token at each step, the
 //! smaller id on ties), and sampling.
 
-use std::ops::Range;
-
 use super::constraints::{self, constrain};
 use super::sample::{Draws, warp};
 use super::{GenerateConfig, GenerateError, Generated, StepModel, drop_done, log_softmax, score};
@@ -18,14 +16,14 @@ struct Row {
 
 pub(super) fn decode_rows(
     model: &mut dyn StepModel,
-    images: Range<u64>,
+    images: &[u64],
     prompt: &[u32],
     ends: &[u32],
     config: &GenerateConfig,
 ) -> Result<Vec<Generated>, GenerateError> {
     let vocab = model.vocab_size();
     let of_image = config.num_captions;
-    let mut left: Vec<usize> = (0..images.clone().count()).collect();
+    let mut left: Vec<usize> = (0..images.len()).collect();
     let row = |image: u64, sample: usize| Row {
         ids: prompt.to_vec(),
         log_probabilities: Vec::new(),
@@ -34,7 +32,8 @@ pub(super) fn decode_rows(
         draws: config.do_sample.then(|| Draws::new(config.seed, image, sample as u64)),
     };
     let mut rows: Vec<Row> = images
-        .flat_map(|image| (0..of_image).map(move |sample| (image, sample)))
+        .iter()
+        .flat_map(|&image| (0..of_image).map(move |sample| (image, sample)))
         .map(|(image, sample)| row(image, sample))
         .collect();
     let changed = config.do_sample || constraints::are_set(config);

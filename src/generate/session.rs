@@ -1,7 +1,5 @@
 //! A [`Captioner`] as a [`StepModel`]: cached decoding of one batch of images.
 
-use std::ops::Range;
-
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{GenerateConfig, GenerateError, Generated, StepModel, generate};
@@ -94,18 +92,18 @@ pub fn generate_from_memory(
     config: &GenerateConfig,
     bucket: usize,
 ) -> Result<Vec<Generated>, GenerateError> {
-    generate_images(model, memory, 0, prompt, end, config, bucket)
+    generate_images(model, memory, 0.., prompt, end, config, bucket)
 }
 
-/// [`generate_from_memory`] for images whose numbers, which sampling seeds its draws with, begin at
-/// `first`.
+/// [`generate_from_memory`] for images with numbers of their own, which sampling seeds its draws with:
+/// as many of `numbers` are taken as there are images.
 ///
 /// # Errors
 /// As there.
 pub fn generate_images(
     model: &Captioner,
     memory: &Tensor<3>,
-    first: u64,
+    numbers: impl IntoIterator<Item = u64>,
     prompt: &[u32],
     end: u32,
     config: &GenerateConfig,
@@ -130,6 +128,5 @@ pub fn generate_images(
     }
     let capacity = capacity.next_multiple_of(bucket.max(1)).min(positions);
     let mut session = Session::new(model, memory, config.rows_per_image(), capacity, bucket);
-    let images: Range<u64> = first..first.saturating_add(images as u64);
-    generate(&mut session, images, prompt, end, config)
+    generate(&mut session, numbers.into_iter().take(images), prompt, end, config)
 }

@@ -8,7 +8,7 @@ use ::image::RgbImage;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::Serialize;
 
-use crate::caption::{CaptionConfig, caption_pixels};
+use crate::caption::{CaptionConfig, ModelInput, caption_inputs};
 use crate::checkpoint::Checkpoint;
 use crate::generate::GenerateError;
 use crate::model::AttentionTrace;
@@ -106,8 +106,8 @@ pub fn inspect(
             ids
         }
         None => {
-            let pixels = checkpoint.preprocess.apply(photo);
-            let captions = caption_pixels(checkpoint, device, pixels, 0..1, config)?;
+            let input = ModelInput::new(&checkpoint.preprocess, photo);
+            let captions = caption_inputs(checkpoint, device, &[input], config)?;
             let first = captions.into_iter().flatten().next();
             first.map(|caption| caption.token_ids).unwrap_or_default()
         }

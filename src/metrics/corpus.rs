@@ -219,6 +219,11 @@ impl CorpusScores {
         sums.scores()
     }
 
+    /// What METEOR matched words by.
+    pub fn meteor_stages(&self) -> &'static str {
+        if self.complete_meteor { "exact, stem, synonym, paraphrase" } else { "exact, stem" }
+    }
+
     /// The scores of each image, in the order of [`SCORE_NAMES`].
     pub fn per_image(&self) -> impl Iterator<Item = [f64; NUM_SCORES]> {
         self.images.iter().map(Sums::scores)

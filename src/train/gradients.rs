@@ -445,7 +445,7 @@ mod tests {
             let said = |model: &Captioner, memory: &Tensor<3>, images: Range<usize>| {
                 let config = GenerateConfig::sampling(3, 6, 11);
                 let captions =
-                    generate_images(model, memory, images.start as u64, &[1], 2, &config, 1)?;
+                    generate_images(model, memory, images.start as u64.., &[1], 2, &config, 1)?;
                 let sum: f32 = captions.iter().flat_map(|caption| &caption.log_probabilities).sum();
                 let all = vec![1.0; captions.len()];
                 Ok::<_, GenerateError>(weighted(&captions, &all, f64::from(sum), 1, 3, 0, 1))

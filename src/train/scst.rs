@@ -117,7 +117,7 @@ impl SelfCritical {
         let (prompt, most) = (plan.begin(), plan.max_new_tokens());
         let first = part.start as u64;
         let decode = |config: &GenerateConfig| {
-            generate_images(model, memory, first, &prompt, special.eos, config, self.bucket)
+            generate_images(model, memory, first.., &prompt, special.eos, config, self.bucket)
         };
         let rewards = |captions: &[Generated], of_each: usize| -> Vec<f64> {
             let reward = |(index, caption): (usize, &Generated)| {

@@ -10,6 +10,7 @@ mod evaluate;
 mod exact;
 mod export;
 mod families;
+mod folders;
 mod gallery;
 mod half;
 mod hub;

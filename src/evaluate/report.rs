@@ -6,35 +6,19 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
+use serde_json::json;
 
-use super::console::Console;
-use super::error::{CliError, Context};
-use super::evaluate::{Evaluation, Scenes, Scored};
-use super::model_args::megabytes;
-use super::model_info::decoding;
-use super::progress::Progress;
-use super::score::meteor_stages;
+use super::Evaluation;
+use super::captions::Scored;
+use super::gallery::{self, Column, Entry, Page, Picture, Score};
+use super::scenes::{JudgedCaption, SceneReport, Scenes};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::atomic::{self, folder_of};
 use crate::data::{ImageRecord, ImageSource, Split};
-use crate::evaluate::gallery::{self, Column, Entry, Page, Picture, Score};
-use crate::evaluate::scenes::{JudgedCaption, SceneReport};
-use crate::generate::GenerateConfig;
 use crate::image::{DecodeLimits, thumbnail};
 use crate::metrics::bootstrap::Interval;
 use crate::metrics::{CIDER, NUM_SCORES};
 use crate::plural::counted;
-
-/// How the page shows photos.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum HtmlImages {
-    /// Small copies in the page, which then needs no other file.
-    #[default]
-    Embed,
-    /// The photos themselves, by relative links.
-    Link,
-}
 
 /// Pixels on the longer side of a photo in the page.
 const LONGEST_SIDE: u32 = 256;
@@ -92,29 +76,35 @@ const fn column(key: &'static str, name: &'static str, note: &'static str, full:
 }
 
 /// What was measured, and on what.
-pub(super) struct Report<'a> {
+pub struct Report<'a> {
     /// The data set as it was named.
-    pub(super) data: &'a Path,
+    pub data: &'a Path,
     /// The data set's folder.
-    pub(super) root: &'a Path,
-    pub(super) split: Split,
+    pub root: &'a Path,
+    /// The split.
+    pub split: Split,
     /// The model's folder.
-    pub(super) model: &'a Path,
-    pub(super) decode: &'a GenerateConfig,
-    pub(super) records: &'a [&'a ImageRecord],
-    pub(super) evaluation: &'a Evaluation,
+    pub model: &'a Path,
+    /// How captions were found, in two or three words.
+    pub search: String,
+    /// How captions were found: all settings that are not as usual.
+    pub decoding: String,
+    /// The split's images.
+    pub records: &'a [&'a ImageRecord],
+    /// What was measured.
+    pub evaluation: &'a Evaluation,
     /// Scores, where the truth is known from captions only.
-    pub(super) scored: Option<&'a Scored>,
+    pub scored: Option<&'a Scored>,
 }
 
 impl Report<'_> {
     /// A Markdown table of one row.
-    pub(super) fn card(&self) -> String {
+    pub fn card(&self) -> String {
         let mut cells = vec![
             ("data", dataset_name(self.data)),
             ("split", self.split.name().to_owned()),
             ("images", self.num_captioned().to_string()),
-            ("decoding", self.decode.search()),
+            ("decoding", self.search.clone()),
         ];
         if let Some(Scored { scores, intervals, .. }) = self.scored {
             let corpus = scores.corpus();
@@ -144,20 +134,22 @@ impl Report<'_> {
         format!("{}|{}\n{}", row(names), "---|".repeat(cells.len()), row(values))
     }
 
-    /// Writes the page.
-    pub(super) fn write_page(
+    /// Writes the page, over one that is there, with small copies of the photos or (`linked`) relative links
+    /// to them; `progress` is told after each image. The file's size in bytes.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_page(
         &self,
         file: &Path,
-        images: HtmlImages,
-        console: &Console,
-    ) -> Result<(), CliError> {
-        let linked = images == HtmlImages::Link;
+        linked: bool,
+        progress: &(dyn Fn() + Sync),
+    ) -> Result<u64, CheckpointError> {
         let (page, entries) = (self.page(linked), self.entries());
-        let progress = Progress::new(console, "gallery", Some(entries.len() as u64), "images");
-        let folder = fs::canonicalize(folder_of(file))
-            .context(format_args!("cannot write {}", file.display()))?;
+        let folder =
+            fs::canonicalize(folder_of(file)).map_err(|source| CheckpointError::io(file, source))?;
         let picture = |place: usize| {
-            progress.advance(1);
+            progress();
             match (self.records.get(place), entries.get(place).map(|entry| entry.caption)) {
                 // Its caption says why.
                 (_, Some(Err(_))) | (None, _) => Picture::Lost("no picture".into()),
@@ -177,13 +169,8 @@ impl Report<'_> {
                 out.flush()
             });
             written.map_err(|source| CheckpointError::io(file, source))
-        })
-        .context(format_args!("cannot write {}", file.display()))?;
-        progress.finish();
-        let size = fs::metadata(file).map_or(0, |metadata| metadata.len());
-        let count = counted(entries.len(), "image");
-        console.note(format_args!("gallery of {count}: {} ({})", file.display(), megabytes(size)));
-        Ok(())
+        })?;
+        Ok(fs::metadata(file).map_or(0, |metadata| metadata.len()))
     }
 
     /// Images that have a caption.
@@ -202,7 +189,7 @@ impl Report<'_> {
             ("model".to_owned(), model.clone()),
             ("data".to_owned(), format!("{data}, {}", self.split.name())),
             ("images".to_owned(), self.records.len().to_string()),
-            ("decoding".to_owned(), decoding(self.decode)),
+            ("decoding".to_owned(), self.decoding.clone()),
             (
                 "loss".to_owned(),
                 format!(
@@ -218,7 +205,7 @@ impl Report<'_> {
             if failed > 0 {
                 facts.push(("without a caption".to_owned(), failed.to_string()));
             }
-            facts.push(("METEOR matches".to_owned(), meteor_stages(&scored.scores).to_owned()));
+            facts.push(("METEOR matches".to_owned(), scored.scores.meteor_stages().to_owned()));
             facts.push(("captions".to_owned(), diversity_of(scored)));
             let corpus = scored.scores.corpus();
             scores = NAMES
@@ -308,18 +295,6 @@ impl Report<'_> {
     }
 }
 
-/// Says at once that a file cannot be written, and not after an hour of captioning.
-pub(super) fn check_place(file: &Path) -> Result<(), CliError> {
-    let problem = if file.is_dir() {
-        "it is a folder".to_owned()
-    } else if !folder_of(file).is_dir() {
-        format!("there is no folder {}", folder_of(file).display())
-    } else {
-        return Ok(());
-    };
-    Err(CliError::new(format_args!("cannot write {}: {problem}", file.display())))
-}
-
 fn embedded(photo: &ImageSource) -> Picture {
     let small = photo
         .decode(&DecodeLimits::default())
@@ -384,6 +359,72 @@ fn model_name(folder: &Path) -> String {
     }
 }
 
+impl Evaluation {
+    /// What was measured, in a few lines.
+    pub fn to_text(&self) -> String {
+        let mut text = format!(
+            "{} of {}: loss {:.4} nats a token, perplexity {:.3}\n",
+            counted(self.images, "image"),
+            self.split.name(),
+            self.validation.loss,
+            self.validation.perplexity()
+        );
+        if let Some(Scenes { report, layer }) = &self.scenes {
+            let percent = |count: usize| 100.0 * count as f64 / report.scenes.max(1) as f64;
+            let pointing = &report.pointing;
+            text.push_str(&format!(
+                "captions with every object, colour and relation right: {:.1} % ({} of {})\n\
+                 … and that leave no object of the scene out: {:.1} %\n\
+                 attention peaks inside the object's box: {:.1} % of {} words (decoder layer {layer}; \
+                 chance {:.1} %)\n",
+                percent(report.correct),
+                report.correct,
+                report.scenes,
+                percent(report.complete),
+                100.0 * pointing.share(*layer),
+                pointing.words,
+                100.0 * pointing.chance_share(),
+            ));
+        }
+        text
+    }
+
+    /// What was measured, for programs.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut value = json!({
+            "split": self.split.name(),
+            "images": self.images,
+            "loss": self.validation.loss,
+            "perplexity": self.validation.perplexity(),
+        });
+        if let Some(Scenes { report, layer }) = &self.scenes {
+            let pointing = &report.pointing;
+            let layers: Vec<f64> =
+                (0..pointing.hits.len()).map(|layer| pointing.share(layer)).collect();
+            let wrong: Vec<_> = report
+                .captions
+                .iter()
+                .filter(|judged| !judged.errors.is_empty())
+                .map(|judged| json!({"path": judged.path, "caption": judged.caption, "errors": judged.errors}))
+                .collect();
+            value["scenes"] = json!({
+                "correct": report.correct,
+                "complete": report.complete,
+                "parsed": report.parsed,
+                "pointing": {
+                    "words": pointing.words,
+                    "layer": layer,
+                    "share": pointing.share(*layer),
+                    "share_by_layer": layers,
+                    "chance": pointing.chance_share(),
+                },
+                "wrong": wrong,
+            });
+        }
+        value
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -419,15 +460,5 @@ mod tests {
         assert!(remarks("a man in a red shirt and a red hat", false).is_empty());
         assert_eq!(remarks("a red shirt and a red shirt", false), ["repeats itself"]);
         assert_eq!(remarks("a red", true).len(), 1);
-    }
-
-    #[test]
-    fn a_place_that_cannot_be_written_is_known_before() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(check_place(&folder.path().join("a.html")).is_ok());
-        assert!(check_place(Path::new("a.html")).is_ok());
-        let error = check_place(&folder.path().join("no/a.html")).unwrap_err();
-        assert!(error.message.contains("there is no folder"), "{}", error.message);
-        assert!(check_place(folder.path()).unwrap_err().message.ends_with("it is a folder"));
     }
 }

@@ -1,0 +1,255 @@
+//! A file with its caption beside each photo, or at the same place of another folder.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::json;
+
+use super::{OutputError, Record, name_of};
+use crate::caption::inputs::Input;
+use crate::checkpoint::CheckpointError;
+use crate::checkpoint::atomic::replace_file;
+use crate::image::is_image_path;
+
+/// What becomes of a caption that is there already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Existing {
+    /// The photo is not captioned.
+    #[default]
+    Skip,
+    /// It is replaced.
+    Overwrite,
+    /// The new one goes behind it.
+    Append,
+    /// The new one goes before it.
+    Prepend,
+}
+
+/// How sidecars are called and written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SidecarConfig {
+    /// `txt` for `photo.txt`.
+    pub extension: String,
+    /// A JSON object with all that is known, in place of the caption alone.
+    pub json: bool,
+    /// The folder that holds them, in the tree that the photos are in; `None`: beside the photos.
+    pub write_to: Option<PathBuf>,
+    /// What becomes of those that are there.
+    pub existing: Existing,
+    /// Between an existing caption and a new one.
+    pub separator: String,
+}
+
+/// The images of a folder by the stem of their names.
+type Stems = HashMap<OsString, usize>;
+
+/// Where sidecars are and what is in them; shared among threads.
+#[derive(Debug)]
+pub struct Sidecars {
+    config: SidecarConfig,
+    /// Of the folder that was looked at last.
+    stems: Mutex<(PathBuf, Stems)>,
+}
+
+impl Sidecars {
+    /// Sidecars of one kind.
+    pub fn new(config: SidecarConfig) -> Self {
+        Self { config, stems: Mutex::default() }
+    }
+
+    /// Where the caption of a photo goes: `photo.txt`; `photo.jpg.txt` where a `photo.png` lies beside it.
+    pub fn place(&self, input: &Input) -> PathBuf {
+        let place = match &self.config.write_to {
+            Some(folder) => folder.join(&input.relative),
+            None => input.path.clone(),
+        };
+        if self.shares_its_stem(&input.path) {
+            let mut name = place.file_name().unwrap_or_default().to_owned();
+            name.push(".");
+            name.push(&self.config.extension);
+            return place.with_file_name(name);
+        }
+        place.with_extension(&self.config.extension)
+    }
+
+    fn shares_its_stem(&self, photo: &Path) -> bool {
+        let folder = photo.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        let mut known = self.stems.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.0 != folder {
+            *known = (folder.to_owned(), stems(folder));
+        }
+        let count = photo.file_stem().and_then(|stem| known.1.get(stem));
+        count.is_some_and(|&count| count > 1)
+    }
+
+    /// The caption that is there, without white space around it; `None` if there is none or an empty one.
+    ///
+    /// # Errors
+    /// The file is there and cannot be read.
+    pub fn existing(&self, input: &Input) -> Result<Option<String>, OutputError> {
+        let file = self.place(input);
+        let failed = |source| OutputError { file: file.clone(), source };
+        match fs::metadata(&file) {
+            Ok(metadata) if !metadata.is_file() => {
+                return Err(failed(io::Error::other("it is there, and no regular file")));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        }
+        let bytes = fs::read(&file).map_err(failed)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let text = text.trim_start_matches('\u{FEFF}').trim();
+        Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
+    }
+
+    /// Whether the photo needs no caption.
+    ///
+    /// # Errors
+    /// The file is there and cannot be read.
+    pub fn is_done(&self, input: &Input) -> Result<bool, OutputError> {
+        Ok(self.config.existing == Existing::Skip && self.existing(input)?.is_some())
+    }
+
+    /// Writes the caption, as a temporary file that is renamed. Whether it was written: not where one is
+    /// there that is kept, or holds it already.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, record: Record<'_>) -> Result<bool, OutputError> {
+        let Some(best) = record.captions.first() else { return Ok(false) };
+        let file = self.place(record.input);
+        let existing = self.existing(record.input)?;
+        let (text, separator) = (&best.text, &self.config.separator);
+        let content = match (existing, self.config.existing) {
+            (Some(_), Existing::Skip) => return Ok(false),
+            // Written before a run broke off.
+            (Some(old), Existing::Append) if old.ends_with(text.as_str()) => return Ok(false),
+            (Some(old), Existing::Prepend) if old.starts_with(text.as_str()) => return Ok(false),
+            (Some(old), Existing::Append) => format!("{old}{separator}{text}\n"),
+            (Some(old), Existing::Prepend) => format!("{text}{separator}{old}\n"),
+            _ if self.config.json => as_json(record),
+            _ => format!("{text}\n"),
+        };
+        // A link is followed, so that what it leads to is replaced and not the link.
+        let target = fs::canonicalize(&file).unwrap_or_else(|_| file.clone());
+        if let Some(folder) = target.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::create_dir_all(folder)
+                .map_err(|source| OutputError { file: file.clone(), source })?;
+        }
+        replace_file(&target, content.as_bytes()).map_err(|error| {
+            let source = match error {
+                CheckpointError::Io { source, .. } => source,
+                other => io::Error::other(other.to_string()),
+            };
+            OutputError { file, source }
+        })?;
+        Ok(true)
+    }
+}
+
+fn as_json(record: Record<'_>) -> String {
+    let captions: Vec<_> = record
+        .captions
+        .iter()
+        .map(|shaped| {
+            let caption = &shaped.caption;
+            json!({
+                "caption": shaped.text,
+                "confidence": caption.confidence(),
+                "score": caption.score,
+                "words": caption.words,
+            })
+        })
+        .collect();
+    let name = record.input.path.file_name().map(|name| name_of(Path::new(name)));
+    let value = json!({
+        "file_name": name,
+        "caption": record.captions.first().map(|shaped| &shaped.text),
+        "captions": captions,
+        "model": record.model,
+    });
+    format!("{value:#}\n")
+}
+
+fn stems(folder: &Path) -> Stems {
+    let mut stems = Stems::new();
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    for name in entries.map(|entry| entry.file_name()) {
+        if is_image_path(Path::new(&name))
+            && let Some(stem) = Path::new(&name).file_stem().map(OsStr::to_owned)
+        {
+            *stems.entry(stem).or_default() += 1;
+        }
+    }
+    stems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Shaped;
+    use super::*;
+    use crate::caption::Caption;
+
+    fn sidecars(existing: Existing, write_to: Option<PathBuf>) -> Sidecars {
+        let (extension, separator) = ("txt".to_owned(), ", ".to_owned());
+        Sidecars::new(SidecarConfig { extension, json: false, write_to, existing, separator })
+    }
+
+    fn write(sidecars: &Sidecars, input: &Input, text: &str) -> bool {
+        let caption =
+            Caption { caption: text.into(), token_ids: Vec::new(), score: 0.0, words: Vec::new() };
+        let captions = [Shaped { text: text.into(), caption }];
+        sidecars.write(Record { input, captions: &captions, model: "m" }).unwrap()
+    }
+
+    #[test]
+    fn captions_that_are_there_are_kept_unless_told_otherwise() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| Input { path: folder.path().join(name), relative: name.into() };
+        let photo = at("a.b.jpg");
+        fs::write(&photo.path, "").unwrap();
+        let text = || fs::read_to_string(folder.path().join("a.b.txt")).unwrap();
+        let skip = sidecars(Existing::Skip, None);
+        assert!(!skip.is_done(&photo).unwrap());
+        assert!(write(&skip, &photo, "a dog"));
+        assert!(skip.is_done(&photo).unwrap() && !write(&skip, &photo, "a cat"));
+        for _ in 0..2 {
+            write(&sidecars(Existing::Append, None), &photo, "a cat");
+            assert_eq!(text(), "a dog, a cat\n");
+        }
+        write(&sidecars(Existing::Prepend, None), &photo, "a cow");
+        assert_eq!(text(), "a cow, a dog, a cat\n");
+        write(&sidecars(Existing::Overwrite, None), &photo, "a sheep");
+        assert_eq!(text(), "a sheep\n");
+        // An empty file holds no caption.
+        fs::write(folder.path().join("a.b.txt"), "\n").unwrap();
+        assert!(!skip.is_done(&photo).unwrap());
+        fs::remove_file(folder.path().join("a.b.txt")).unwrap();
+        fs::create_dir(folder.path().join("a.b.txt")).unwrap();
+        assert!(skip.is_done(&photo).is_err());
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
+        assert_eq!(left.len(), 2, "{left:?}");
+    }
+
+    #[test]
+    fn photos_of_one_stem_have_a_sidecar_each_and_trees_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("s")).unwrap();
+        for name in ["s/a.jpg", "s/a.png", "s/b.jpg"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        let at = |name: &str| Input { path: folder.path().join(name), relative: name.into() };
+        let out = folder.path().join("out");
+        let there = sidecars(Existing::Skip, Some(out.clone()));
+        assert_eq!(there.place(&at("s/a.jpg")), out.join("s/a.jpg.txt"));
+        assert_eq!(there.place(&at("s/a.png")), out.join("s/a.png.txt"));
+        assert!(write(&there, &at("s/b.jpg"), "a dog"));
+        assert_eq!(fs::read_to_string(out.join("s/b.txt")).unwrap(), "a dog\n");
+    }
+}
