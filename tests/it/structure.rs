@@ -46,10 +46,13 @@ fn module(path: &Path) -> String {
     Path::new(first).file_stem().unwrap().to_str().unwrap().to_string()
 }
 
-/// Whether a file holds tests only: those may use all of the library.
+/// Whether a file holds tests only, by its name or its folder's: those may use all of the library.
 fn is_test(path: &Path) -> bool {
-    let stem = path.file_stem().unwrap().to_str().unwrap();
-    stem == "tests" || stem.ends_with("_tests")
+    let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let stem = name(path);
+    stem == "tests"
+        || stem.ends_with("_tests")
+        || path.parent().is_some_and(|at| name(at) == "tests")
 }
 
 /// The modules that `text` uses by `crate::`, with the line of each first use. Comments do not count,
