@@ -17,6 +17,7 @@
 
 pub mod bench;
 pub mod caption;
+mod captioner;
 pub mod checkpoint;
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -41,3 +42,5 @@ mod plural;
 mod shared;
 pub mod text;
 pub mod train;
+
+pub use captioner::{Captioner, CaptionerError, read_photo};
