@@ -11,7 +11,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         references: references.iter().map(|text| text.to_string()).collect(),
     };
     let images = [
-        image("dog", "a dog runs on grass", &["a brown dog runs across the grass", "a dog is running"]),
+        image(
+            "dog",
+            "a dog runs on grass",
+            &["a brown dog runs across the grass", "a dog is running"],
+        ),
         image("sea", "two boats on the sea", &["two boats sail", "boats on a calm sea"]),
     ];
     let scores = score(&images, ScoreConfig::default())?;

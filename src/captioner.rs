@@ -7,7 +7,7 @@ use burn::tensor::Device;
 
 use crate::caption::{Caption, CaptionConfig, ModelInput, caption_inputs};
 use crate::checkpoint::{self, Checkpoint, CheckpointError};
-use crate::device::{DeviceError, DeviceRequest, length_bucket, resolve};
+use crate::device::{DeviceError, DeviceRequest, resolve};
 use crate::generate::{GenerateConfig, GenerateError};
 use crate::image::{DecodeLimits, ImageError, decode_file};
 use crate::inspect::{InspectError, Inspection, inspect};
@@ -75,10 +75,13 @@ impl Captioner {
     ///
     /// # Errors
     /// The file, key or tensor at fault, or why the device does not open.
-    pub fn open_on(model: impl AsRef<Path>, device: &DeviceRequest) -> Result<Self, CaptionerError> {
+    pub fn open_on(
+        model: impl AsRef<Path>,
+        device: &DeviceRequest,
+    ) -> Result<Self, CaptionerError> {
         let device = resolve(device)?.device;
         let checkpoint = checkpoint::load(model.as_ref(), &device)?;
-        let config = CaptionConfig::new(checkpoint.generate.clone(), length_bucket(&device));
+        let config = CaptionConfig::new(checkpoint.generate.clone(), &device);
         Ok(Self { checkpoint, device, config })
     }
 

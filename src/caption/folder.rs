@@ -11,11 +11,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ::image::RgbImage;
 
+use super::Caption;
 use super::inputs::{Found, Input, InputError};
 use super::manifest::{Entry, Manifest, ManifestError, Stamp, content_hash};
 use super::output::{Existing, Output, OutputError, Record, Shaped, Sidecars, name_of};
 use super::shape::{Facts, Shaping};
-use super::Caption;
 use crate::generate::GenerateError;
 use crate::image::{DecodeLimits, ImageError, decode_file};
 
@@ -144,9 +144,8 @@ impl<'a> Reader<'a> {
             let metadata = fs::metadata(&input.path).ok().filter(fs::Metadata::is_file);
             item.stamp = metadata.as_ref().map(Stamp::of);
             let before = entry.filter(|entry| !entry.captions.is_empty());
-            let is_current = |entry: &Entry| {
-                item.stamp.as_ref().is_some_and(|stamp| entry.is_current(stamp))
-            };
+            let is_current =
+                |entry: &Entry| item.stamp.as_ref().is_some_and(|stamp| entry.is_current(stamp));
             match before {
                 Some(entry) if is_current(&entry) => {
                     let is_of_this_run = entry.hashes() == (Some(hashes.0), Some(hashes.1));
@@ -370,7 +369,13 @@ impl<'a> Writer<'a> {
             return self.failed(input, format!("{}: {reason}", input.path.display()));
         }
         if let Some(manifest) = manifest {
-            manifest.keep(input, item.stamp.as_ref(), item.hash.as_deref(), &shaped, (model, hashes.0, hashes.1))?;
+            manifest.keep(
+                input,
+                item.stamp.as_ref(),
+                item.hash.as_deref(),
+                &shaped,
+                (model, hashes.0, hashes.1),
+            )?;
         }
         if self.write(input, &shaped, false)? {
             self.tally.written += 1;
@@ -400,7 +405,12 @@ impl<'a> Writer<'a> {
     }
 
     /// Whether all was written. `was_done`: sidecars are written only where they are gone.
-    fn write(&mut self, input: &Input, captions: &[Shaped], was_done: bool) -> Result<bool, FolderError> {
+    fn write(
+        &mut self,
+        input: &Input,
+        captions: &[Shaped],
+        was_done: bool,
+    ) -> Result<bool, FolderError> {
         let Folder { sidecars, manifest, model, .. } = self.reader.folder;
         let record = Record { input, captions, model };
         for one in *sidecars {

@@ -185,7 +185,8 @@ impl Finder<'_> {
             self.folder(path);
         } else if path.symlink_metadata().is_ok() {
             self.file(path);
-        } else if let Some(text) = path.to_str().filter(|text| text.contains(['*', '?', '[', '{'])) {
+        } else if let Some(text) = path.to_str().filter(|text| text.contains(['*', '?', '[', '{']))
+        {
             self.glob(text);
         } else {
             self.give(Err(InputError::NotFound { path: path.to_owned() }));
@@ -364,7 +365,8 @@ fn is_wanted(entry: &DirEntry, root: &Path, config: &InputConfig) -> bool {
     }
     let relative = entry.path().strip_prefix(root).unwrap_or(entry.path());
     let is_hidden = is_housekeeping(entry.file_name(), entry.file_type().is_dir());
-    (config.hidden || !is_hidden) && !config.exclude.iter().any(|pattern| matches(pattern, relative))
+    (config.hidden || !is_hidden)
+        && !config.exclude.iter().any(|pattern| matches(pattern, relative))
 }
 
 fn is_included(relative: &Path, config: &InputConfig) -> bool {

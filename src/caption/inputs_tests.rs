@@ -55,7 +55,8 @@ fn a_folder_has_its_photos_in_order_and_no_housekeeping() {
 
 #[test]
 fn what_exists_is_meant_before_what_matches() {
-    let folder = folder(&["[2019] trip (1)/img[1].jpg", "[2019] trip (1)/50%.jpg", "{set}/x.jpg", "i.jpg"]);
+    let folder =
+        folder(&["[2019] trip (1)/img[1].jpg", "[2019] trip (1)/50%.jpg", "{set}/x.jpg", "i.jpg"]);
     let usual = InputConfig::default();
     for (name, photos) in [
         ("[2019] trip (1)", 2),
@@ -109,7 +110,10 @@ fn links_and_bytes() {
     symlink("gone.txt", at("notes.txt")).unwrap();
     let usual = InputConfig::default();
     let (photos, errors) = found(vec![path(&folder, "")], &usual);
-    assert_eq!((photos.as_slice(), errors.len()), (&["a.jpg".to_owned(), "sub/b.jpg".to_owned()][..], 0));
+    assert_eq!(
+        (photos.as_slice(), errors.len()),
+        (&["a.jpg".to_owned(), "sub/b.jpg".to_owned()][..], 0)
+    );
     // A photo that is not there any more is an input, whose reading says so.
     symlink("gone.jpg", at("dead.jpg")).unwrap();
     assert_eq!(found(vec![path(&folder, "")], &usual).0.len(), 3);

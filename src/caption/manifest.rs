@@ -210,7 +210,11 @@ impl Manifest {
     ///
     /// # Errors
     /// The manifest cannot be written.
-    pub fn name_settings(&self, hash: &str, value: &serde_json::Value) -> Result<(), ManifestError> {
+    pub fn name_settings(
+        &self,
+        hash: &str,
+        value: &serde_json::Value,
+    ) -> Result<(), ManifestError> {
         let statement = "INSERT OR IGNORE INTO settings (hash, value) VALUES (?1, ?2)";
         let done = self.database().execute(statement, params![hash, value.to_string()]);
         done.map(drop).map_err(|error| self.failed(error))
@@ -247,9 +251,10 @@ impl Manifest {
     /// The manifest cannot be read.
     pub fn entry(&self, input: &Input) -> Result<Option<Entry>, ManifestError> {
         let database = self.database();
-        let found = database
-            .prepare(&format!("SELECT {COLUMNS} FROM photos WHERE path = ?1"))
-            .and_then(|mut statement| statement.query_row([name_of(&input.path)], entry).optional());
+        let found =
+            database.prepare(&format!("SELECT {COLUMNS} FROM photos WHERE path = ?1")).and_then(
+                |mut statement| statement.query_row([name_of(&input.path)], entry).optional(),
+            );
         found.map_err(|error| self.failed(error))
     }
 
@@ -319,7 +324,12 @@ impl Manifest {
     ///
     /// # Errors
     /// The manifest cannot be written.
-    pub fn not_done(&self, input: &Input, is_skipped: bool, reason: &str) -> Result<(), ManifestError> {
+    pub fn not_done(
+        &self,
+        input: &Input,
+        is_skipped: bool,
+        reason: &str,
+    ) -> Result<(), ManifestError> {
         let status = if is_skipped { "skipped" } else { "failed" };
         let done = self
             .database()
@@ -359,7 +369,10 @@ impl Manifest {
         match counted {
             // Killed before the tables were made.
             Err(rusqlite::Error::SqliteFailure(_, Some(message)))
-                if message.starts_with("no such table") => Ok(counts),
+                if message.starts_with("no such table") =>
+            {
+                Ok(counts)
+            }
             counted => counted.map(|()| counts).map_err(|error| self.failed(error)),
         }
     }
@@ -388,8 +401,7 @@ impl Manifest {
     }
 }
 
-const COLUMNS: &str =
-    "path, path_bytes, relative, status, hash, captions, error, model, settings, bytes, modified, model_hash";
+const COLUMNS: &str = "path, path_bytes, relative, status, hash, captions, error, model, settings, bytes, modified, model_hash";
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let path: String = row.get(0)?;
@@ -527,6 +539,9 @@ mod tests {
         fs::write(&text, "some text that is no database, of more than a few bytes").unwrap();
         assert!(Manifest::open(&text).unwrap_err().to_string().contains("cannot be used"));
         assert_eq!(fs::read(&foreign).unwrap(), before);
-        assert!(matches!(Manifest::read(&folder.path().join("no.db")), Err(ManifestError::NotFound { .. })));
+        assert!(matches!(
+            Manifest::read(&folder.path().join("no.db")),
+            Err(ManifestError::NotFound { .. })
+        ));
     }
 }

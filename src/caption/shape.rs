@@ -48,7 +48,9 @@ pub struct Facts {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// A name in braces that is none of ours.
-    #[error("{{{0}}} is unknown: {{trigger}}, {{caption}}, {{name}}, {{folder}} and {{existing}} are known")]
+    #[error(
+        "{{{0}}} is unknown: {{trigger}}, {{caption}}, {{name}}, {{folder}} and {{existing}} are known"
+    )]
     Unknown(String),
     /// A brace that is not closed.
     #[error("a {{ without a }}")]
@@ -111,7 +113,9 @@ impl Shaping {
             return Some(format!("its caption says {word:?}, which is forbidden: {caption:?}"));
         }
         if let Some(word) = self.require.iter().find(|word| !says(word)) {
-            return Some(format!("its caption does not say {word:?}, which is required: {caption:?}"));
+            return Some(format!(
+                "its caption does not say {word:?}, which is required: {caption:?}"
+            ));
         }
         let least = self.min_confidence?;
         let confidence = confidence.unwrap_or(0.0);
@@ -123,7 +127,8 @@ impl Shaping {
 
 /// Words in lower case without what stands around them.
 fn words(text: &str) -> Vec<String> {
-    let each = text.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()));
+    let each =
+        text.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()));
     each.filter(|word| !word.is_empty()).map(str::to_lowercase).collect()
 }
 
@@ -163,8 +168,7 @@ fn without_punctuation(text: &str) -> String {
             || c.is_whitespace()
             || (is_inner && at > 0 && is_word(chars.get(at - 1)) && is_word(chars.get(at + 1)))
     };
-    let kept: String =
-        (0..chars.len()).map(|at| if keeps(at) { chars[at] } else { ' ' }).collect();
+    let kept: String = (0..chars.len()).map(|at| if keeps(at) { chars[at] } else { ' ' }).collect();
     kept.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -208,7 +212,8 @@ mod tests {
             suffix: ".>".into(),
             ..Shaping::default()
         };
-        let text = shaping.apply("The image shows: A picture of a Man's well-worn hat, left.", &facts());
+        let text =
+            shaping.apply("The image shows: A picture of a Man's well-worn hat, left.", &facts());
         assert_eq!(text, " <ohwx, a man's well-worn hat.>");
         assert_eq!(Shaping::default().apply("A dog.", &facts()), "A dog.");
     }

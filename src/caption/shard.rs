@@ -47,11 +47,15 @@ impl Shard {
             };
             let (mut index, count) = (number(index_name, &index)?, number(count_name, &count)?);
             // Arrays may begin at 1, or anywhere.
-            if let Some(least) = variable("SLURM_ARRAY_TASK_MIN").filter(|_| index_name.starts_with("SLURM")) {
+            if let Some(least) =
+                variable("SLURM_ARRAY_TASK_MIN").filter(|_| index_name.starts_with("SLURM"))
+            {
                 index = index.saturating_sub(number("SLURM_ARRAY_TASK_MIN", &least)?);
             }
             if index >= count {
-                return Err(format!("{index_name} is {index} of {count_name} {count}; expected less"));
+                return Err(format!(
+                    "{index_name} is {index} of {count_name} {count}; expected less"
+                ));
             }
             return Ok((count > 1).then_some((Self { index, count }, scheduler)));
         }
@@ -99,7 +103,11 @@ mod tests {
             let values: std::collections::HashMap<_, _> = values.iter().copied().collect();
             Shard::of_scheduler(|name| values.get(name).map(|value| (*value).to_owned()))
         };
-        let slurm = [("SLURM_ARRAY_TASK_ID", "3"), ("SLURM_ARRAY_TASK_COUNT", "4"), ("SLURM_ARRAY_TASK_MIN", "1")];
+        let slurm = [
+            ("SLURM_ARRAY_TASK_ID", "3"),
+            ("SLURM_ARRAY_TASK_COUNT", "4"),
+            ("SLURM_ARRAY_TASK_MIN", "1"),
+        ];
         assert_eq!(found(&slurm).unwrap().unwrap().0, Shard { index: 2, count: 4 });
         let torchrun = [("RANK", "1"), ("WORLD_SIZE", "2")];
         assert_eq!(found(&torchrun).unwrap().unwrap(), (Shard { index: 1, count: 2 }, "torchrun"));

@@ -89,8 +89,7 @@ struct ReadItem<Item, Unread> {
 }
 
 /// An item with its captions, or an error that ends everything.
-type Finished<Item, Unread> =
-    Result<(usize, Item, Result<Vec<Caption>, Unread>), GenerateError>;
+type Finished<Item, Unread> = Result<(usize, Item, Result<Vec<Caption>, Unread>), GenerateError>;
 
 fn next<T>(queue: &Mutex<Receiver<T>>) -> Option<T> {
     lock(queue).recv().ok()

@@ -19,7 +19,9 @@ use super::image_size::ImageSizeArgs;
 use super::model_args::ModelArgs;
 use super::progress::Progress;
 use super::stop;
-use crate::caption::folder::{Folder, FolderError, Item, Outcome as OfPhoto, Reader, Tally, Writer};
+use crate::caption::folder::{
+    Folder, FolderError, Item, Outcome as OfPhoto, Reader, Tally, Writer,
+};
 use crate::caption::inputs::{Found, InputConfig, Named, find};
 use crate::caption::manifest::Manifest;
 use crate::caption::output::Output;
@@ -108,7 +110,8 @@ enum CaptionCommand {
 #[derive(Debug, Clone, Copy)]
 struct BatchSize(Option<usize>);
 
-const STOPPING: &str = "stopping: photos that are under way are captioned first; Ctrl-C again stops at once";
+const STOPPING: &str =
+    "stopping: photos that are under way are captioned first; Ctrl-C again stops at once";
 
 fn batch_size(text: &str) -> Result<BatchSize, String> {
     match text.parse() {
@@ -166,7 +169,16 @@ fn caption(arguments: CaptionArgs, console: &Console) -> Result<Outcome, CliErro
                 expect(named, &config, folder.manifest, &progress);
             }
         });
-        caption_photos(&checkpoint, &device, &decoding, &folder, &mut photos, outputs, &progress, console)
+        caption_photos(
+            &checkpoint,
+            &device,
+            &decoding,
+            &folder,
+            &mut photos,
+            outputs,
+            &progress,
+            console,
+        )
     })?;
     progress.finish();
     close(&arguments.outputs, tally, photos.stopped(), console)
@@ -239,7 +251,12 @@ impl Photos {
     }
 }
 
-fn expect(named: Vec<Named>, config: &InputConfig, manifest: Option<&Manifest>, progress: &Progress) {
+fn expect(
+    named: Vec<Named>,
+    config: &InputConfig,
+    manifest: Option<&Manifest>,
+    progress: &Progress,
+) {
     const AT_A_TIME: usize = 1000;
     let (mut count, mut some) = (0, Vec::new());
     find(named, config, &mut |found| {

@@ -65,7 +65,9 @@ impl InputArgs {
                     CliError::usage(problem).hint("--shard I/N says it in place of the scheduler")
                 })?;
                 if let Some((Shard { index, count }, scheduler)) = found {
-                    console.note(format_args!("share {index}/{count} of the photos, as {scheduler} has it"));
+                    console.note(format_args!(
+                        "share {index}/{count} of the photos, as {scheduler} has it"
+                    ));
                 }
                 found.map(|(shard, _)| shard)
             }
@@ -109,7 +111,9 @@ impl InputArgs {
 
     /// The same once more, where it can be gone through twice.
     pub(super) fn named_again(&self) -> Option<Vec<Named>> {
-        let can = |path: &PathBuf| path.as_os_str() != "-" && !path.metadata().is_ok_and(|m| is_stream(&m));
+        let can = |path: &PathBuf| {
+            path.as_os_str() != "-" && !path.metadata().is_ok_and(|m| is_stream(&m))
+        };
         let all = self.paths.iter().chain(&self.files_from);
         let mut all = all.map(can);
         all.all(|can| can).then(|| self.named().ok()).flatten()

@@ -115,8 +115,10 @@ impl OutputArgs {
         if let Some(extension) = &self.caption_extension
             && (extension.contains(['/', '\\']) || extension.trim_matches('.').is_empty())
         {
-            return Err(CliError::usage(format_args!("--caption-extension {extension:?}: no extension"))
-                .hint("as in --caption-extension .txt"));
+            return Err(CliError::usage(format_args!(
+                "--caption-extension {extension:?}: no extension"
+            ))
+            .hint("as in --caption-extension .txt"));
         }
         let mut seen: Vec<&Path> = Vec::new();
         for file in self.files() {
@@ -128,7 +130,10 @@ impl OutputArgs {
                 .hint("end it with .jsonl, .csv, .tsv, .txt or .json, or add --format"));
             }
             if seen.contains(&file) {
-                return Err(CliError::usage(format_args!("--output {}: named twice", file.display())));
+                return Err(CliError::usage(format_args!(
+                    "--output {}: named twice",
+                    file.display()
+                )));
             }
             check_place(file, self.overwrite || self.manifest.is_some())?;
             seen.push(file);
@@ -210,7 +215,8 @@ pub(super) fn check_place(file: &Path, may_replace: bool) -> Result<(), CliError
     } else if !folder_of(file).is_dir() {
         format!("there is no folder {}", folder_of(file).display())
     } else if file.exists() && !may_replace {
-        let problem = format_args!("cannot write {}: it exists already", file.display()).to_string();
+        let problem =
+            format_args!("cannot write {}: it exists already", file.display()).to_string();
         return Err(CliError::new(problem).hint("--overwrite replaces it"));
     } else {
         return Ok(());
@@ -240,10 +246,22 @@ pub(super) struct ShapingArgs {
     #[arg(long, value_name = "TEXT")]
     template: Option<String>,
     /// Before each caption, to the letter
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     prefix: String,
     /// After each caption, to the letter
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     suffix: String,
     /// Give no caption that says this word; of several captions the others; may be given several times
     #[arg(long, value_name = "WORD")]

@@ -89,8 +89,7 @@ pub(super) fn run(arguments: DemoArgs, console: &Console) -> Result<Outcome, Cli
     let dataset = load(&data, &LoadOptions::default())?;
     let checkpoint = checkpoint::load(&model, &device.device)?;
     let generate = checkpoint.generate.clone();
-    let decode =
-        CaptionConfig { batch_size: 32, ..CaptionConfig::new(generate, &device.device) };
+    let decode = CaptionConfig { batch_size: 32, ..CaptionConfig::new(generate, &device.device) };
     let mut shown = Shown::new(console);
     let evaluation = evaluate(
         &checkpoint,

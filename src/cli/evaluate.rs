@@ -131,8 +131,7 @@ pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome,
     let options = arguments.image_size.load_options();
     let checkpoint = checkpoint::load_with(&location, &device.device, &options)?;
     let generate = arguments.decode.over(&checkpoint, Some(1))?;
-    let config =
-        CaptionConfig { batch_size: 32, ..CaptionConfig::new(generate, &device.device) };
+    let config = CaptionConfig { batch_size: 32, ..CaptionConfig::new(generate, &device.device) };
     let (split, device) = (arguments.split, &device.device);
     let most = arguments.images.map_or(usize::MAX, NonZeroUsize::get);
     let mut shown = Shown::new(console);
@@ -142,8 +141,7 @@ pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome,
     let mut scored = None;
     if evaluation.scenes.is_none() {
         let skipped = &evaluation.skipped;
-        let captioned =
-            caption_split(&checkpoint, device, &records, skipped, &config, &mut tell)?;
+        let captioned = caption_split(&checkpoint, device, &records, skipped, &config, &mut tell)?;
         let training: Vec<String> = dataset
             .records_of(Split::Train)
             .flat_map(|record| record.captions.iter().cloned())
@@ -293,7 +291,6 @@ fn write_captions<'a>(
     });
     written.context(format_args!("cannot write {}", file.display()))
 }
-
 
 #[cfg(test)]
 mod tests {

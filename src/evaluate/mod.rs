@@ -123,8 +123,7 @@ pub fn evaluate(
     };
     let mut of_split = examples(dataset, split, &checkpoint.tokenizer)?;
     of_split.truncate(most);
-    let validation =
-        validate(&checkpoint.model, &of_split, &loader, EncoderStage::Pixels, device)?;
+    let validation = validate(&checkpoint.model, &of_split, &loader, EncoderStage::Pixels, device)?;
     let images = records.len() - validation.skipped.len();
     let mut skipped = validation.skipped.clone();
     let mut scenes = None;

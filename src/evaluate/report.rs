@@ -146,8 +146,8 @@ impl Report<'_> {
         progress: &(dyn Fn() + Sync),
     ) -> Result<u64, CheckpointError> {
         let (page, entries) = (self.page(linked), self.entries());
-        let folder =
-            fs::canonicalize(folder_of(file)).map_err(|source| CheckpointError::io(file, source))?;
+        let folder = fs::canonicalize(folder_of(file))
+            .map_err(|source| CheckpointError::io(file, source))?;
         let picture = |place: usize| {
             progress();
             match (self.records.get(place), entries.get(place).map(|entry| entry.caption)) {

@@ -66,8 +66,24 @@ fn captions_go_where_they_are_wanted() {
         assert_eq!(again.stdout, jsonl, "--batch-size {batch}");
     }
     let ended = world.caption(&[
-        "-o", "a.jsonl", "-o", "a.csv", "-o", "a.json", "-o", "photos/metadata.jsonl", "--write",
-        "txt", "--write", "json", "--write-to", "side", "--trigger", "ohwx", "--suffix", " !",
+        "-o",
+        "a.jsonl",
+        "-o",
+        "a.csv",
+        "-o",
+        "a.json",
+        "-o",
+        "photos/metadata.jsonl",
+        "--write",
+        "txt",
+        "--write",
+        "json",
+        "--write-to",
+        "side",
+        "--trigger",
+        "ohwx",
+        "--suffix",
+        " !",
     ]);
     assert_eq!((ended.code, ended.stdout.as_str()), (0, ""), "{}", ended.stderr);
     let lines: Vec<Value> =
@@ -77,12 +93,16 @@ fn captions_go_where_they_are_wanted() {
     for (line, plain) in lines.iter().zip(&plain) {
         let text = format!("ohwx, {} !", plain["caption"].as_str().unwrap());
         assert_eq!((&line["path"], &line["caption"]), (&plain["path"], &Value::from(text.clone())));
-        let below = Path::new(line["path"].as_str().unwrap()).strip_prefix("photos").unwrap().to_owned();
+        let below =
+            Path::new(line["path"].as_str().unwrap()).strip_prefix("photos").unwrap().to_owned();
         let side = world.at("side").join(&below);
         assert_eq!(fs::read_to_string(side.with_extension("txt")).unwrap(), format!("{text}\n"));
         let json = fs::read_to_string(side.with_extension("json")).unwrap();
         let json: Value = serde_json::from_str(&json).unwrap();
-        assert_eq!((&json["caption"], &json["captions"][0]["words"]), (&line["caption"], &line["words"]));
+        assert_eq!(
+            (&json["caption"], &json["captions"][0]["words"]),
+            (&line["caption"], &line["words"])
+        );
     }
     let metadata: Value =
         serde_json::from_str(world.text("photos/metadata.jsonl").lines().last().unwrap()).unwrap();
@@ -104,7 +124,9 @@ fn captions_go_where_they_are_wanted() {
 }
 
 fn csv_rows(text: &str) -> Vec<Vec<String>> {
-    text.lines().map(|line| line.split(',').map(|cell| cell.trim_matches('"').to_owned()).collect()).collect()
+    text.lines()
+        .map(|line| line.split(',').map(|cell| cell.trim_matches('"').to_owned()).collect())
+        .collect()
 }
 
 #[test]
@@ -146,18 +168,34 @@ fn a_manifest_knows_what_is_done() {
         serde_json::from_str::<Value>(&ended.stdout).unwrap()
     };
     let counts = status();
-    assert_eq!((&counts["done"], &counts["failed"], &counts["pending"]), (&13.into(), &1.into(), &0.into()));
+    assert_eq!(
+        (&counts["done"], &counts["failed"], &counts["pending"]),
+        (&13.into(), &1.into(), &0.into())
+    );
     assert!(counts["failures"][0]["error"].as_str().unwrap().contains("bad.png"), "{counts}");
     // Again: nothing is captioned, and everything is written as before.
     let again = world.caption(&flags);
-    assert!(again.stderr.contains("0 written, 13 known from before, 0 skipped, 1 failed"), "{}", again.stderr);
+    assert!(
+        again.stderr.contains("0 written, 13 known from before, 0 skipped, 1 failed"),
+        "{}",
+        again.stderr
+    );
     assert_eq!(world.text("a.jsonl"), whole);
     // A photo that is mended is captioned, one that changed is captioned again, and that is said.
     fs::copy(world.photos.join("002.png"), world.photos.join("bad.png")).unwrap();
     fs::copy(world.photos.join("002.png"), world.photos.join("000.png")).unwrap();
     let ended = world.caption(&flags);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
-    let ended = world.caption(&["--manifest", "run.db", "-o", "b.csv", "--num-beams", "1", "--max-new-tokens", "3"]);
+    let ended = world.caption(&[
+        "--manifest",
+        "run.db",
+        "-o",
+        "b.csv",
+        "--num-beams",
+        "1",
+        "--max-new-tokens",
+        "3",
+    ]);
     assert!(ended.stderr.contains("other settings"), "{}", ended.stderr);
     let ended = run(patchword()
         .current_dir(world.folder.path())
@@ -175,10 +213,22 @@ fn a_manifest_knows_what_is_done() {
 #[test]
 fn a_run_that_is_killed_goes_on() {
     let world = World::new(40);
-    let flags = ["--manifest", "a.db", "-o", "a.jsonl", "--write", "txt", "--write-to", "a", "--batch-size", "2"];
+    let flags = [
+        "--manifest",
+        "a.db",
+        "-o",
+        "a.jsonl",
+        "--write",
+        "txt",
+        "--write-to",
+        "a",
+        "--batch-size",
+        "2",
+    ];
     let ended = world.caption(&flags);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
-    let flags: Vec<String> = flags.iter().map(|flag| flag.replacen('a', "b", usize::from(flag.len() < 8))).collect();
+    let flags: Vec<String> =
+        flags.iter().map(|flag| flag.replacen('a', "b", usize::from(flag.len() < 8))).collect();
     assert!(flags.contains(&"b.db".to_owned()) && flags.contains(&"b".to_owned()), "{flags:?}");
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     for kill in 0..12 {
@@ -189,7 +239,10 @@ fn a_run_that_is_killed_goes_on() {
         child.wait().unwrap();
         for entry in walkdir::WalkDir::new(world.at("b")).into_iter().filter_map(Result::ok) {
             if entry.path().extension().is_some_and(|extension| extension == "txt") {
-                assert!(fs::read_to_string(entry.path()).unwrap().ends_with('\n'), "half a sidecar");
+                assert!(
+                    fs::read_to_string(entry.path()).unwrap().ends_with('\n'),
+                    "half a sidecar"
+                );
             }
         }
     }
@@ -209,7 +262,9 @@ fn a_run_that_is_killed_goes_on() {
 fn names_are_kept_byte_for_byte_and_a_bad_line_costs_a_line() {
     let world = World::new(4);
     let photo = world.photos.join("000.png");
-    for name in ["two\nlines.png", "tab\tname.png", "-dash.png", "img[1].png", "50%.png", ".hidden.png"] {
+    for name in
+        ["two\nlines.png", "tab\tname.png", "-dash.png", "img[1].png", "50%.png", ".hidden.png"]
+    {
         fs::copy(&photo, world.photos.join(name)).unwrap();
     }
     fs::create_dir(world.photos.join("@eaDir")).unwrap();
@@ -220,9 +275,13 @@ fn names_are_kept_byte_for_byte_and_a_bad_line_costs_a_line() {
     assert_eq!(world.caption(&["--hidden"]).stdout.lines().count(), 11);
     let list = format!("\u{FEFF}photos/img[1].png\r\nphotos/gone.png\r\n\r\nphotos/50%.png\r\n");
     fs::write(world.at("list.txt"), list).unwrap();
-    let ended = run(patchword()
-        .current_dir(world.folder.path())
-        .args(["caption", "--model", "run", "--files-from", "list.txt"]));
+    let ended = run(patchword().current_dir(world.folder.path()).args([
+        "caption",
+        "--model",
+        "run",
+        "--files-from",
+        "list.txt",
+    ]));
     assert_eq!((ended.code, ended.stdout.lines().count()), (3, 2), "{ended:?}");
     assert!(ended.stderr.contains("list.txt:2: photos/gone.png"), "{}", ended.stderr);
 }

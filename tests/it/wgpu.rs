@@ -186,7 +186,7 @@ fn batch(seed: u64, config: &CaptionerConfig) -> Batch {
         images: IMAGES,
         captions_per_image: CAPTIONS,
         seq: SEQ,
-        pixels: pixels(seed, config.encoder.image_height),
+        encoder_inputs: pixels(seed, config.encoder.image_height),
         ..Batch::default()
     };
     for length in [SEQ - 1, 4, 6, 2] {

@@ -12,8 +12,8 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Caption, WordProbability};
 use super::inputs::Input;
+use super::{Caption, WordProbability};
 use crate::escape::{escape, escape_path};
 
 pub use sidecar::{Existing, SidecarConfig, Sidecars};
@@ -302,7 +302,8 @@ mod tests {
         );
         assert_eq!(written(Format::Text, "x.tsv", &photos[..1]), "DIR/a.jpg\ta \"dog\",\\nwell\n");
         let metadata = written(Format::Metadata, "metadata.jsonl", &photos);
-        let second: serde_json::Value = serde_json::from_str(metadata.lines().nth(1).unwrap()).unwrap();
+        let second: serde_json::Value =
+            serde_json::from_str(metadata.lines().nth(1).unwrap()).unwrap();
         assert_eq!(second["file_name"], "b/COCO_val2014_000000391895.jpg");
         let coco: serde_json::Value =
             serde_json::from_str(&written(Format::Coco, "x.json", &photos)).unwrap();
