@@ -11,6 +11,67 @@ pub(super) enum Alpha {
     Premultiplied,
 }
 
+/// A sample as it is stored.
+pub(super) trait Sample: Copy {
+    /// In 8 bits, over white.
+    fn over_white(self, alpha: Self) -> u8;
+    /// Of an image without transparency.
+    const OPAQUE: Self;
+}
+
+impl Sample for u8 {
+    const OPAQUE: Self = Self::MAX;
+
+    fn over_white(self, alpha: Self) -> u8 {
+        over_white_8(self, alpha)
+    }
+}
+
+impl Sample for u16 {
+    const OPAQUE: Self = Self::MAX;
+
+    fn over_white(self, alpha: Self) -> u8 {
+        over_white_16(self, alpha)
+    }
+}
+
+/// Writes a row of 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha) samples a pixel as 8-bit
+/// RGB over white, and returns how many bytes that are.
+pub(super) fn row_to_rgb8<T: Sample>(row: &[T], channels: usize, rgb: &mut [u8]) -> usize {
+    let (pixels, _) = rgb.as_chunks_mut::<3>();
+    let mut count = 0;
+    for (pixel, samples) in pixels.iter_mut().zip(row.chunks_exact(channels)) {
+        *pixel = match *samples {
+            [grey] => [grey.over_white(T::OPAQUE); 3],
+            [grey, alpha] => [grey.over_white(alpha); 3],
+            [r, g, b] => [r, g, b].map(|value| value.over_white(T::OPAQUE)),
+            [r, g, b, alpha, ..] => [r, g, b].map(|value| value.over_white(alpha)),
+            [] => [0; 3],
+        };
+        count += 3;
+    }
+    count
+}
+
+/// Without its alpha where that is zero everywhere: many programs write 32-bit BMP, TGA and ICO files
+/// and leave the fourth byte empty, and every viewer shows them whole.
+pub(super) fn without_unused_alpha(image: DynamicImage) -> DynamicImage {
+    match image {
+        DynamicImage::ImageRgba8(image) if image.pixels().all(|pixel| pixel.0[3] == 0) => {
+            DynamicImage::ImageRgb8(DynamicImage::ImageRgba8(image).into_rgb8())
+        }
+        DynamicImage::ImageLumaA8(image) if image.pixels().all(|pixel| pixel.0[1] == 0) => {
+            DynamicImage::ImageLuma8(DynamicImage::ImageLumaA8(image).into_luma8())
+        }
+        other => other,
+    }
+}
+
+/// One of red, green and blue of an ink (255 = all of it) with black over it.
+pub(super) fn of_ink(ink: u8, black: u8) -> u8 {
+    ((u32::from(255 - ink) * u32::from(255 - black) + 127) / 255) as u8
+}
+
 /// `image` in 8 bits, composited over white where it is transparent. 16-bit values are scaled by
 /// 255/65535 and rounded once, floats are clamped to 0..1, NaN is black.
 pub(super) fn to_rgb8(image: DynamicImage, alpha: Alpha) -> RgbImage {
@@ -79,7 +140,7 @@ fn map_pixels<T, const CHANNELS: usize>(
     rgb
 }
 
-fn over_white_8(value: u8, alpha: u8) -> u8 {
+pub(super) fn over_white_8(value: u8, alpha: u8) -> u8 {
     let (value, alpha) = (u32::from(value), u32::from(alpha));
     ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
 }
@@ -92,7 +153,7 @@ fn over_white_16(value: u16, alpha: u16) -> u8 {
     ((sum + unit / 2) / unit) as u8
 }
 
-fn float_to_8(value: f32) -> u8 {
+pub(super) fn float_to_8(value: f32) -> u8 {
     // A cast saturates, and takes NaN to 0.
     (value * 255.0 + 0.5) as u8
 }

@@ -1,60 +1,54 @@
 //! From the bytes of an image file to upright 8-bit RGB.
 
-use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{Cursor, Read};
+use std::fs::{self, File, FileType};
+use std::io::{ErrorKind, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use ::image::metadata::Orientation;
-use ::image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use ::image::{DynamicImage, RgbImage};
 
-use super::colour::{self, Alpha};
+use super::budget::{MemoryBudget, Reservation};
 use super::error::ImageError;
-use super::signature::{self, HEAD_LENGTH};
-
-/// Extensions (lower case, no dot) that image files commonly have. They choose which files of a
-/// folder are looked at; the format of a file is always told from its content.
-pub const EXTENSIONS: &[&str] = &[
-    "apng", "bmp", "dds", "dib", "exr", "farbfeld", "ff", "gif", "hdr", "ico", "jfif", "jpe",
-    "jpeg", "jpg", "pam", "pbm", "pgm", "png", "pnm", "ppm", "qoi", "tga", "tif", "tiff", "webp",
-];
-
-/// Whether the path has one of [`EXTENSIONS`], in any case.
-pub fn is_image_path(path: &Path) -> bool {
-    let extension = path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase);
-    extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
-}
+use super::formats::{self, Failure, Job};
+use super::signature::{self, Format, HEAD_LENGTH};
 
 /// What an image file may ask for before it is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodeLimits {
     /// The most pixels (width x height) an image may have.
     pub max_pixels: u64,
+    /// The memory that decoding may take, all images together that are decoded at a time.
+    pub memory: MemoryBudget,
+}
+
+impl DecodeLimits {
+    /// The most pixels, with the default budget of memory, which the process has one of.
+    pub fn of_pixels(max_pixels: u64) -> Self {
+        Self { max_pixels, memory: MemoryBudget::default() }
+    }
 }
 
 impl Default for DecodeLimits {
     /// The size at which Pillow warns of a decompression bomb doubled, where it refuses: 178,956,970.
     fn default() -> Self {
-        Self { max_pixels: 178_956_970 }
+        Self::of_pixels(178_956_970)
     }
 }
 
-/// Decodes an image file: first frame, upright as its EXIF orientation says, in 8-bit RGB, over
-/// white where it is transparent. Colour profiles are not applied.
+/// An upright image whose memory counts until it is dropped.
+pub(super) struct Decoded {
+    pub(super) pixels: RgbImage,
+    _memory: Option<Reservation>,
+}
+
+/// Decodes an image file: first frame, upright as EXIF or XMP says, in 8-bit RGB, over white where it
+/// is transparent. Of a camera's RAW file, the largest JPEG in it. Colour profiles are not applied.
 ///
 /// # Errors
-/// An [`ImageError`] that names the file when it cannot be read, is no known image, is too large,
-/// truncated or damaged.
+/// An [`ImageError`] that names the file when it is no regular file, cannot be read, is no known
+/// image, is too large, truncated or damaged.
 pub fn decode_file(path: &Path, limits: &DecodeLimits) -> Result<RgbImage, ImageError> {
-    let read = |error| ImageError::Io { path: path.to_owned(), error };
-    let mut file = File::open(path).map_err(read)?;
-    let mut bytes = Vec::new();
-    // A file that is no image is refused before gigabytes of it are read.
-    file.by_ref().take(HEAD_LENGTH as u64).read_to_end(&mut bytes).map_err(read)?;
-    signature::recognise(&bytes, path)?;
-    file.read_to_end(&mut bytes).map_err(read)?;
-    decode_bytes(&bytes, path, limits)
+    decode_held(&read_file(path, limits)?, path, limits, None).map(|decoded| decoded.pixels)
 }
 
 /// As [`decode_file`], from the bytes of a file. `name` stands in the errors and decides nothing.
@@ -66,57 +60,101 @@ pub fn decode_bytes(
     name: &Path,
     limits: &DecodeLimits,
 ) -> Result<RgbImage, ImageError> {
-    let format = signature::recognise(&bytes[..bytes.len().min(HEAD_LENGTH)], name)?;
-    if let Some(reason) = signature::missing_end(format, bytes) {
-        let format = signature::format_name(format);
-        return Err(ImageError::Truncated { path: name.to_owned(), format, reason });
-    }
-    // Decoders meet damaged files by the thousand; where one of them panics, the run goes on.
-    catch_unwind(AssertUnwindSafe(|| decode_as(format, bytes, name, limits))).unwrap_or_else(|_| {
-        Err(decode_error(name, format, "its decoder failed on the damaged content"))
-    })
+    decode_held(bytes, name, limits, None).map(|decoded| decoded.pixels)
 }
 
-fn decode_as(
-    format: ImageFormat,
+/// The bytes of a file that is an image by its first ones, and not too long for one.
+pub(super) fn read_file(path: &Path, limits: &DecodeLimits) -> Result<Vec<u8>, ImageError> {
+    let failed = |error| ImageError::Io { path: path.to_owned(), error };
+    // Opening a pipe that nobody writes to would wait for ever.
+    let kind = match fs::metadata(path) {
+        Ok(metadata) => metadata.file_type(),
+        Err(error) => {
+            return Err(match fs::read_link(path) {
+                Ok(target) if error.kind() == ErrorKind::NotFound => {
+                    ImageError::DeadLink { path: path.to_owned(), target }
+                }
+                _ => failed(error),
+            });
+        }
+    };
+    if !kind.is_file() {
+        return Err(ImageError::NotAFile { path: path.to_owned(), kind: name_of(kind) });
+    }
+    let mut file = File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    let mut bytes = Vec::new();
+    // A file that is no image is refused before gigabytes of it are read.
+    file.by_ref().take(HEAD_LENGTH as u64).read_to_end(&mut bytes).map_err(failed)?;
+    signature::recognise(&bytes, path)?;
+    // The widest pixel is four floats; beside the pixels stand tables and metadata.
+    let longest = limits.max_pixels.saturating_mul(16).saturating_add(64 << 20);
+    if length > longest.min(limits.memory.total()) {
+        let (path, max_pixels) = (path.to_owned(), limits.max_pixels);
+        return Err(ImageError::TooLong { path, bytes: length, max_pixels });
+    }
+    bytes.reserve_exact(usize::try_from(length).unwrap_or(0).saturating_sub(bytes.len()));
+    // What grows while it is read is read no further.
+    file.take(longest).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+#[cfg(unix)]
+fn name_of(kind: FileType) -> &'static str {
+    use std::os::unix::fs::FileTypeExt;
+    match kind {
+        kind if kind.is_dir() => "a folder",
+        kind if kind.is_fifo() => "a pipe",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    }
+}
+
+#[cfg(not(unix))]
+fn name_of(kind: FileType) -> &'static str {
+    if kind.is_dir() { "a folder" } else { "a device" }
+}
+
+/// As [`decode_bytes`], still holding the memory it takes. An image that has no room whole may come
+/// smaller, but not below `wanted` (width, height).
+pub(super) fn decode_held(
     bytes: &[u8],
     name: &Path,
     limits: &DecodeLimits,
-) -> Result<RgbImage, ImageError> {
-    let failed = |error: ::image::ImageError| decode_error(name, format, &error.to_string());
-
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let mut allocation = Limits::no_limits();
-    // The widest pixel is four floats; beside the pixels decoders keep tables and metadata.
-    allocation.max_alloc = Some(limits.max_pixels.saturating_mul(16).saturating_add(64 << 20));
-    reader.limits(allocation);
-    let mut decoder = reader.into_decoder().map_err(failed)?;
-
-    let (width, height) = decoder.dimensions();
-    if width == 0 || height == 0 {
-        let format = signature::format_name(format);
-        return Err(ImageError::Empty { path: name.to_owned(), format, width, height });
+    wanted: Option<(u32, u32)>,
+) -> Result<Decoded, ImageError> {
+    let format = signature::recognise(&bytes[..bytes.len().min(HEAD_LENGTH)], name)?;
+    if let Some(reason) = signature::missing_end(format, bytes) {
+        let format = format.name();
+        return Err(ImageError::Truncated { path: name.to_owned(), format, reason });
     }
-    if u64::from(width) * u64::from(height) > limits.max_pixels {
-        let max_pixels = limits.max_pixels;
-        return Err(ImageError::TooLarge { path: name.to_owned(), width, height, max_pixels });
-    }
-    // Damaged metadata is no reason to refuse sound pixels.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let decoded = DynamicImage::from_decoder(decoder).map_err(failed)?;
-
-    let alpha = match format {
-        ImageFormat::OpenExr => Alpha::Premultiplied,
-        _ => Alpha::Straight,
-    };
-    let mut upright = DynamicImage::ImageRgb8(colour::to_rgb8(decoded, alpha));
-    upright.apply_orientation(orientation);
-    Ok(upright.into_rgb8())
+    let mut job = Job::new(limits, bytes.len() as u64, wanted);
+    // Decoders meet damaged files by the thousand; where one of them panics, the run goes on.
+    let decoded = catch_unwind(AssertUnwindSafe(|| formats::decode(format, bytes, &mut job)))
+        .unwrap_or_else(|_| {
+            Err(Failure::Damaged("its decoder failed on the damaged content".into()))
+        });
+    let stored = decoded.map_err(|failure| named(failure, format, name, limits))?;
+    let mut upright = DynamicImage::ImageRgb8(stored.pixels);
+    upright.apply_orientation(stored.orientation);
+    Ok(Decoded { pixels: upright.into_rgb8(), _memory: job.into_reservation() })
 }
 
-fn decode_error(name: &Path, format: ImageFormat, reason: &str) -> ImageError {
-    let format = signature::format_name(format);
-    ImageError::Decode { path: name.to_owned(), format, reason: reason.to_owned() }
+fn named(failure: Failure, format: Format, name: &Path, limits: &DecodeLimits) -> ImageError {
+    let (path, format) = (name.to_owned(), format.name());
+    match failure {
+        Failure::Empty { width, height } => ImageError::Empty { path, format, width, height },
+        Failure::TooLarge { width, height } => {
+            ImageError::TooLarge { path, width, height, max_pixels: limits.max_pixels }
+        }
+        Failure::NeedsMemory { width, height, bytes } => {
+            let allowed = limits.memory.total();
+            ImageError::NeedsMemory { path, width, height, bytes, allowed }
+        }
+        Failure::Truncated(reason) => ImageError::Truncated { path, format, reason },
+        Failure::Damaged(reason) => ImageError::Decode { path, format, reason },
+        Failure::Unsupported(format) => ImageError::Unsupported { path, format },
+    }
 }
 
 #[cfg(test)]

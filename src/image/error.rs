@@ -16,8 +16,8 @@ pub enum ImageError {
     },
     /// The content is no image format known here, whatever the file's name says.
     #[error(
-        "{}: not an image: {found} (known formats: JPEG, PNG, GIF, WebP, TIFF, BMP, TGA, DDS, ICO, \
-         HDR, OpenEXR, PNM, QOI, farbfeld)",
+        "{}: not an image: {found} (known formats: JPEG, PNG, GIF, WebP, HEIC, JPEG XL, JPEG 2000, \
+         TIFF, camera RAW, BMP, TGA, DDS, ICO, HDR, OpenEXR, PNM, QOI, farbfeld)",
         path.display()
     )]
     Unrecognised {
@@ -26,13 +26,62 @@ pub enum ImageError {
         /// How its content starts.
         found: String,
     },
-    /// A known format that has no decoder here.
+    /// A folder, a device, a pipe or a socket. It was not opened.
+    #[error("{}: not a regular file: it is {kind}", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What it is, with its article.
+        kind: &'static str,
+    },
+    /// A symbolic link whose target is not there.
+    #[error("{}: a link to nothing: there is no {}", path.display(), target.display())]
+    DeadLink {
+        /// The link.
+        path: PathBuf,
+        /// What it leads to.
+        target: PathBuf,
+    },
+    /// A known format, or a kind of it, that has no decoder here.
     #[error("{}: {format} images cannot be decoded here; convert it to JPEG, PNG or WebP", path.display())]
     Unsupported {
         /// The file.
         path: PathBuf,
-        /// The name of its format.
-        format: &'static str,
+        /// The name of its format, or of what it is within its format.
+        format: String,
+    },
+    /// The file is longer than an image within the limits can be. It was not read.
+    #[error(
+        "{}: {} are more than an image of {max_pixels} pixels can take",
+        path.display(),
+        size_in_text(*bytes)
+    )]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: u64,
+        /// The limit, in pixels.
+        max_pixels: u64,
+    },
+    /// Decoding needs more memory than it may take. No pixel was decoded.
+    #[error(
+        "{}: {width} x {height} pixels need {} of memory to decode, and {} are allowed",
+        path.display(),
+        size_in_text(*bytes),
+        size_in_text(*allowed)
+    )]
+    NeedsMemory {
+        /// The file.
+        path: PathBuf,
+        /// Width in pixels, as the header says.
+        width: u32,
+        /// Height in pixels, as the header says.
+        height: u32,
+        /// What decoding needs, in bytes.
+        bytes: u64,
+        /// What all decoding together may take, in bytes.
+        allowed: u64,
     },
     /// The image has no pixels.
     #[error("{}: {format} image of {width} x {height} pixels: nothing to see", path.display())]
@@ -48,8 +97,7 @@ pub enum ImageError {
     },
     /// The image has more pixels than the limit allows. No pixel was decoded.
     #[error(
-        "{}: {width} x {height} = {pixels} pixels are more than the limit of {max_pixels}; \
-         if the file is to be trusted, raise it with --max-pixels {pixels}",
+        "{}: {width} x {height} = {pixels} pixels are more than the limit of {max_pixels}",
         path.display(),
         pixels = u64::from(*width) * u64::from(*height)
     )]
@@ -83,6 +131,15 @@ pub enum ImageError {
         /// What the decoder said.
         reason: String,
     },
+}
+
+fn size_in_text(bytes: u64) -> String {
+    let megabytes = bytes as f64 / 1e6;
+    if megabytes >= 1000.0 {
+        format!("{:.1} GB", megabytes / 1000.0)
+    } else {
+        format!("{:.0} MB", megabytes.max(1.0))
+    }
 }
 
 /// An image setting whose value makes no sense.

@@ -6,9 +6,12 @@
 //! ```
 
 pub mod augment;
+pub mod budget;
 mod colour;
 pub mod decode;
 pub mod error;
+mod formats;
+mod orientation;
 pub mod placement;
 pub mod preprocess;
 mod resample;
@@ -17,9 +20,11 @@ mod signature;
 pub mod thumbnail;
 
 pub use augment::{AugmentConfig, augment};
-pub use decode::{DecodeLimits, EXTENSIONS, decode_bytes, decode_file, is_image_path};
+pub use budget::MemoryBudget;
+pub use decode::{DecodeLimits, decode_bytes, decode_file};
 pub use error::{ImageError, InvalidSetting};
 pub use placement::{Placement, Rectangle};
 pub use preprocess::PreprocessConfig;
 pub use resize::{ResizeFilter, ResizeMode};
+pub use signature::{EXTENSIONS, is_image_path};
 pub use thumbnail::{Thumbnail, thumbnail};

@@ -1,5 +1,6 @@
 //! What a file is, judged by its content alone, and whether it was cut short.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use ::image::ImageFormat;
@@ -9,100 +10,193 @@ use super::error::ImageError;
 /// Bytes from the start of a file that [`recognise`] needs.
 pub(super) const HEAD_LENGTH: usize = 64;
 
-/// The image format of `head`, the first [`HEAD_LENGTH`] bytes of a file (or all of a shorter one).
-pub(super) fn recognise(head: &[u8], path: &Path) -> Result<ImageFormat, ImageError> {
-    if let Some(format) = known_but_undecodable(head) {
-        return Err(ImageError::Unsupported { path: path.to_owned(), format });
+/// Extensions (lower case, no dot) that image files commonly have, also those of formats that are
+/// refused: they are looked at, and named. They choose which files of a folder are images; the format
+/// of a file is always told from its content.
+pub const EXTENSIONS: &[&str] = &[
+    "3fr", "apng", "arw", "avif", "avifs", "bmp", "cr2", "cr3", "crw", "dcr", "dds", "dib", "dng",
+    "erf", "exr", "farbfeld", "ff", "gif", "hdr", "heic", "heics", "heif", "heifs", "hif", "ico",
+    "iiq", "j2c", "j2k", "jfif", "jif", "jp2", "jpc", "jpe", "jpeg", "jpf", "jpg", "jps", "jpx",
+    "jxl", "jxr", "kdc", "mef", "mos", "mpo", "mrw", "nef", "nrw", "orf", "pam", "pbm", "pef", "pgm",
+    "png", "pnm", "ppm", "psb", "psd", "qoi", "raf", "rw2", "rwl", "sr2", "srf", "srw", "tga", "tif",
+    "tiff", "wdp", "webp", "x3f", "xcf",
+];
+
+/// Whether the path has one of [`EXTENSIONS`], in any case.
+pub fn is_image_path(path: &Path) -> bool {
+    let extension = path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase);
+    extension.is_some_and(|extension| EXTENSIONS.binary_search(&extension.as_str()).is_ok())
+}
+
+/// A format that is known here, read or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Jpeg,
+    Png,
+    Gif,
+    WebP,
+    Tiff,
+    Bmp,
+    Tga,
+    Dds,
+    Ico,
+    Hdr,
+    OpenExr,
+    Pnm,
+    Qoi,
+    Farbfeld,
+    Heif,
+    JpegXl,
+    Jpeg2000,
+    /// What a camera's sensor saw; TIFF-based ones begin as TIFF.
+    Raw,
+}
+
+impl Format {
+    /// The name, as people write it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Jpeg => "JPEG",
+            Self::Png => "PNG",
+            Self::Gif => "GIF",
+            Self::WebP => "WebP",
+            Self::Tiff => "TIFF",
+            Self::Bmp => "BMP",
+            Self::Tga => "TGA",
+            Self::Dds => "DDS",
+            Self::Ico => "ICO",
+            Self::Hdr => "HDR",
+            Self::OpenExr => "OpenEXR",
+            Self::Pnm => "PNM",
+            Self::Qoi => "QOI",
+            Self::Farbfeld => "farbfeld",
+            Self::Heif => "HEIC",
+            Self::JpegXl => "JPEG XL",
+            Self::Jpeg2000 => "JPEG 2000",
+            Self::Raw => "camera RAW",
+        }
     }
-    if let Ok(format) = ::image::guess_format(head) {
+
+    /// What the image crate calls it, if that reads it.
+    pub(super) fn in_image_crate(self) -> Option<ImageFormat> {
+        Some(match self {
+            Self::Jpeg => ImageFormat::Jpeg,
+            Self::Png => ImageFormat::Png,
+            Self::Gif => ImageFormat::Gif,
+            Self::WebP => ImageFormat::WebP,
+            Self::Tiff => ImageFormat::Tiff,
+            Self::Bmp => ImageFormat::Bmp,
+            Self::Tga => ImageFormat::Tga,
+            Self::Dds => ImageFormat::Dds,
+            Self::Ico => ImageFormat::Ico,
+            Self::Hdr => ImageFormat::Hdr,
+            Self::OpenExr => ImageFormat::OpenExr,
+            Self::Pnm => ImageFormat::Pnm,
+            Self::Qoi => ImageFormat::Qoi,
+            Self::Farbfeld => ImageFormat::Farbfeld,
+            Self::Heif | Self::JpegXl | Self::Jpeg2000 | Self::Raw => return None,
+        })
+    }
+
+    fn from_image_crate(format: ImageFormat) -> Option<Self> {
+        Some(match format {
+            ImageFormat::Jpeg => Self::Jpeg,
+            ImageFormat::Png => Self::Png,
+            ImageFormat::Gif => Self::Gif,
+            ImageFormat::WebP => Self::WebP,
+            ImageFormat::Tiff => Self::Tiff,
+            ImageFormat::Bmp => Self::Bmp,
+            ImageFormat::Tga => Self::Tga,
+            ImageFormat::Dds => Self::Dds,
+            ImageFormat::Ico => Self::Ico,
+            ImageFormat::Hdr => Self::Hdr,
+            ImageFormat::OpenExr => Self::OpenExr,
+            ImageFormat::Pnm => Self::Pnm,
+            ImageFormat::Qoi => Self::Qoi,
+            ImageFormat::Farbfeld => Self::Farbfeld,
+            _ => return None,
+        })
+    }
+}
+
+/// The image format of `head`, the first [`HEAD_LENGTH`] bytes of a file (or all of a shorter one).
+pub(super) fn recognise(head: &[u8], path: &Path) -> Result<Format, ImageError> {
+    if let Some(format) = known_but_undecodable(head) {
+        return Err(ImageError::Unsupported { path: path.to_owned(), format: format.into() });
+    }
+    if let Some(format) = of_signature(head) {
+        return Ok(format);
+    }
+    let known = ::image::guess_format(head).ok().and_then(Format::from_image_crate);
+    if let Some(format) = known {
         return Ok(format);
     }
     if looks_like_tga(head) {
-        return Ok(ImageFormat::Tga);
+        return Ok(Format::Tga);
     }
     Err(ImageError::Unrecognised { path: path.to_owned(), found: describe(head) })
 }
 
-/// The name of a format, as people write it.
-pub(super) fn format_name(format: ImageFormat) -> &'static str {
-    match format {
-        ImageFormat::Jpeg => "JPEG",
-        ImageFormat::Png => "PNG",
-        ImageFormat::Gif => "GIF",
-        ImageFormat::WebP => "WebP",
-        ImageFormat::Tiff => "TIFF",
-        ImageFormat::Bmp => "BMP",
-        ImageFormat::Tga => "TGA",
-        ImageFormat::Dds => "DDS",
-        ImageFormat::Ico => "ICO",
-        ImageFormat::Hdr => "HDR",
-        ImageFormat::OpenExr => "OpenEXR",
-        ImageFormat::Pnm => "PNM",
-        ImageFormat::Qoi => "QOI",
-        ImageFormat::Farbfeld => "farbfeld",
-        _ => "image",
-    }
-}
-
 /// Why the file is known to be cut short, where its decoder would fill the hole with grey and say
 /// nothing.
-pub(super) fn missing_end(format: ImageFormat, bytes: &[u8]) -> Option<String> {
-    match format {
-        ImageFormat::Jpeg if !jpeg_reaches_its_end(bytes) => {
-            Some(format!("no end-of-image marker in its {} bytes", bytes.len()))
-        }
-        ImageFormat::WebP => {
-            let size = bytes.get(4..8).and_then(|size| size.try_into().ok());
-            let promised = u64::from(size.map_or(0, u32::from_le_bytes)) + 8;
-            // The last chunk's padding byte is often left out.
-            (promised > bytes.len() as u64 + 1)
-                .then(|| format!("{} bytes of the {promised} its header promises", bytes.len()))
-        }
-        _ => None,
+pub(super) fn missing_end(format: Format, bytes: &[u8]) -> Option<String> {
+    if format != Format::WebP {
+        return None;
     }
+    let size = bytes.get(4..8).and_then(|size| size.try_into().ok());
+    let promised = u64::from(size.map_or(0, u32::from_le_bytes)) + 8;
+    // The last chunk's padding byte is often left out.
+    (promised > bytes.len() as u64 + 1)
+        .then(|| format!("{} bytes of the {promised} its header promises", bytes.len()))
 }
 
-/// Walks the markers of a JPEG to its end-of-image marker. Segments are skipped by their length, so
-/// the end of an embedded thumbnail is not taken for the end of the image.
-fn jpeg_reaches_its_end(bytes: &[u8]) -> bool {
-    let mut rest = bytes.get(2..).unwrap_or_default();
-    loop {
-        let Some(at) = rest.iter().position(|&byte| byte == 0xFF) else { return false };
-        rest = &rest[at..];
-        // Any number of 0xFF may stand before a marker.
-        let Some(fill) = rest.iter().position(|&byte| byte != 0xFF) else { return false };
-        let marker = rest[fill];
-        rest = &rest[fill + 1..];
-        match marker {
-            0xD9 => return true,
-            0xD0..=0xD8 => {} // restart markers stand in the middle of pixel data
-            0xC0..=0xFE => {
-                let &[high, low, ..] = rest else { return false };
-                let length = usize::from(u16::from_be_bytes([high, low]));
-                let Some(after) = rest.get(length..) else { return false };
-                rest = after;
-            }
-            _ => {} // 0xFF 0x00 is a data byte; the others mean nothing
-        }
+/// Formats that the image crate does not know, and BigTIFF.
+fn of_signature(head: &[u8]) -> Option<Format> {
+    let signatures: [(&[u8], Format); 13] = [
+        (b"\0\0\0\x0CJXL \r\n\x87\n", Format::JpegXl),
+        (b"\xFF\x0A", Format::JpegXl),
+        (b"\0\0\0\x0CjP  ", Format::Jpeg2000),
+        (b"\xFF\x4F\xFF\x51", Format::Jpeg2000),
+        (b"II\x2B\0", Format::Tiff),
+        (b"MM\0\x2B", Format::Tiff),
+        (b"FUJIFILMCCD-RAW", Format::Raw),
+        (b"IIU\0", Format::Raw),
+        (b"IIRO", Format::Raw),
+        (b"IIRS", Format::Raw),
+        (b"MMOR", Format::Raw),
+        (b"\0MRM", Format::Raw),
+        (b"FOVb", Format::Raw),
+    ];
+    if head.get(4..8) == Some(b"ftyp") {
+        return match head.get(8..12) {
+            Some(b"crx ") => Some(Format::Raw),
+            Some(b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx") => Some(Format::Heif),
+            Some(b"mif1" | b"msf1") => Some(Format::Heif),
+            _ => None,
+        };
     }
+    signatures.iter().find(|(signature, _)| head.starts_with(signature)).map(|&(_, found)| found)
 }
 
 fn known_but_undecodable(head: &[u8]) -> Option<&'static str> {
     if head.get(4..8) == Some(b"ftyp") {
+        // A HEIF container says what is in it by the brands behind the first.
+        let brands = head.get(8..12).into_iter().chain(head.get(16..).unwrap_or_default().chunks(4));
+        let is_avif = brands.take(12).any(|brand| brand == b"avif" || brand == b"avis");
         return match head.get(8..12) {
-            Some(b"avif" | b"avis") => Some("AVIF"),
-            Some(b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"mif1" | b"msf1") => {
-                Some("HEIC")
-            }
+            _ if is_avif => Some("AVIF"),
             _ => None,
         };
     }
-    let signatures: [(&[u8], &str); 5] = [
-        (b"\0\0\0\x0CJXL \r\n\x87\n", "JPEG XL"),
-        (b"\xFF\x0A", "JPEG XL"),
-        (b"\0\0\0\x0CjP  ", "JPEG 2000"),
+    let signatures: [(&[u8], &str); 8] = [
         (b"8BPS", "Photoshop"),
         (b"%PDF", "PDF"),
+        (b"II\xBC\x01", "JPEG XR"),
+        (b"II\xBC\x00", "JPEG XR"),
+        (b"gimp xcf", "GIMP (XCF)"),
+        (b"BPG\xFB", "BPG"),
+        (b"FLIF", "FLIF"),
+        (b"icns", "ICNS"),
     ];
     signatures.iter().find(|(signature, _)| head.starts_with(signature)).map(|&(_, name)| name)
 }
