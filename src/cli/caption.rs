@@ -158,7 +158,7 @@ fn caption(arguments: CaptionArgs, console: &Console) -> Result<Outcome, CliErro
         only_failed: arguments.outputs.retry_failed,
         model: &arguments.model.name(),
         hashes: (&model, &settings.0),
-        limits: DecodeLimits { max_pixels: arguments.max_pixels },
+        limits: DecodeLimits::of_pixels(arguments.max_pixels).for_input(&checkpoint.preprocess),
     };
     stop::listen_and_say(console, STOPPING);
     let progress = Progress::new(console, "caption", None, "images");

@@ -107,7 +107,7 @@ fn run_check(arguments: &CheckArgs, console: &Console) -> Result<Outcome, CliErr
         ..LoadOptions::default()
     };
     let dataset = load(&arguments.path, &options)?;
-    let limits = DecodeLimits { max_pixels: arguments.max_pixels };
+    let limits = DecodeLimits::of_pixels(arguments.max_pixels);
     let progress = Progress::new(console, "check", Some(dataset.num_images() as u64), "images");
     let probe = |image: &ImageSource| Ok(image.decode(&limits)?.dimensions());
     let report = check(&dataset, &probe, &|_| progress.advance(1));

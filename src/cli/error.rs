@@ -11,6 +11,7 @@ use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
 use crate::device::DeviceError;
 use crate::hub::HubError;
+use crate::image::ImageError;
 use crate::metrics::files::ScoreFileError;
 use crate::train::{TrainConfigError, TrainError};
 
@@ -139,6 +140,7 @@ impl<T, E: Error + Send + Sync + 'static> Context<T> for Result<T, E> {
 fn known_hint(error: &(dyn Error + 'static)) -> Option<String> {
     std::iter::successors(Some(error), |&cause| cause.source()).find_map(|cause| {
         None.or_else(|| cause.downcast_ref::<DeviceError>().and_then(DeviceError::hint))
+            .or_else(|| cause.downcast_ref::<ImageError>().and_then(image_hint))
             .or_else(|| cause.downcast_ref::<HubError>().and_then(HubError::hint))
             .or_else(|| cause.downcast_ref::<TrainError>().and_then(train_hint))
             .or_else(|| cause.downcast_ref::<TrainConfigError>().and_then(config_hint))
@@ -160,6 +162,24 @@ fn data_hint(error: &DataError) -> Option<String> {
         _ => return None,
     };
     Some(hint.into())
+}
+
+/// An image's error in a line of its own, with what the user can do.
+pub(super) fn image_line(error: &ImageError) -> String {
+    match image_hint(error) {
+        Some(hint) => format!("{error}; {hint}"),
+        None => error.to_string(),
+    }
+}
+
+fn image_hint(error: &ImageError) -> Option<String> {
+    match error {
+        ImageError::TooLarge { width, height, .. } => {
+            let pixels = u64::from(*width) * u64::from(*height);
+            Some(format!("if the file is to be trusted, raise it with --max-pixels {pixels}"))
+        }
+        _ => None,
+    }
 }
 
 fn train_hint(error: &TrainError) -> Option<String> {

@@ -80,7 +80,7 @@ pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, 
         ))
         .hint("`patchword caption` takes folders"));
     }
-    let photo = decode_file(&arguments.image, &DecodeLimits { max_pixels: arguments.max_pixels })?;
+    let photo = decode_file(&arguments.image, &DecodeLimits::of_pixels(arguments.max_pixels))?;
     let location = arguments.model.locate(console)?;
     let device = arguments.device.open(console)?;
     let options = arguments.image_size.load_options();

@@ -66,9 +66,7 @@ impl Default for MemoryBudget {
     /// and its limits allow, between 64 MiB and 1 GiB.
     fn default() -> Self {
         static MACHINE: OnceLock<MemoryBudget> = OnceLock::new();
-        MACHINE
-            .get_or_init(|| Self::of_bytes((memory_allowed() / 4).clamp(LEAST, MOST)))
-            .clone()
+        MACHINE.get_or_init(|| Self::of_bytes((memory_allowed() / 4).clamp(LEAST, MOST))).clone()
     }
 }
 

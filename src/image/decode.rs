@@ -7,9 +7,10 @@ use std::path::Path;
 
 use ::image::{DynamicImage, RgbImage};
 
-use super::budget::{MemoryBudget, Reservation};
+use super::budget::MemoryBudget;
 use super::error::ImageError;
 use super::formats::{self, Failure, Job};
+use super::preprocess::PreprocessConfig;
 use super::signature::{self, Format, HEAD_LENGTH};
 
 /// What an image file may ask for before it is refused.
@@ -19,12 +20,23 @@ pub struct DecodeLimits {
     pub max_pixels: u64,
     /// The memory that decoding may take, all images together that are decoded at a time.
     pub memory: MemoryBudget,
+    /// The size (width, height) that will do where an image has no room whole: a JPEG then comes at a
+    /// half, a quarter or an eighth of its size, but not smaller than this.
+    pub enough: Option<(u32, u32)>,
 }
 
 impl DecodeLimits {
     /// The most pixels, with the default budget of memory, which the process has one of.
     pub fn of_pixels(max_pixels: u64) -> Self {
-        Self { max_pixels, memory: MemoryBudget::default() }
+        Self { max_pixels, memory: MemoryBudget::default(), enough: None }
+    }
+
+    /// The same, for images that go to the model and nowhere else: what has no room whole may come at
+    /// twice the size of the model's input.
+    #[must_use]
+    pub fn for_input(self, preprocess: &PreprocessConfig) -> Self {
+        let (width, height) = preprocess.scaled_size();
+        Self { enough: Some((2 * width, 2 * height)), ..self }
     }
 }
 
@@ -35,12 +47,6 @@ impl Default for DecodeLimits {
     }
 }
 
-/// An upright image whose memory counts until it is dropped.
-pub(super) struct Decoded {
-    pub(super) pixels: RgbImage,
-    _memory: Option<Reservation>,
-}
-
 /// Decodes an image file: first frame, upright as EXIF or XMP says, in 8-bit RGB, over white where it
 /// is transparent. Of a camera's RAW file, the largest JPEG in it. Colour profiles are not applied.
 ///
@@ -48,7 +54,7 @@ pub(super) struct Decoded {
 /// An [`ImageError`] that names the file when it is no regular file, cannot be read, is no known
 /// image, is too large, truncated or damaged.
 pub fn decode_file(path: &Path, limits: &DecodeLimits) -> Result<RgbImage, ImageError> {
-    decode_held(&read_file(path, limits)?, path, limits, None).map(|decoded| decoded.pixels)
+    decode_bytes(&read_file(path, limits)?, path, limits)
 }
 
 /// As [`decode_file`], from the bytes of a file. `name` stands in the errors and decides nothing.
@@ -60,11 +66,25 @@ pub fn decode_bytes(
     name: &Path,
     limits: &DecodeLimits,
 ) -> Result<RgbImage, ImageError> {
-    decode_held(bytes, name, limits, None).map(|decoded| decoded.pixels)
+    let format = signature::recognise(&bytes[..bytes.len().min(HEAD_LENGTH)], name)?;
+    if let Some(reason) = signature::missing_end(format, bytes) {
+        let format = format.name();
+        return Err(ImageError::Truncated { path: name.to_owned(), format, reason });
+    }
+    let mut job = Job::new(limits, bytes.len() as u64);
+    // Decoders meet damaged files by the thousand; where one of them panics, the run goes on.
+    let decoded = catch_unwind(AssertUnwindSafe(|| formats::decode(format, bytes, &mut job)))
+        .unwrap_or_else(|_| {
+            Err(Failure::Damaged("its decoder failed on the damaged content".into()))
+        });
+    let stored = decoded.map_err(|failure| named(failure, format, name, limits))?;
+    let mut upright = DynamicImage::ImageRgb8(stored.pixels);
+    upright.apply_orientation(stored.orientation);
+    Ok(upright.into_rgb8())
 }
 
 /// The bytes of a file that is an image by its first ones, and not too long for one.
-pub(super) fn read_file(path: &Path, limits: &DecodeLimits) -> Result<Vec<u8>, ImageError> {
+fn read_file(path: &Path, limits: &DecodeLimits) -> Result<Vec<u8>, ImageError> {
     let failed = |error| ImageError::Io { path: path.to_owned(), error };
     // Opening a pipe that nobody writes to would wait for ever.
     let kind = match fs::metadata(path) {
@@ -113,31 +133,6 @@ fn name_of(kind: FileType) -> &'static str {
 #[cfg(not(unix))]
 fn name_of(kind: FileType) -> &'static str {
     if kind.is_dir() { "a folder" } else { "a device" }
-}
-
-/// As [`decode_bytes`], still holding the memory it takes. An image that has no room whole may come
-/// smaller, but not below `wanted` (width, height).
-pub(super) fn decode_held(
-    bytes: &[u8],
-    name: &Path,
-    limits: &DecodeLimits,
-    wanted: Option<(u32, u32)>,
-) -> Result<Decoded, ImageError> {
-    let format = signature::recognise(&bytes[..bytes.len().min(HEAD_LENGTH)], name)?;
-    if let Some(reason) = signature::missing_end(format, bytes) {
-        let format = format.name();
-        return Err(ImageError::Truncated { path: name.to_owned(), format, reason });
-    }
-    let mut job = Job::new(limits, bytes.len() as u64, wanted);
-    // Decoders meet damaged files by the thousand; where one of them panics, the run goes on.
-    let decoded = catch_unwind(AssertUnwindSafe(|| formats::decode(format, bytes, &mut job)))
-        .unwrap_or_else(|_| {
-            Err(Failure::Damaged("its decoder failed on the damaged content".into()))
-        });
-    let stored = decoded.map_err(|failure| named(failure, format, name, limits))?;
-    let mut upright = DynamicImage::ImageRgb8(stored.pixels);
-    upright.apply_orientation(stored.orientation);
-    Ok(Decoded { pixels: upright.into_rgb8(), _memory: job.into_reservation() })
 }
 
 fn named(failure: Failure, format: Format, name: &Path, limits: &DecodeLimits) -> ImageError {

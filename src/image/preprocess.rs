@@ -125,6 +125,11 @@ impl PreprocessConfig {
         Placement::new(self.resize, (source_width, source_height), self.size(), self.scaled())
     }
 
+    /// The (width, height) that a photo is scaled to at most before it is cropped or padded.
+    pub(super) fn scaled_size(&self) -> (u32, u32) {
+        self.scaled().unwrap_or(self.size())
+    }
+
     fn size(&self) -> (u32, u32) {
         (self.width as u32, self.height as u32)
     }

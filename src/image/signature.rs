@@ -17,9 +17,9 @@ pub const EXTENSIONS: &[&str] = &[
     "3fr", "apng", "arw", "avif", "avifs", "bmp", "cr2", "cr3", "crw", "dcr", "dds", "dib", "dng",
     "erf", "exr", "farbfeld", "ff", "gif", "hdr", "heic", "heics", "heif", "heifs", "hif", "ico",
     "iiq", "j2c", "j2k", "jfif", "jif", "jp2", "jpc", "jpe", "jpeg", "jpf", "jpg", "jps", "jpx",
-    "jxl", "jxr", "kdc", "mef", "mos", "mpo", "mrw", "nef", "nrw", "orf", "pam", "pbm", "pef", "pgm",
-    "png", "pnm", "ppm", "psb", "psd", "qoi", "raf", "rw2", "rwl", "sr2", "srf", "srw", "tga", "tif",
-    "tiff", "wdp", "webp", "x3f", "xcf",
+    "jxl", "jxr", "kdc", "mef", "mos", "mpo", "mrw", "nef", "nrw", "orf", "pam", "pbm", "pef",
+    "pgm", "png", "pnm", "ppm", "psb", "psd", "qoi", "raf", "rw2", "rwl", "sr2", "srf", "srw",
+    "tga", "tif", "tiff", "wdp", "webp", "x3f", "xcf",
 ];
 
 /// Whether the path has one of [`EXTENSIONS`], in any case.
@@ -181,7 +181,8 @@ fn of_signature(head: &[u8]) -> Option<Format> {
 fn known_but_undecodable(head: &[u8]) -> Option<&'static str> {
     if head.get(4..8) == Some(b"ftyp") {
         // A HEIF container says what is in it by the brands behind the first.
-        let brands = head.get(8..12).into_iter().chain(head.get(16..).unwrap_or_default().chunks(4));
+        let brands =
+            head.get(8..12).into_iter().chain(head.get(16..).unwrap_or_default().chunks(4));
         let is_avif = brands.take(12).any(|brand| brand == b"avif" || brand == b"avis");
         return match head.get(8..12) {
             _ if is_avif => Some("AVIF"),

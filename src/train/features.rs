@@ -100,7 +100,7 @@ fn read_views<'v, 'a>(
     config: &TrainConfig,
     skipped: &mut SkippedImages,
 ) -> (Vec<&'v View<'a>>, Vec<f32>) {
-    let limits = DecodeLimits { max_pixels: config.data.max_pixels };
+    let limits = DecodeLimits::of_pixels(config.data.max_pixels).for_input(&config.image);
     let read = |view: &View| {
         let image = view.example.image.decode(&limits)?;
         let image = if view.number == 0 {

@@ -278,7 +278,7 @@ impl Plan {
             features: None,
             preprocess: self.config.image.clone(),
             augment: Some(self.config.augment.clone()),
-            limits: DecodeLimits { max_pixels: self.config.data.max_pixels },
+            limits: DecodeLimits::of_pixels(self.config.data.max_pixels),
             group_by_length: self.config.data.group_by_length,
             seed: self.config.seed,
             workers: self.config.data.workers,

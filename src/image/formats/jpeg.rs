@@ -35,7 +35,7 @@ pub(super) fn decode(bytes: &[u8], job: &mut Job<'_>) -> Result<Stored, Failure>
         let target = full_size.0.div_ceil(scale) as u16;
         decode_scaled(&image, Some((target, full_size.1.div_ceil(scale) as u16)), None)?
     };
-    Ok(Stored { full_size, ..Stored::new(pixels, orientation) })
+    Ok(Stored::new(pixels, orientation))
 }
 
 /// A JPEG stream within another format, whose colours are what that format says.
@@ -66,7 +66,7 @@ fn suits_zune(found: &Survey<'_>) -> bool {
 /// How many times smaller the image is decoded: 1, unless it has no room and less is wanted.
 fn reduction(header: &Survey<'_>, job: &Job<'_>, turning: u64) -> u32 {
     let (width, height) = (header.width, header.height);
-    let Some(wanted) = job.wanted else { return 1 };
+    let Some(wanted) = job.limits.enough else { return 1 };
     let has_room = |scale| job.has_room(width, height, bytes_a_pixel(header, scale) + turning);
     let is_enough = |scale| width / scale >= wanted.0 && height / scale >= wanted.1;
     let scales = [1, 2, 4, 8].into_iter().take_while(|&scale| scale == 1 || is_enough(scale));

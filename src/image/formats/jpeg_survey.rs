@@ -280,7 +280,8 @@ impl<'a> Walk<'a> {
         let units = match scan.members[..] {
             [Member { component, .. }] => {
                 let (h, v) = found.components[component].sampling;
-                let blocks = |side: u32, own: u32, most: u32| (side * own).div_ceil(most).div_ceil(8);
+                let blocks =
+                    |side: u32, own: u32, most: u32| (side * own).div_ceil(most).div_ceil(8);
                 (blocks(found.width, h, largest.0), blocks(found.height, v, largest.1))
             }
             _ => (mcus_across, mcus_down),

@@ -17,28 +17,35 @@ use super::budget::Reservation;
 use super::decode::DecodeLimits;
 use super::signature::Format;
 
-/// Pixels as they are stored, and what is to be done to them.
+/// Pixels as they are stored (fewer, where they were decoded at a reduced size), and how they are
+/// turned upright.
 pub(super) struct Stored {
     pub(super) pixels: RgbImage,
     pub(super) orientation: Orientation,
-    /// What the file says its size is, before `orientation`. `pixels` are fewer where the image was
-    /// decoded at a reduced size.
-    pub(super) full_size: (u32, u32),
 }
 
 impl Stored {
     fn new(pixels: RgbImage, orientation: Option<Orientation>) -> Self {
-        let full_size = pixels.dimensions();
-        Self { pixels, orientation: orientation.unwrap_or(Orientation::NoTransforms), full_size }
+        Self { pixels, orientation: orientation.unwrap_or(Orientation::NoTransforms) }
     }
 }
 
 /// What is wrong, without the name of the file.
 #[derive(Debug)]
 pub(super) enum Failure {
-    Empty { width: u32, height: u32 },
-    TooLarge { width: u32, height: u32 },
-    NeedsMemory { width: u32, height: u32, bytes: u64 },
+    Empty {
+        width: u32,
+        height: u32,
+    },
+    TooLarge {
+        width: u32,
+        height: u32,
+    },
+    NeedsMemory {
+        width: u32,
+        height: u32,
+        bytes: u64,
+    },
     Truncated(String),
     Damaged(String),
     /// What it is that cannot be read.
@@ -56,15 +63,12 @@ pub(super) struct Job<'a> {
     limits: &'a DecodeLimits,
     /// Bytes of the file, which lie in memory beside the pixels.
     file: u64,
-    /// The size (width, height) that will be made of the image, if it may come smaller than it is
-    /// where it has no room whole.
-    wanted: Option<(u32, u32)>,
     reservation: Option<Reservation>,
 }
 
 impl<'a> Job<'a> {
-    pub(super) fn new(limits: &'a DecodeLimits, file: u64, wanted: Option<(u32, u32)>) -> Self {
-        Self { limits, file, wanted, reservation: None }
+    pub(super) fn new(limits: &'a DecodeLimits, file: u64) -> Self {
+        Self { limits, file, reservation: None }
     }
 
     /// Whether the image has pixels, and not too many.
@@ -106,11 +110,6 @@ impl<'a> Job<'a> {
             Some(_) => Ok(()),
             None => Err(Failure::NeedsMemory { width, height, bytes }),
         }
-    }
-
-    /// The reservation, to be held for as long as the pixels are.
-    pub(super) fn into_reservation(self) -> Option<Reservation> {
-        self.reservation
     }
 }
 

@@ -53,7 +53,9 @@ fn with_image_crate(
     job.admit(width, height, planes + stored + converted.max(turning))?;
     let decoded = DynamicImage::from_decoder(decoder)?;
     let decoded = match format {
-        ImageFormat::Bmp | ImageFormat::Tga | ImageFormat::Ico => colour::without_unused_alpha(decoded),
+        ImageFormat::Bmp | ImageFormat::Tga | ImageFormat::Ico => {
+            colour::without_unused_alpha(decoded)
+        }
         _ => decoded,
     };
     let alpha = match format {
@@ -127,7 +129,8 @@ mod jpeg_xl {
         let render = image.render_frame(0).map_err(failed)?;
         let mut stream = render.stream();
         let channels = stream.channels();
-        let mut samples = vec![0.0; stream.width() as usize * stream.height() as usize * channels as usize];
+        let mut samples =
+            vec![0.0; stream.width() as usize * stream.height() as usize * channels as usize];
         let (width, height) = (stream.width(), stream.height());
         stream.write_to_buffer(&mut samples);
         let decoded = match channels {

@@ -4,7 +4,9 @@
 use std::io::Cursor;
 
 use ::image::RgbImage;
-use png::{BitDepth, ColorType, DecodeOptions, DecodingError, InterlaceInfo, Limits, Transformations};
+use png::{
+    BitDepth, ColorType, DecodeOptions, DecodingError, InterlaceInfo, Limits, Transformations,
+};
 
 use super::super::colour::row_to_rgb8;
 use super::super::orientation;

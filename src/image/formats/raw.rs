@@ -30,7 +30,9 @@ pub(super) fn is_tiff_of_a_camera(bytes: &[u8]) -> bool {
         || first.has(TAG_DNG_VERSION)
         || of_sensor(&first)
         || sub.as_ref().is_some_and(of_sensor)
-        || (first.has(TAG_MAKE) && first.has(TAG_SUB_IFDS) && (is_thumbnail || !first.has(TAG_PHOTOMETRIC)))
+        || (first.has(TAG_MAKE)
+            && first.has(TAG_SUB_IFDS)
+            && (is_thumbnail || !first.has(TAG_PHOTOMETRIC)))
 }
 
 pub(super) fn decode(bytes: &[u8], job: &mut Job<'_>) -> Result<Stored, Failure> {

@@ -28,7 +28,9 @@ pub(super) fn decode(bytes: &[u8], job: &mut Job<'_>) -> Result<Stored, Failure>
         return raw::decode(bytes, job);
     }
     if photometric.is_none() {
-        return Err(Failure::Unsupported("TIFF that does not say how its colours are stored".into()));
+        return Err(Failure::Unsupported(
+            "TIFF that does not say how its colours are stored".into(),
+        ));
     }
     let mut decoder = Decoder::new(patched).map_err(failed)?.with_limits(Limits::unlimited());
     let (width, height) = decoder.dimensions().map_err(failed)?;
@@ -124,9 +126,9 @@ fn decode_jpeg_chunks(
     };
     let tables = decoder.find_tag_unsigned_vec::<u8>(Tag::JPEGTables).ok().flatten();
     // Without their end marker, which stands in the middle now.
-    let tables = tables.as_deref().map_or(&[][..], |tables| {
-        tables.strip_suffix(&[0xFF, 0xD9]).unwrap_or(tables)
-    });
+    let tables = tables
+        .as_deref()
+        .map_or(&[][..], |tables| tables.strip_suffix(&[0xFF, 0xD9]).unwrap_or(tables));
     let (width, height) = decoder.dimensions().map_err(failed)?;
     let mut pixels = RgbImage::new(width, height);
     let ranges = chunk_ranges(decoder)?;
@@ -164,17 +166,18 @@ fn decode_old_jpeg(
     let strips = chunk_ranges(decoder).unwrap_or_default();
     let starts = [start].into_iter().chain(strips.first().map(|strip| strip.0));
     let mut streams = starts.filter_map(|start| bytes.get(start..));
-    let stream = streams.find(|stream| {
-        stream.starts_with(&[0xFF, 0xD8]) && jpeg::size_of(stream) == Some(size)
-    });
-    let stream = stream
-        .ok_or_else(|| Failure::Unsupported("TIFF of old-style JPEG without a whole JPEG in it".into()))?;
+    let stream = streams
+        .find(|stream| stream.starts_with(&[0xFF, 0xD8]) && jpeg::size_of(stream) == Some(size));
+    let stream = stream.ok_or_else(|| {
+        Failure::Unsupported("TIFF of old-style JPEG without a whole JPEG in it".into())
+    })?;
     let limits = super::super::decode::DecodeLimits {
         max_pixels: u64::MAX,
         memory: super::super::MemoryBudget::of_bytes(u64::MAX),
+        enough: None,
     };
     // Its memory is counted already.
-    Ok(jpeg::decode(stream, &mut Job::new(&limits, 0, None))?.pixels)
+    Ok(jpeg::decode(stream, &mut Job::new(&limits, 0))?.pixels)
 }
 
 fn chunk_ranges(decoder: &mut Tiff<'_>) -> Result<Vec<(usize, usize)>, Failure> {
@@ -260,15 +263,16 @@ impl<'a> Directory<'a> {
     pub(super) fn first(bytes: &'a [u8]) -> Option<Self> {
         let is_big_endian = bytes.starts_with(b"MM");
         let is_big_tiff = matches!(bytes.get(..4)?, b"II\x2B\0" | b"MM\0\x2B");
-        let mut directory =
-            Self { bytes, is_big_endian, is_big_tiff, first_entry: 0, count: 0 };
-        let at = directory.number(if is_big_tiff { 8 } else { 4 }, if is_big_tiff { 8 } else { 4 })?;
+        let directory = Self { bytes, is_big_endian, is_big_tiff, first_entry: 0, count: 0 };
+        let at =
+            directory.number(if is_big_tiff { 8 } else { 4 }, if is_big_tiff { 8 } else { 4 })?;
         directory.go_to(at)
     }
 
     /// Another one of the same file.
     pub(super) fn at(&self, at: u64) -> Option<Self> {
-        let (bytes, is_big_endian, is_big_tiff) = (self.bytes, self.is_big_endian, self.is_big_tiff);
+        let (bytes, is_big_endian, is_big_tiff) =
+            (self.bytes, self.is_big_endian, self.is_big_tiff);
         Self { bytes, is_big_endian, is_big_tiff, first_entry: 0, count: 0 }.go_to(at)
     }
 

@@ -63,7 +63,9 @@ impl Meaning {
             _ => 1,
         };
         if samples < colours {
-            return Err(Failure::Damaged(format!("{samples} samples a pixel for {colours} colours")));
+            return Err(Failure::Damaged(format!(
+                "{samples} samples a pixel for {colours} colours"
+            )));
         }
         let is_float = match tag(decoder, Tag::SampleFormat, 1) {
             1 | 4 => false,
@@ -81,7 +83,10 @@ impl Meaning {
         let compression = tag(decoder, Tag::Compression, 1);
         let subsampling = decoder.find_tag_unsigned_vec::<u16>(Tag::ChromaSubsampling);
         let subsampling = subsampling.map_err(failed)?.unwrap_or(vec![2, 2]);
-        if photometric == Photometric::Ycbcr && !matches!(compression, 6 | 7) && subsampling != [1, 1] {
+        if photometric == Photometric::Ycbcr
+            && !matches!(compression, 6 | 7)
+            && subsampling != [1, 1]
+        {
             return refused("subsampled YCbCr that is not JPEG".into());
         }
         if photometric == Photometric::Cmyk && tag(decoder, Tag::Unknown(332), 1) != 1 {
@@ -119,10 +124,8 @@ impl Meaning {
         } else {
             width as usize * a_chunk
         };
-        let readers: Vec<Samples<'_>> = chunks
-            .iter()
-            .map(|chunk| Samples::new(chunk, self.bits))
-            .collect::<Result<_, _>>()?;
+        let readers: Vec<Samples<'_>> =
+            chunks.iter().map(|chunk| Samples::new(chunk, self.bits)).collect::<Result<_, _>>()?;
         let mut pixel = vec![0.0; samples];
         for y in 0..height {
             for x in 0..width {
@@ -134,7 +137,8 @@ impl Meaning {
                     };
                     let reader = readers.get(chunk);
                     let found = reader.and_then(|reader| reader.get(y as usize, stride, at));
-                    *value = found.ok_or_else(|| Failure::Truncated("a strip or tile is short".into()))?;
+                    *value = found
+                        .ok_or_else(|| Failure::Truncated("a strip or tile is short".into()))?;
                 }
                 put(x, y, Rgb(self.colour(&pixel)));
             }
@@ -166,7 +170,9 @@ impl Meaning {
         match (self.photometric, pixel) {
             (Photometric::WhiteIsZero, &[grey, ..]) => [over(white - unit(grey), alpha_at(1)); 3],
             (Photometric::BlackIsZero, &[grey, ..]) => [over(unit(grey), alpha_at(1)); 3],
-            (Photometric::Rgb, &[r, g, b, ..]) => [r, g, b].map(|value| over(unit(value), alpha_at(3))),
+            (Photometric::Rgb, &[r, g, b, ..]) => {
+                [r, g, b].map(|value| over(unit(value), alpha_at(3)))
+            }
             (Photometric::Palette, &[index, ..]) => {
                 self.palette.get(index as usize).copied().unwrap_or_default()
             }
