@@ -164,14 +164,6 @@ fn data_hint(error: &DataError) -> Option<String> {
     Some(hint.into())
 }
 
-/// An image's error in a line of its own, with what the user can do.
-pub(super) fn image_line(error: &ImageError) -> String {
-    match image_hint(error) {
-        Some(hint) => format!("{error}; {hint}"),
-        None => error.to_string(),
-    }
-}
-
 fn image_hint(error: &ImageError) -> Option<String> {
     match error {
         ImageError::TooLarge { width, height, .. } => {
