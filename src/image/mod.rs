@@ -28,3 +28,6 @@ pub use preprocess::PreprocessConfig;
 pub use resize::{ResizeFilter, ResizeMode};
 pub use signature::{EXTENSIONS, is_image_path};
 pub use thumbnail::{Thumbnail, thumbnail};
+
+#[cfg(test)]
+mod format_tests;

@@ -69,20 +69,24 @@ fn with_image_crate(
 #[cfg(feature = "heif")]
 mod heif {
     use ::image::{RgbImage, RgbaImage};
-    use heic_rs::{DecodeOptions, Error, PixelLayout};
+    use heic_rs::context::Context;
+    use heic_rs::hevc::{self, Frame};
+    use heic_rs::{
+        DecodeOptions, Error, MatrixCoefficients, Nclx, PixelLayout, Range, color, grid, transform,
+    };
 
     use super::*;
 
     pub(super) fn decode(bytes: &[u8], job: &mut Job<'_>) -> Result<Stored, Failure> {
         let info = heic_rs::probe(bytes).map_err(failed)?;
-        // The tiles' planes (1.5 to 3 bytes of 16 bits) and the pixels, once more when turned.
-        job.admit(info.width, info.height, if info.has_alpha { 16 } else { 12 })?;
+        // Planes of 16 bits, of the tiles and of the whole; pixels, once more when turned.
+        job.admit(info.width, info.height, if info.has_alpha { 24 } else { 18 })?;
         let layout = if info.has_alpha { PixelLayout::Rgba8 } else { PixelLayout::Rgb8 };
         let options = DecodeOptions::default()
             .with_layout(layout)
             .with_max_pixels(Some(job.limits.max_pixels))
             .with_threads(Some(1));
-        let image = heic_rs::decode(bytes, &options).map_err(failed)?;
+        let image = decode_pixels(bytes, &options).map_err(failed)?;
         let (width, height) = (image.width, image.height);
         let decoded = if info.has_alpha {
             RgbaImage::from_raw(width, height, image.data).map(DynamicImage::ImageRgba8)
@@ -91,6 +95,51 @@ mod heif {
         };
         let decoded = decoded.ok_or_else(|| Failure::Damaged("too few pixels".into()))?;
         Ok(Stored::new(colour::to_rgb8(decoded, Alpha::Straight), Some(Orientation::NoTransforms)))
+    }
+
+    /// As [`heic_rs::decode`], but where the file does not say what its colours are, as cameras' often
+    /// do not: those are BT.601 in the full range to libheif and to phones, and BT.709 in the limited
+    /// one to heic-rs 0.1.
+    fn decode_pixels(bytes: &[u8], options: &DecodeOptions) -> heic_rs::Result<heic_rs::Image> {
+        let context = Context::open(bytes)?;
+        let primary = context.meta.primary;
+        let properties = context.props(primary)?;
+        if properties.nclx.is_some() {
+            return heic_rs::decode(bytes, options);
+        }
+        let limit = options.pixel_limit();
+        let frame = decode_item(&context, primary, limit)?;
+        let alpha = match context.alpha_item(primary)? {
+            Some(item) if options.layout.has_alpha() => Some(decode_item(&context, item, limit)?),
+            _ => None,
+        };
+        let unlabelled = Nclx {
+            matrix: MatrixCoefficients::from_code(6),
+            matrix_code: 6,
+            range: Range::Full,
+            ..Nclx::default()
+        };
+        let image =
+            color::convert(&frame, alpha.as_ref(), unlabelled, options.layout, limit, Some(1))?;
+        transform::apply_all(image, &properties.transforms)
+    }
+
+    fn decode_item(context: &Context<'_>, item: u32, limit: u64) -> heic_rs::Result<Frame> {
+        let picture = |item: u32| {
+            let properties = context.props(item)?;
+            let config = properties.hvcc.as_ref().ok_or(Error::MissingBox("hvcC"))?;
+            let data = context.item_data(item)?;
+            let frame = hevc::decode_still(&config.parameter_sets(), &config.split_nals(&data)?)?;
+            frame.validate()?;
+            Ok(frame)
+        };
+        match context.grid(item)? {
+            Some((layout, tiles)) => {
+                let tiles = tiles.into_iter().map(picture).collect::<heic_rs::Result<Vec<_>>>()?;
+                grid::compose(&layout, &tiles, limit)
+            }
+            None => picture(item),
+        }
     }
 
     fn failed(error: Error) -> Failure {

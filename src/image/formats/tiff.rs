@@ -60,8 +60,11 @@ fn orientation_of(decoder: &mut Tiff<'_>) -> Option<Orientation> {
     })
 }
 
+/// The first number of a tag: of those that have one for each sample, all are the same, or the tiff crate
+/// refuses the file.
 pub(super) fn tag(decoder: &mut Tiff<'_>, tag: Tag, default: u32) -> u32 {
-    decoder.find_tag_unsigned(tag).ok().flatten().unwrap_or(default)
+    let numbers = decoder.find_tag_unsigned_vec::<u32>(tag).ok().flatten();
+    numbers.and_then(|numbers| numbers.first().copied()).unwrap_or(default)
 }
 
 /// Where a strip or tile stands: its left and top, and its size within the image.
