@@ -117,7 +117,7 @@ pub fn evaluate(
         batch_size: config.batch_size,
         captions_per_image: 5,
         bucket: config.bucket,
-        limits,
+        limits: limits.clone(),
         workers: config.workers,
         ..LoaderConfig::plain(checkpoint.preprocess.clone(), special, max_tokens)
     };
