@@ -3,6 +3,7 @@
 
 mod gif;
 mod jpeg;
+mod jpeg_codes;
 mod jpeg_survey;
 mod other;
 mod png;
