@@ -54,9 +54,7 @@ const NO_MATTER: [&str; 17] = [
 /// A key, a tokenizer or a tensor in which two of them differ, by name; a file that cannot be read or
 /// written.
 pub fn average(inputs: &[PathBuf], output: &Path) -> Result<Converted, CheckpointError> {
-    if output.exists() {
-        return Err(invalid(output, "exists already; name another place"));
-    }
+    atomic::ensure_absent(output)?;
     let all: Vec<Files> =
         inputs.iter().map(|path| Location::named(path).files()).collect::<Result<_, _>>()?;
     let [first, others @ ..] = all.as_slice() else {
@@ -84,7 +82,7 @@ pub fn average(inputs: &[PathBuf], output: &Path) -> Result<Converted, Checkpoin
     }
     let weights: Vec<WeightFile> = all.iter().map(Files::any_weights).collect::<Result<_, _>>()?;
     let mut num_tensors = 0;
-    atomic::replace_folder(output, |fresh| {
+    atomic::create_folder(output, |fresh| {
         let format = copy_rest(first, fresh, Some(SavedType::F32))?;
         write_card(fresh, &all)?;
         num_tensors = write_mean(&weights, &fresh.join("model.safetensors"), &format)?;
@@ -227,7 +225,8 @@ fn write_card(folder: &Path, inputs: &[Files]) -> Result<(), CheckpointError> {
     let (head, first) = card::split(&first);
     let mut card = format!("{head}# The mean of the weights of {} checkpoints\n\n", inputs.len());
     for input in inputs {
-        card.push_str(&format!("- `{}`\n", input.folder().display()));
+        let folder = input.folder().display().to_string();
+        card.push_str(&format!("- {}\n", card::code(&folder)));
     }
     if !first.trim().is_empty() {
         card.push_str(&format!("\nWhat the card of the first says:\n\n{first}"));

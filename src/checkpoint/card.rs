@@ -20,6 +20,44 @@ pub fn head(license: &str) -> String {
     )
 }
 
+/// `text` as a code span, in which nothing means anything to Markdown: between more backticks than it holds in
+/// a row (CommonMark 6.1), without line breaks and control characters.
+pub fn code(text: &str) -> String {
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let fence = "`".repeat(longest_run(&text, '`') + 1);
+    // A space is taken off each side; without it a backtick at an end would join the fence.
+    let pad = text.starts_with('`') || text.ends_with('`') || text.trim().is_empty();
+    let pad = if pad { " " } else { "" };
+    format!("{fence}{pad}{text}{pad}{fence}")
+}
+
+/// `text` as a fenced block of `language`, whatever fences stand in it.
+pub fn block(language: &str, text: &str) -> String {
+    let fence = "`".repeat(longest_run(text, '`').max(2) + 1);
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    format!("{fence}{language}\n{text}{end}{fence}\n")
+}
+
+/// `text` as plain words on one line: what means something to Markdown or HTML is escaped.
+pub fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '#' | '|' | '~' | '&' | '$' => {
+                plain.extend(['\\', c]);
+            }
+            _ if c.is_control() => plain.push(' '),
+            _ => plain.push(c),
+        }
+    }
+    plain
+}
+
+/// How many of `wanted` stand in a row at most.
+fn longest_run(text: &str, wanted: char) -> usize {
+    text.split(|c| c != wanted).map(str::len).max().unwrap_or(0)
+}
+
 /// A card's head, with its lines of dashes, and the rest; the head of a card that has none is empty.
 pub(super) fn split(card: &str) -> (&str, &str) {
     let card = card.trim_start_matches('\u{feff}');
@@ -94,6 +132,23 @@ mod tests {
         ] {
             assert_eq!(license(card).as_deref(), expected, "{card:?}");
         }
+    }
+
+    #[test]
+    fn what_a_card_quotes_cannot_leave_its_place() {
+        for (text, expected) in [
+            ("photo.jpg", "`photo.jpg`"),
+            ("q`<b>.png", "``q`<b>.png``"),
+            ("d`<img src=x>`", "`` d`<img src=x>` ``"),
+            ("``a``` b", "```` ``a``` b ````"),
+            ("two\nlines\u{1b}[31m", "`two lines [31m`"),
+            ("", "`  `"),
+        ] {
+            assert_eq!(code(text), expected);
+        }
+        assert_eq!(plain("a <img> [x](y) *b* `c`\nd"), "a \\<img\\> \\[x\\](y) \\*b\\* \\`c\\` d");
+        assert_eq!(block("toml", "a = 1\n"), "```toml\na = 1\n```\n");
+        assert_eq!(block("toml", "a = '''\n```\n<b>'''"), "````toml\na = '''\n```\n<b>'''\n````\n");
     }
 
     #[test]

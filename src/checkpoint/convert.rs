@@ -36,9 +36,7 @@ pub fn convert(
     let invalid = |file: &Path, problem: &str| {
         Err(CheckpointError::Invalid { file: file.into(), problem: problem.into() })
     };
-    if output.exists() {
-        return invalid(output, "exists already; name another place");
-    }
+    atomic::ensure_absent(output)?;
     if input.is_file() {
         if output.extension().is_none_or(|extension| extension != "safetensors") {
             return invalid(output, "expected a name that ends in .safetensors");
@@ -62,7 +60,7 @@ pub fn convert(
     }
     let weights = files.any_weights()?;
     let mut num_tensors = 0;
-    atomic::replace_folder(output, |fresh| {
+    atomic::create_folder(output, |fresh| {
         let format = copy_rest(&files, fresh, saved)?;
         num_tensors = write(&weights, &fresh.join("model.safetensors"), saved, &format)?;
         Ok::<(), CheckpointError>(())

@@ -251,13 +251,7 @@ pub fn export_to_transformers(
     checkpoint: &Checkpoint,
     output: &Path,
 ) -> Result<(), CheckpointError> {
-    if output.exists() {
-        return Err(CheckpointError::Invalid {
-            file: output.into(),
-            problem: "exists already; name another place".into(),
-        });
-    }
-    atomic::replace_folder(output, |folder| transformers::export(checkpoint, folder))
+    atomic::create_folder(output, |folder| transformers::export(checkpoint, folder))
 }
 
 /// Reads a checkpoint's tokenizer.

@@ -183,6 +183,11 @@ fn train_hint(error: &TrainError) -> Option<String> {
         }
         TrainError::Checkpoint(error) => return checkpoint_hint(error),
         TrainError::RunExists { .. } => "--resume goes on with it; --output names another folder",
+        TrainError::NotARun { .. } => "name a new or an empty folder with --output",
+        TrainError::InUse { .. } => "wait for it, or name another folder with --output",
+        TrainError::RunDamaged { .. } => {
+            "put it back and --resume, or train into another folder with --output"
+        }
         TrainError::Data(DataError::NotFound { .. }) => {
             "name the data set with --data, or as `data.path` in the config"
         }

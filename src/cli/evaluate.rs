@@ -1,7 +1,6 @@
 //! `patchword evaluate`: how good a captioner is on a split.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +18,7 @@ use super::model_info::decoding;
 use super::progress::Progress;
 use super::score::{to_json as scores_as_json, to_text as scores_as_text, warn_of_few};
 use crate::caption::CaptionConfig;
-use crate::checkpoint::atomic::folder_of;
+use crate::checkpoint::atomic::{self, folder_of};
 use crate::checkpoint::{self, Location};
 use crate::data::{Dataset, DatasetFormat, ImageRecord, LoadOptions, Split, load};
 use crate::evaluate::captions::Scored;
@@ -282,12 +281,11 @@ fn write_captions<'a>(
     file: &Path,
     captions: impl Iterator<Item = (String, &'a String)>,
 ) -> Result<(), CliError> {
-    let written = File::create(file).and_then(|created| {
-        let mut writer = BufWriter::new(created);
+    let written = atomic::write_file(file, |out| {
         for (path, caption) in captions {
-            writeln!(writer, "{}", json!({ "path": path, "caption": caption }))?;
+            writeln!(out, "{}", json!({ "path": path, "caption": caption }))?;
         }
-        writer.flush()
+        Ok(())
     });
     written.context(format_args!("cannot write {}", file.display()))
 }

@@ -1,11 +1,11 @@
 //! `patchword inspect`: which region of the image each word came from.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use image::RgbImage;
+use image::{ImageFormat, RgbImage};
 
 use super::Outcome;
 use super::console::Console;
@@ -15,7 +15,7 @@ use super::error::{CliError, Context};
 use super::image_size::ImageSizeArgs;
 use super::model_args::ModelArgs;
 use crate::caption::CaptionConfig;
-use crate::checkpoint;
+use crate::checkpoint::{self, atomic};
 use crate::image::{DecodeLimits, decode_file};
 use crate::inspect::sheet::{LEAST_CEILING, Region, Sheet, SheetPanel, SheetStyle, render};
 use crate::inspect::{Inspection, inspect};
@@ -122,8 +122,7 @@ pub(super) fn write(
 ) -> Result<(), CliError> {
     fs::create_dir_all(folder).context(format_args!("{}: cannot be made", folder.display()))?;
     let json = folder.join(ATTENTION);
-    fs::write(&json, serde_json::to_vec(inspection)?)
-        .context(format_args!("{}: cannot be written", json.display()))?;
+    atomic::replace_file(&json, &serde_json::to_vec(inspection)?)?;
     let panels = inspection
         .words
         .iter()
@@ -146,9 +145,9 @@ pub(super) fn write(
         panels,
     };
     let png = folder.join(SHEET);
-    render(&sheet, &SheetStyle::default())
-        .save(&png)
-        .context(format_args!("{}: cannot be written", png.display()))
+    let mut bytes = Cursor::new(Vec::new());
+    render(&sheet, &SheetStyle::default()).write_to(&mut bytes, ImageFormat::Png)?;
+    Ok(atomic::replace_file(&png, bytes.get_ref())?)
 }
 
 /// The caption, and whose it is where it is not the model's.

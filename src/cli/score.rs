@@ -1,8 +1,7 @@
 //! `patchword score`: how good captions are, against what people wrote.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -11,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::Outcome;
 use super::console::Console;
 use super::error::{CliError, Context};
+use crate::checkpoint::{CheckpointError, atomic};
 use crate::data::{DatasetFormat, detect};
 use crate::metrics::bootstrap::{BootstrapConfig, Interval};
 use crate::metrics::files::{Predictions, References};
@@ -124,7 +124,7 @@ pub(super) fn run(arguments: ScoreArgs, console: &Console) -> Result<Outcome, Cl
         }
     }
     if let Some(path) = &arguments.per_image {
-        write_per_image(path, &scores).context(format_args!("cannot write {}", path.display()))?;
+        write_per_image(path, &scores)?;
     }
     let mut stdout = console.stdout();
     if arguments.json {
@@ -340,14 +340,16 @@ pub(super) fn to_text(
     text
 }
 
-fn write_per_image(path: &Path, scores: &CorpusScores) -> std::io::Result<()> {
-    let mut file = BufWriter::new(File::create(path)?);
-    for ((id, caption), of_image) in scores.ids.iter().zip(&scores.captions).zip(scores.per_image())
-    {
-        let mut line =
-            Map::from_iter([("id".to_owned(), json!(id)), ("tokens".to_owned(), json!(caption))]);
-        line.extend(scores_json(of_image));
-        writeln!(file, "{}", Value::Object(line))?;
-    }
-    file.flush()
+fn write_per_image(path: &Path, scores: &CorpusScores) -> Result<(), CheckpointError> {
+    let lines = scores.ids.iter().zip(&scores.captions).zip(scores.per_image());
+    atomic::write_file(path, |out| {
+        for ((id, caption), of_image) in lines {
+            let id_and_tokens =
+                [("id".to_owned(), json!(id)), ("tokens".to_owned(), json!(caption))];
+            let mut line = Map::from_iter(id_and_tokens);
+            line.extend(scores_json(of_image));
+            writeln!(out, "{}", Value::Object(line))?;
+        }
+        Ok(())
+    })
 }

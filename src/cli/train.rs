@@ -15,7 +15,7 @@ use super::stop;
 use crate::data::DatasetFormat;
 use crate::device::{Resolved, length_bucket};
 use crate::plural::counted;
-use crate::train::{Event, Observer, Plan, Start, TrainConfig, Validation, last_checkpoint, train};
+use crate::train::{Event, Observer, Plan, Start, TrainConfig, Validation, has_run, train};
 
 /// Train a captioner on your own images
 #[derive(Debug, Args)]
@@ -78,7 +78,7 @@ pub(super) fn run(arguments: TrainArgs, console: &Console) -> Result<Outcome, Cl
         config.data.cache_features = arguments.cache_features;
     }
     // A run that goes on has what it needs of the model that it began with.
-    let goes_on = arguments.resume && last_checkpoint(&config).is_some();
+    let goes_on = arguments.resume && has_run(&config.output);
     if let Some(name) = config.init.name()
         && (arguments.dry_run || !goes_on)
     {
@@ -241,7 +241,7 @@ impl Observer for Reporter<'_> {
                     progress.finish();
                 }
             }
-            Event::Started { plan, step, images: [train, val], changed, other_init } => {
+            Event::Started { plan, step, images: [train, val], changed, other_init, lost_best } => {
                 for problem in plan.problems.iter().take(20) {
                     self.console.warn(problem);
                 }
@@ -269,6 +269,13 @@ impl Observer for Reporter<'_> {
                         "init is {init}, but the run began with {}, and goes on from there; to begin \
                          anew, train into another folder with --output",
                         plan.config.init
+                    ));
+                }
+                if let Some(step) = lost_best {
+                    self.console.warn(format_args!(
+                        "{} is gone, the best checkpoint, of step {step}: the next validation's becomes \
+                         the best",
+                        plan.config.output.join("best").display()
                     ));
                 }
                 for setting in *changed {

@@ -2,8 +2,7 @@
 //! model card.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -162,14 +161,7 @@ impl Report<'_> {
                 (Some(record), _) => embedded(&record.image),
             }
         };
-        atomic::replace_file_by(file, |fresh| {
-            let written = File::create(fresh).and_then(|created| {
-                let mut out = BufWriter::new(created);
-                gallery::write(&page, &entries, picture, &mut out)?;
-                out.flush()
-            });
-            written.map_err(|source| CheckpointError::io(file, source))
-        })?;
+        atomic::write_file(file, |mut out| gallery::write(&page, &entries, picture, &mut out))?;
         Ok(fs::metadata(file).map_or(0, |metadata| metadata.len()))
     }
 

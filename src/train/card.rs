@@ -2,7 +2,7 @@
 
 use super::plan::Plan;
 use super::state::RunState;
-use crate::checkpoint::card::head;
+use crate::checkpoint::card::{block, code, head, plain};
 use crate::plural::counted;
 
 /// Markdown: what the model is, what it learned from, how it was made. `train` and `val` are how many images
@@ -36,7 +36,7 @@ pub(super) fn card(
          - Vision encoder: {encoder}.\n\
          - Text decoder: {decoder}.\n\
          - Parameters: {params:.2} M.\n\
-         - Data: `{data}`, {train}.\n\
+         - Data: {data}, {train}.\n\
          {origin}- Trained for {step} of {steps} ({epoch:.1} epochs) of {batch}.\n\
          {changes}\
          - Best checkpoint: validation loss {best}.\n\n\
@@ -46,7 +46,7 @@ pub(super) fn card(
         origin = origin(plan),
         changes = changes(state),
         params = plan.parameters as f64 / 1e6,
-        data = config.data.path.display(),
+        data = code(&config.data.path.display().to_string()),
         train = counted(train, "training image"),
         step = state.step,
         steps = counted(plan.steps, "step"),
@@ -58,21 +58,21 @@ pub(super) fn card(
         card.push_str(&format!("\n## What it says of validation images ({search})\n\n"));
         for sample in samples {
             let name = sample.path.file_name().unwrap_or_default().to_string_lossy();
-            card.push_str(&format!("- `{name}`: {}\n", sample.caption));
+            card.push_str(&format!("- {}: {}\n", code(&name), plain(&sample.caption)));
         }
     }
-    card.push_str(&format!("\n## Config\n\n```toml\n{toml}```\n"));
+    card.push_str(&format!("\n## Config\n\n{}", block("toml", &toml)));
     card
 }
 
 /// What the weights began with, and under which licence that is.
 fn origin(plan: &Plan) -> String {
     let init = &plan.config.init;
-    if init.is_empty() {
-        return String::new();
-    }
+    let Some(name) = init.name() else { return String::new() };
+    let what = if init.model.is_some() { "" } else { "the encoder " };
+    let init = format!("{what}{}", code(&name.display().to_string()));
     let license = match &plan.license {
-        Some(license) => format!(": {license}"),
+        Some(license) => format!(": {}", plain(license)),
         None => " (no card says which)".into(),
     };
     format!("- Its weights began with {init}, whose licence holds{license}.\n")
@@ -82,7 +82,8 @@ fn origin(plan: &Plan) -> String {
 fn changes(state: &RunState) -> String {
     let each = state.changes.iter().map(|change| {
         let step = change.step;
-        format!("- Resumed at step {step} with other settings: {}.\n", change.settings.join("; "))
+        let settings: Vec<String> = change.settings.iter().map(|setting| code(setting)).collect();
+        format!("- Resumed at step {step} with other settings: {}.\n", settings.join("; "))
     });
     each.collect()
 }

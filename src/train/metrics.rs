@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::curve::{CurvePoint, Panel};
+use super::folder::METRICS;
 use crate::checkpoint::{CheckpointError, atomic};
 
 /// One line.
@@ -70,7 +71,7 @@ impl Metrics {
     /// than its last checkpoint.
     pub fn open(folder: &Path, step: u64) -> Result<Self, CheckpointError> {
         fs::create_dir_all(folder).map_err(|source| CheckpointError::io(folder, source))?;
-        let file = folder.join("metrics.jsonl");
+        let file = folder.join(METRICS);
         let text =
             if step == 0 { String::new() } else { fs::read_to_string(&file).unwrap_or_default() };
         // A kill may have cut the last line: what does not parse is dropped.

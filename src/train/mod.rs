@@ -3,7 +3,9 @@
 mod card;
 mod config;
 pub mod curve;
+mod event;
 mod features;
+mod folder;
 mod gradients;
 mod init;
 mod loss;
@@ -25,15 +27,17 @@ pub(crate) use config::in_a_section as known_setting;
 pub use config::{
     DataConfig, LoopConfig, SelectBy, TokenizerSection, TrainConfig, TrainConfigError,
 };
+pub use event::{Event, Observer, Outcome, Sample};
+pub use folder::has_run;
 pub use gradients::{Gradients, Regularization, forward_loss};
 pub use init::{InitConfig, Start};
 pub use loss::cross_entropy;
 pub use optimizer::{AdamW, AdamWConfig};
 pub use plan::{MemoryEstimate, Plan};
-pub use run::{Event, Observer, Outcome, Sample, train};
+pub use run::train;
 pub use schedule::ScheduleConfig;
 pub use scst::{Baseline, ScstConfig};
-pub use state::{held_out, last_checkpoint};
+pub use state::held_out;
 pub use trained::LoraConfig;
 pub use validate::{Validation, validate};
 
@@ -42,6 +46,10 @@ use crate::data::{DataError, MAX_BAD_SHARE};
 use crate::generate::GenerateError;
 use crate::model::ConfigError;
 use crate::text::TextError;
+
+fn describe_process(process: Option<u32>) -> String {
+    process.map_or_else(|| "another process".into(), |process| format!("process {process}"))
+}
 
 /// Why a training run stopped.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +87,30 @@ pub enum TrainError {
         folder: PathBuf,
         /// How far it came.
         step: u64,
+    },
+    /// The folder holds other things than a run, which training would write over or mix with.
+    #[error("{folder}: no run is here, but {found}; nothing was changed")]
+    NotARun {
+        /// The folder that was to be the run's.
+        folder: PathBuf,
+        /// What is there.
+        found: String,
+    },
+    /// Another process trains into the folder.
+    #[error("{folder} is in use: {} is training into it", describe_process(*process))]
+    InUse {
+        /// The run's folder.
+        folder: PathBuf,
+        /// The process, where it could be told.
+        process: Option<u32>,
+    },
+    /// A part of a run is gone, without which it cannot go on; the rest would be overwritten by a new run.
+    #[error("{missing} is missing, but {left} is that of a run; nothing was changed")]
+    RunDamaged {
+        /// The file or folder.
+        missing: PathBuf,
+        /// What is left.
+        left: PathBuf,
     },
     /// A run cannot go on with what it was given.
     #[error("{folder}: cannot resume: {problem}")]

@@ -10,9 +10,11 @@ use burn::tensor::{Device, Tensor};
 use super::card::card;
 use super::config::{SelectBy, TrainConfig};
 use super::curve::curves_svg;
+use super::event::{Event, Observer, Outcome, Sample};
 use super::features;
+use super::folder::{self, AVERAGE, BEST, CURVE, Found, LAST, RunFolder};
 use super::gradients::Gradients;
-use super::init::{InitConfig, Start};
+use super::init::Start;
 use super::metrics::{Metric, Metrics};
 use super::optimizer::AdamW;
 use super::plan::Plan;
@@ -28,121 +30,6 @@ use crate::data::{
 };
 use crate::model::Captioner;
 
-/// What happens in a run.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// Everything is ready; steps begin.
-    Started {
-        /// The plan.
-        plan: &'a Plan,
-        /// Steps that were taken before.
-        step: u64,
-        /// Images to train on and to validate on, less those that are known to be unreadable.
-        images: [usize; 2],
-        /// Settings that differ from those of the steps before: `key was … and is now …`.
-        changed: &'a [String],
-        /// What the config says the run begins with, if that is not what it did begin with, which stays.
-        other_init: Option<&'a InitConfig>,
-    },
-    /// The features of some images are there.
-    Features {
-        /// Images since the last event.
-        new: usize,
-        /// Images done.
-        done: usize,
-        /// Images in all.
-        total: usize,
-    },
-    /// A step was taken.
-    Step {
-        /// Steps taken.
-        step: u64,
-        /// Epochs seen.
-        epoch: f64,
-        /// Mean training loss since the last line of metrics, in nats a token.
-        loss: Option<f64>,
-        /// Mean CIDEr-D of sampled captions since then, where that is what is trained on.
-        reward: Option<f64>,
-        /// Learning rate of the step.
-        learning_rate: f64,
-        /// Images drawn since the last event, unreadable ones too.
-        images: u64,
-    },
-    /// A validation was made.
-    Validated {
-        /// Steps taken.
-        step: u64,
-        /// Its result.
-        validation: &'a Validation,
-        /// CIDEr of captions, where the best checkpoint is chosen by it.
-        cider: Option<f64>,
-        /// Whether it is the best so far.
-        best: bool,
-        /// Captions of some validation images.
-        samples: &'a [Sample],
-    },
-    /// At the end, the mean of the last validations' weights was validated.
-    Averaged {
-        /// The steps whose weights it is the mean of.
-        steps: &'a [u64],
-        /// Its result.
-        validation: &'a Validation,
-        /// CIDEr of captions, where the best checkpoint is chosen by it.
-        cider: Option<f64>,
-        /// Whether it is the best of the run.
-        best: bool,
-    },
-    /// A checkpoint was written.
-    Saved {
-        /// Steps taken.
-        step: u64,
-        /// Its folder.
-        folder: &'a Path,
-    },
-    /// An image could not be read and was left out; told once an image.
-    Skipped(&'a SkippedImage),
-}
-
-/// A caption of a validation image.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sample {
-    /// The image.
-    pub path: PathBuf,
-    /// What the model says.
-    pub caption: String,
-}
-
-/// Hears of events; may ask for a stop.
-pub trait Observer {
-    /// Something happened.
-    fn event(&mut self, event: &Event);
-    /// Asked after every step: save and stop?
-    fn stop_requested(&self) -> bool {
-        false
-    }
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
-    /// Steps taken in all.
-    pub step: u64,
-    /// Whether it was stopped before its end.
-    pub interrupted: bool,
-    /// Validation loss of the best checkpoint, and its step.
-    pub best: Option<(f64, u64)>,
-    /// Its CIDEr, where it was chosen by that.
-    pub best_cider: Option<f64>,
-    /// The steps whose weights it is the mean of, if it is one.
-    pub best_average: Vec<u64>,
-    /// Whether it ended before its last step because nothing became better.
-    pub stopped_early: bool,
-    /// Share of the time that the device waited for data.
-    pub data_wait_share: f64,
-    /// Images left out because they could not be read.
-    pub skipped: usize,
-}
-
 /// Trains as `config` says, on `device` (autodiff is added here). With `resume` a run in
 /// `config.output` goes on from its last checkpoint. `file` is named in errors.
 ///
@@ -157,7 +44,13 @@ pub fn train(
     resume: bool,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
-    let old = match state::last_checkpoint(config) {
+    // A run that is there is held before its state is read; a folder is made once all else is known to be right.
+    let held = match folder::look(&config.output)? {
+        Found::Run => Some(RunFolder::claim(&config.output)?),
+        Found::Nothing => None,
+    };
+    let last = held.as_ref().map(RunFolder::last).transpose()?.flatten();
+    let old = match last {
         None => None,
         Some(last) => {
             let state = state::read_state(&last)?;
@@ -195,13 +88,29 @@ pub fn train(
         config: plan.config.clone(),
     };
     let mut changed = Vec::new();
+    let folder = match held {
+        Some(held) => held,
+        None => {
+            let held = RunFolder::claim(&config.output)?;
+            // Another process may have trained here since.
+            if let Some(last) = held.last()? {
+                let step = state::read_state(&last)?.step;
+                return Err(TrainError::RunExists { folder: config.output, step });
+            }
+            held
+        }
+    };
+    let mut lost_best = None;
     if let Some((last, old)) = old {
         changed = state::changed_settings(&old.config, &plan.config);
         state::check_same(&last, &old, &plan)?;
-        model = state::restore(&last, model, &mut optimizer, old.step, &device)?;
+        model = state::restore(&last, model, &mut optimizer, &old, &device)?;
         state = RunState { config: plan.config.clone(), ..old };
         if !changed.is_empty() {
             state.changes.push(Change { step: state.step, settings: changed.clone() });
+        }
+        if !folder.has_best() {
+            lost_best = state.forget_best();
         }
     }
     let mut loader = plan.loader(bucket);
@@ -215,10 +124,11 @@ pub fn train(
         (loader.features, unreadable) = (Some(computed.0), computed.1);
     }
     // What a killed run had gone further is forgotten.
-    state::recent(&plan.config.output, state.step);
+    folder::forget_recent_after(&plan.config.output, state.step);
     let metrics = Metrics::open(&plan.config.output, state.step)?;
     let accumulation = plan.config.train.accumulation as u64;
     let mut run = Run {
+        folder,
         gradients: Gradients::new(&plan.config.train, plan.trained.frozen_until, &loader, &device)?,
         loader_config: loader.clone(),
         loader: TrainLoader::new(plan.train.clone(), loader, state.step * accumulation),
@@ -239,11 +149,20 @@ pub fn train(
     let (step, images) = (run.state.step, run.readable());
     let other_init = other_init.as_ref();
     let changed = &changed;
-    run.observer.event(&Event::Started { plan: &plan, step, images, changed, other_init });
+    run.observer.event(&Event::Started {
+        plan: &plan,
+        step,
+        images,
+        changed,
+        other_init,
+        lost_best,
+    });
     run.go(model)
 }
 
 struct Run<'a> {
+    /// Held until the run ends.
+    folder: RunFolder,
     plan: &'a Plan,
     optimizer: AdamW,
     state: RunState,
@@ -492,7 +411,7 @@ impl Run<'_> {
         if loss.is_finite() {
             return Ok(());
         }
-        let last = self.plan.config.output.join("last");
+        let last = self.plan.config.output.join(LAST);
         let last_good = match last.exists() {
             true => format!("the last good checkpoint is {}", last.display()),
             false => "no checkpoint was written before".into(),
@@ -563,7 +482,7 @@ impl Run<'_> {
     fn try_average(&mut self) -> Result<(), TrainError> {
         let plan = self.plan;
         let wanted = plan.config.train.average_last;
-        let mut kept = state::recent(&plan.config.output, self.state.step);
+        let mut kept = folder::recent_weights(&plan.config.output);
         kept.drain(..kept.len().saturating_sub(wanted));
         if wanted == 0 || kept.len() < 2 {
             return Ok(());
@@ -582,9 +501,9 @@ impl Run<'_> {
         };
         let samples = self.sample(&model)?;
         let card = self.card(&state, &samples);
-        state::save_weights(plan, "average", &weights, &card)?;
+        state::save_weights(plan, AVERAGE, &weights, &card)?;
         if best {
-            state::save_weights(plan, "best", &weights, &card)?;
+            state::save_weights(plan, BEST, &weights, &card)?;
             (self.state, self.samples) = (state, samples);
         }
         self.metrics.push(Metric::Average {
@@ -633,7 +552,8 @@ impl Run<'_> {
         }
         let card = self.card(&self.state, &self.samples);
         state::save_last(self.plan, model, &self.optimizer, &self.state, &card)?;
-        let folder = self.plan.config.output.join("last");
+        self.folder.note_saved()?;
+        let folder = self.plan.config.output.join(LAST);
         self.observer.event(&Event::Saved { step: self.state.step, folder: &folder });
         Ok(())
     }
@@ -654,6 +574,6 @@ impl Run<'_> {
         let best = best.map(|(loss, step)| (step, loss, self.state.best_cider));
         let name = self.plan.config.output.file_name().unwrap_or_default().to_string_lossy();
         let svg = curves_svg(&name, &self.metrics.curves(best));
-        Ok(atomic::replace_file(&self.plan.config.output.join("curve.svg"), svg.as_bytes())?)
+        Ok(atomic::replace_file(&self.plan.config.output.join(CURVE), svg.as_bytes())?)
     }
 }

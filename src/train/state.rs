@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::TrainError;
 use super::config::TrainConfig;
+use super::folder::{BEST, LAST, RECENT, is_of_checkpoint, recent_weights};
 use super::optimizer::AdamW;
 use super::plan::Plan;
 use crate::checkpoint::weight_file::WeightFile;
@@ -53,6 +54,15 @@ pub(super) struct RunState {
     pub config: TrainConfig,
 }
 
+impl RunState {
+    /// Makes the next validation's checkpoint the best; the step of the one that was, if there was one.
+    pub fn forget_best(&mut self) -> Option<u64> {
+        (self.best_loss, self.best_cider) = (None, None);
+        self.best_average.clear();
+        self.best_step.take()
+    }
+}
+
 /// Settings that a run was resumed with and had not had before.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,10 +81,9 @@ pub(super) fn save_last(
     state: &RunState,
     card: &str,
 ) -> Result<(), TrainError> {
-    // What is captioned with is not always what is trained.
-    let differs = plan.config.optimizer.ema_decay > 0.0 || plan.config.lora.is_some();
+    let differs = trains_other_weights(&plan.config);
     let raw = tensors::parameters(model);
-    atomic::replace_folder(&plan.config.output.join("last"), |folder| {
+    atomic::replace_folder(&plan.config.output.join(LAST), is_of_checkpoint, |folder| {
         write_model(folder, plan, model, optimizer, card)?;
         let training = folder.join("training");
         fs::create_dir(&training).map_err(|source| CheckpointError::io(&training, source))?;
@@ -88,6 +97,11 @@ pub(super) fn save_last(
     })
 }
 
+/// Whether what is captioned with is not what is trained, whose weights `last` then has besides.
+fn trains_other_weights(config: &TrainConfig) -> bool {
+    config.optimizer.ema_decay > 0.0 || config.lora.is_some()
+}
+
 /// Writes `best`: weights for captioning only.
 pub(super) fn save_best(
     plan: &Plan,
@@ -95,7 +109,7 @@ pub(super) fn save_best(
     optimizer: &AdamW,
     card: &str,
 ) -> Result<(), TrainError> {
-    atomic::replace_folder(&plan.config.output.join("best"), |folder| {
+    atomic::replace_folder(&plan.config.output.join(BEST), is_of_checkpoint, |folder| {
         write_model(folder, plan, model, optimizer, card)
     })
 }
@@ -107,7 +121,7 @@ pub(super) fn save_weights(
     weights: &HostTensors,
     card: &str,
 ) -> Result<(), TrainError> {
-    Ok(atomic::replace_folder(&plan.config.output.join(name), |folder| {
+    Ok(atomic::replace_folder(&plan.config.output.join(name), is_of_checkpoint, |folder| {
         checkpoint::write_into(folder, &contents(plan, card), weights)
     })?)
 }
@@ -119,39 +133,18 @@ pub(super) fn save_recent(
     optimizer: &AdamW,
     step: u64,
 ) -> Result<(), TrainError> {
-    let folder = plan.config.output.join("recent");
+    let folder = plan.config.output.join(RECENT);
     fs::create_dir_all(&folder).map_err(|source| CheckpointError::io(&folder, source))?;
     let weights = whole_weights(plan, optimizer.averaged(model.clone()));
     atomic::replace_file_by(&folder.join(format!("{step}.safetensors")), |file| {
         tensors::write(file, &weights, Default::default())
     })?;
-    let kept = recent(&plan.config.output, step);
+    let kept = recent_weights(&plan.config.output);
     let surplus = kept.len().saturating_sub(plan.config.train.average_last);
     for (_, file) in &kept[..surplus] {
         fs::remove_file(file).map_err(|source| CheckpointError::io(file, source))?;
     }
     Ok(())
-}
-
-/// The files in `recent` with their steps, in order. What lies after `step` is deleted: a run that was
-/// killed had gone further than its last checkpoint.
-pub(super) fn recent(output: &Path, step: u64) -> Vec<(u64, PathBuf)> {
-    let mut kept = Vec::new();
-    for entry in fs::read_dir(output.join("recent")).into_iter().flatten().flatten() {
-        let file = entry.path();
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let Some(Ok(of)) = name.strip_suffix(".safetensors").map(str::parse::<u64>) else {
-            continue;
-        };
-        if of <= step {
-            kept.push((of, file));
-        } else {
-            // If it stays, it is overwritten when the run comes there again.
-            let _ = fs::remove_file(&file);
-        }
-    }
-    kept.sort();
-    kept
 }
 
 /// All weights of a model that has no adapters, or is to have them added to what they adapt.
@@ -199,13 +192,6 @@ fn contents<'a>(plan: &'a Plan, card: &'a str) -> Contents<'a> {
     }
 }
 
-/// The checkpoint that the run of `config` goes on from, if one is in its folder.
-pub fn last_checkpoint(config: &TrainConfig) -> Option<PathBuf> {
-    let folder = config.output.join("last");
-    atomic::recover(&folder);
-    folder.join("config.json").is_file().then_some(folder)
-}
-
 /// Reads the state of the run in `folder`.
 pub(super) fn read_state(folder: &Path) -> Result<RunState, TrainError> {
     Ok(checkpoint::read_json(&folder.join("training").join("state.json"))?)
@@ -214,7 +200,7 @@ pub(super) fn read_state(folder: &Path) -> Result<RunState, TrainError> {
 /// The share of images that the run of `checkpoint` held out, if it was trained on the data set at `data` and
 /// its run is there. `checkpoint` is what the run's folder holds, `best` for instance.
 pub fn held_out(checkpoint: &Path, data: &Path) -> Option<f64> {
-    let RunState { config, .. } = read_state(&checkpoint.parent()?.join("last")).ok()?;
+    let RunState { config, .. } = read_state(&checkpoint.parent()?.join(LAST)).ok()?;
     let place = |path: &Path| fs::canonicalize(path).ok();
     (place(&config.data.path)? == place(data)?).then_some(config.data.val_share)
 }
@@ -277,17 +263,20 @@ fn collect_leaves(key: &str, value: &Value, leaves: &mut BTreeMap<String, Value>
     }
 }
 
-/// Restores weights and optimizer.
+/// Restores weights and optimizer of the run in `folder`, whose state is `state`.
 pub(super) fn restore(
     folder: &Path,
     model: Captioner,
     optimizer: &mut AdamW,
-    step: u64,
+    state: &RunState,
     device: &Device,
 ) -> Result<Captioner, TrainError> {
     let training = folder.join("training");
-    let raw = training.join("weights.safetensors");
-    let weights_file = if raw.exists() { raw } else { folder.join("model.safetensors") };
+    // Averaged weights in their place would go unnoticed, and the run would be another.
+    let weights_file = match trains_other_weights(&state.config) {
+        true => training.join("weights.safetensors"),
+        false => folder.join("model.safetensors"),
+    };
     let weights = WeightFile::open(&weights_file)?;
     let file = training.join("optimizer.safetensors");
     let moments = WeightFile::open(&file)?.read_all()?;
@@ -313,7 +302,17 @@ pub(super) fn restore(
         }
     }
     let model = tensors::apply(model, weights, &weights_file)?;
-    let left_over = optimizer.restore(moments, step, device);
+    let averages = moments.keys().filter(|name| name.starts_with("average.")).count();
+    let firsts = moments.keys().filter(|name| name.starts_with("first.")).count();
+    if state.config.optimizer.ema_decay > 0.0 && averages < firsts {
+        return Err(TrainError::CannotResume {
+            folder: folder.into(),
+            problem: format!(
+                "optimizer.safetensors has {averages} moving averages of {firsts} weights"
+            ),
+        });
+    }
+    let left_over = optimizer.restore(moments, state.step, device);
     match left_over.first() {
         Some(name) => Err(TrainError::CannotResume {
             folder: folder.into(),

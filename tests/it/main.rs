@@ -13,6 +13,8 @@ mod families;
 mod folders;
 mod gallery;
 mod half;
+#[cfg(unix)]
+mod harm;
 mod hub;
 mod model_convert;
 mod parity;
