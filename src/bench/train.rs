@@ -12,9 +12,9 @@ use serde::Serialize;
 use super::flops::{StepShape, training_step};
 use super::{BenchError, Timing, matmul_rate, peak_memory};
 use crate::data::{Batch, LoaderConfig, TrainLoader};
-use crate::model::{Captioner, EncoderStage, initialize};
+use crate::model::{Captioner, CaptionerConfig, EncoderStage};
 use crate::text::SpecialTokens;
-use crate::train::{AdamW, Gradients, Plan, Start, TrainConfig, TrainError};
+use crate::train::{Learner, Plan, Start, TrainConfig, TrainError, Trained};
 
 /// What is measured.
 #[derive(Debug, Clone)]
@@ -91,15 +91,15 @@ pub fn bench_train(
     if bench.steps == 0 {
         return Err(BenchError::Value { key: "steps", problem: "0; expected at least 1".into() });
     }
-    let (config, mut batches) = prepare(config, file, bench)?;
+    let (config, start, mut batches) = prepare(config, file, bench)?;
+    let shape = Captioner::new(&config.model, &Device::flex())?;
+    let parameters = shape.num_params();
+    let trained = Trained::new(&config, file, &shape).map_err(TrainError::from)?;
     let matmul = matmul_rate(device)?;
     let device = device.clone().autodiff();
-    let mut model = initialize(Captioner::new(&config.model, &device)?, config.seed);
-    let parameters = model.num_params();
-    let mut optimizer = AdamW::new(&config.optimizer);
-    let frozen =
-        if config.train.freeze_encoder { EncoderStage::States } else { EncoderStage::Pixels };
-    let mut gradients = Gradients::new(&config.train, frozen, batches.loader(), &device)?;
+    let (mut learner, mut model) =
+        Learner::new(&config, start, &trained, batches.loader(), &device)?;
+    let is_frozen = trained.frozen_until == EncoderStage::States;
     let mut timed = Vec::with_capacity(bench.steps);
     let mut total = Totals::default();
     let mut loss = Tensor::zeros([1], &device.clone().inner());
@@ -118,15 +118,13 @@ pub fn bench_train(
                 None => batches.wait()?,
             };
             if batch.tokens > 0 {
-                total.add(&config, &batch, counts);
-                loss = gradients.add(&model, batch, index as u64);
+                total.add(&config.model, &batch, counts, is_frozen);
+                loss = learner.gradients.add(&model, batch, index as u64);
             }
             seconds += start.elapsed().as_secs_f64();
         }
         let start = Instant::now();
-        let grads = gradients.take();
-        let rate = config.schedule.learning_rate;
-        (model, _) = optimizer.step(model, grads, &|_| rate);
+        (model, _) = learner.update(model, config.schedule.learning_rate);
         device.sync().map_err(BenchError::device)?;
         seconds += start.elapsed().as_secs_f64();
         if counts {
@@ -169,7 +167,7 @@ struct Totals {
 }
 
 impl Totals {
-    fn add(&mut self, config: &TrainConfig, batch: &Batch, counts: bool) {
+    fn add(&mut self, model: &CaptionerConfig, batch: &Batch, counts: bool, is_frozen: bool) {
         if !counts {
             return;
         }
@@ -181,7 +179,7 @@ impl Totals {
             seq: batch.seq,
             targets: batch.positions.len(),
         };
-        self.flops += training_step(&config.model, &shape, config.train.freeze_encoder);
+        self.flops += training_step(model, &shape, is_frozen);
     }
 }
 
@@ -226,25 +224,27 @@ fn prepare(
     config: &TrainConfig,
     file: &Path,
     bench: &TrainBench,
-) -> Result<(TrainConfig, Batches), BenchError> {
+) -> Result<(TrainConfig, Start, Batches), BenchError> {
     let mut config = config.clone();
+    let start = Start::new(&config)?;
     // A config must name these, and nothing here uses them.
     if config.output.as_os_str().is_empty() {
         config.output = "unused".into();
     }
     match bench.data {
         BenchData::Config => {
-            let plan = Plan::new(&config, file, &Start::default())?;
+            let plan = Plan::new(&config, file, &start)?;
             let loader = plan.loader(bench.bucket);
             let stream = TrainLoader::new(plan.train, loader.clone(), 0);
-            Ok((plan.config, Batches::Loaded { stream, loader: Box::new(loader) }))
+            Ok((plan.config, start, Batches::Loaded { stream, loader: Box::new(loader) }))
         }
         BenchData::Synthetic { tokens } => {
             config.data.path = "unused".into();
-            if config.tokenizer.file.is_none() {
+            if !start.complete(&mut config) && config.tokenizer.file.is_none() {
                 config.model.decoder.vocab_size = config.tokenizer.vocab_size;
             }
             config.validate(file).map_err(TrainError::from)?;
+            config.validate_model(file).map_err(TrainError::from)?;
             let most = config.model.decoder.max_positions;
             if tokens == 0 || tokens > most {
                 let problem = format!("{tokens}; expected 1 to {most}, the model's positions");
@@ -252,7 +252,7 @@ fn prepare(
             }
             let batch = Box::new(synthetic_batch(&config, tokens));
             let loader = Box::new(synthetic_loader(&config, bench.bucket));
-            Ok((config, Batches::Synthetic { batch, loader }))
+            Ok((config, start, Batches::Synthetic { batch, loader }))
         }
     }
 }

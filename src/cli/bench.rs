@@ -13,6 +13,7 @@ use super::console::Console;
 use super::device::DeviceArgs;
 use super::error::CliError;
 use super::model_args::SourceArgs;
+use super::train::locate_init;
 use crate::bench::{
     BenchData, CaptionBench, CaptionReport, Machine, TrainBench, TrainReport, bench_caption,
     bench_train,
@@ -138,11 +139,10 @@ fn read_config(
     settings: &[String],
 ) -> Result<(TrainConfig, PathBuf), CliError> {
     let name = file.unwrap_or(Path::new(DEFAULT.0)).to_path_buf();
-    let config = match file {
-        Some(file) => TrainConfig::read(file, settings)?,
-        None => TrainConfig::parse(DEFAULT.1, &name, settings)?,
-    };
-    Ok((config, name))
+    match file {
+        Some(file) => Ok(TrainConfig::named(file, settings)?),
+        None => Ok((TrainConfig::parse(DEFAULT.1, &name, settings)?, name)),
+    }
 }
 
 fn run_train(arguments: &BenchTrainArgs, console: &Console) -> Result<Outcome, CliError> {
@@ -154,6 +154,7 @@ fn run_train(arguments: &BenchTrainArgs, console: &Console) -> Result<Outcome, C
         }
         None => BenchData::Synthetic { tokens: arguments.tokens },
     };
+    locate_init(&mut config, console)?;
     let device = arguments.device.open(console)?;
     let bench = TrainBench {
         steps: arguments.steps as usize,

@@ -10,7 +10,7 @@ use super::console::Console;
 use super::device::DeviceArgs;
 use super::error::{CliError, Context};
 use super::evaluate::Shown;
-use super::train::run_training;
+use super::train_progress::run_training;
 use super::{data, inspect, stop};
 use crate::caption::CaptionConfig;
 use crate::checkpoint;

@@ -193,7 +193,9 @@ fn train_hint(error: &TrainError) -> Option<String> {
         }
         TrainError::Data(error) => return data_hint(error),
         TrainError::StoppedEarly { .. } => "go on with the same command",
-        TrainError::CannotResume { .. } => "train into another folder with --output",
+        TrainError::CannotResume { .. } => {
+            "give what it began with (--set KEY=VALUE), or train into another folder with --output"
+        }
         TrainError::NotFinite { .. } => {
             "lower schedule.learning_rate or raise schedule.warmup_steps, and --resume"
         }
@@ -236,7 +238,7 @@ fn checkpoint_hint(error: &CheckpointError) -> Option<String> {
             "patchword runs the model as it is (`patchword caption --model`), and `patchword model \
              convert` writes its weights as safetensors for code of your own; for transformers, train \
              with model.encoder.prefix_tokens = 1 and neither stem nor backbone, or fine-tune a public \
-             model (configs/finetune.toml)"
+             model (configs/finetune-blip.toml)"
                 .into(),
         ),
         _ => None,

@@ -41,6 +41,7 @@ mod score;
 mod stop;
 mod suggest;
 mod train;
+mod train_progress;
 
 use console::{ColorChoice, Console};
 use error::CliError;

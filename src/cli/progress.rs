@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressState, ProgressStyle};
 
 use super::console::Console;
 
@@ -235,7 +235,9 @@ fn style(length: Option<u64>, unit: &str, pace: &Arc<Mutex<Pace>>) -> ProgressSt
 }
 
 fn bar(label: &str, length: Option<u64>, unit: &str, pace: &Arc<Mutex<Pace>>) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
+    // A job that fails leaves no half of a bar above its error.
+    let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr())
+        .with_finish(ProgressFinish::AndClear);
     bar.set_style(style(length, unit, pace));
     bar.set_prefix(label.to_string());
     // A step may take many seconds; the clock should still be seen to run.

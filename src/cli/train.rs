@@ -8,30 +8,30 @@ use clap::Args;
 use super::Outcome;
 use super::console::Console;
 use super::device::DeviceArgs;
-use super::error::{CliError, EXIT_INTERRUPTED};
+use super::error::CliError;
 use super::model_args::SourceArgs;
-use super::progress::Progress;
 use super::stop;
+use super::train_progress::{quoted, run_training};
 use crate::data::DatasetFormat;
 use crate::device::{Resolved, length_bucket};
 use crate::plural::counted;
-use crate::train::{Event, Observer, Plan, Start, TrainConfig, Validation, has_run, train};
+use crate::train::{Plan, Start, TimeEstimate, TrainConfig, ensure_trainable, has_run};
 
 /// Train a captioner on your own images
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  patchword train configs/shapes.toml
-  patchword train configs/flickr8k.toml --data ~/flickr8k --dry-run
-  patchword train configs/flickr8k.toml --data ~/my-photos --output checkpoints/mine \\
+  patchword train finetune --data ~/my-photos --dry-run
+  patchword train finetune --data ~/my-photos --output checkpoints/mine
+  patchword train flickr8k --data ~/flickr8k --output checkpoints/scratch \\
       --set train.epochs=20 --set schedule.learning_rate=5e-4
-  patchword train configs/flickr8k.toml --data ~/my-photos --output checkpoints/mine --resume
+  patchword train finetune --data ~/my-photos --output checkpoints/mine --resume
 
 Ctrl-C saves and stops; --resume goes on as if nothing had happened. The run's folder holds best/ \
 and last/ (either is a --model), metrics.jsonl, curve.svg; with train.average_last also average/ (a \
 --model too) and recent/, what it is the mean of.")]
 pub(super) struct TrainArgs {
-    /// The config, a TOML file
+    /// The config: a TOML file, or one that is built in (finetune, finetune-blip, flickr8k, vit-base, …)
     config: PathBuf,
     /// The data set, instead of data.path
     #[arg(long, value_name = "PATH")]
@@ -55,7 +55,7 @@ pub(super) struct TrainArgs {
     /// computed once
     #[arg(long, value_name = "DIR")]
     cache_features: Option<PathBuf>,
-    /// Print the resolved config, model size, steps and memory, and stop
+    /// Print the resolved config, model size, steps, memory and time (a step or two is taken), and stop
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -63,7 +63,7 @@ pub(super) struct TrainArgs {
 }
 
 pub(super) fn run(arguments: TrainArgs, console: &Console) -> Result<Outcome, CliError> {
-    let mut config = TrainConfig::read(&arguments.config, &arguments.settings)?;
+    let (mut config, file) = TrainConfig::named(&arguments.config, &arguments.settings)?;
     if let Some(data) = arguments.data {
         config.data.path = data;
     }
@@ -77,97 +77,54 @@ pub(super) fn run(arguments: TrainArgs, console: &Console) -> Result<Outcome, Cl
     if arguments.cache_features.is_some() {
         config.data.cache_features = arguments.cache_features;
     }
+    config.expand_home();
     // A run that goes on has what it needs of the model that it began with.
     let goes_on = arguments.resume && has_run(&config.output);
-    if let Some(name) = config.init.name()
-        && (arguments.dry_run || !goes_on)
-    {
-        let source = SourceArgs { revision: None, offline: false };
-        config.init.located = Some(source.locate(name, console)?);
+    ensure_trainable(&config.output)?;
+    if arguments.dry_run || !goes_on {
+        locate_init(&mut config, console)?;
     }
     if arguments.dry_run {
-        let plan = Plan::new(&config, &arguments.config, &Start::new(&config)?)?;
-        return describe(&plan, console);
+        let start = Start::new(&config)?;
+        let plan = Plan::new(&config, &file, &start)?;
+        describe(&plan, console)?;
+        let device = arguments.device.open(console)?;
+        return describe_time(&plan, start, &device, console);
     }
-    config.validate(&arguments.config)?;
+    config.validate(&file)?;
     let device = arguments.device.open(console)?;
     stop::listen(console);
     if arguments.resume && !goes_on {
         let output = config.output.display();
         console.note(format_args!("{output}: no run to resume; training begins"));
     }
-    run_training(&config, &arguments.config, &device, arguments.resume, console)
-}
-
-/// Trains and reports; shared with `patchword demo`.
-pub(super) fn run_training(
-    config: &TrainConfig,
-    file: &std::path::Path,
-    device: &Resolved,
-    resume: bool,
-    console: &Console,
-) -> Result<Outcome, CliError> {
-    let mut reporter = Reporter { console, features: None, progress: None, message: String::new() };
-    let outcome =
-        train(config, file, &device.device, length_bucket(&device.device), resume, &mut reporter);
-    if let Some(progress) = &reporter.progress {
-        progress.finish();
-    }
-    let outcome = outcome?;
-    if let Some((loss, step)) = outcome.best {
-        let folder = config.output.join("best");
-        let whose = match outcome.best_average.as_slice() {
-            [] if step == 0 => {
-                "before the first step, of the model that training began with".into()
-            }
-            [] => format!("at step {step}"),
-            steps => format!("of the {}", mean_of(steps)),
-        };
-        match outcome.best_cider {
-            Some(cider) => console.note(format_args!(
-                "best CIDEr {cider:.4} (validation loss {loss:.4}) {whose}: {}",
-                folder.display()
-            )),
-            None => console.note(format_args!(
-                "best validation loss {loss:.4} (perplexity {:.2}) {whose}: {}",
-                loss.exp(),
-                folder.display()
-            )),
-        }
-    }
-    if outcome.stopped_early {
-        console.note(format_args!(
-            "stopped early, at step {}: nothing better in {} (train.patience)",
-            outcome.step,
-            counted(config.train.patience, "validation")
-        ));
-    }
+    let outcome = run_training(&config, &file, &device, arguments.resume, console)?;
+    let (model, data) = (shown(&config.output), shown(&config.data.path));
     console.note(format_args!(
-        "the device waited for data {:.1} % of the time",
-        100.0 * outcome.data_wait_share
+        "next: patchword caption PHOTOS --model {model}\n      patchword evaluate --model {model} --data {data}"
     ));
-    if outcome.interrupted {
-        return Err(CliError::new(format_args!("interrupted at step {}; saved", outcome.step))
-            .code(EXIT_INTERRUPTED)
-            .hint("go on with the same command and --resume"));
-    }
-    match outcome.skipped {
-        0 => Ok(Outcome::Complete),
-        skipped => {
-            let were = if skipped == 1 { "was" } else { "were" };
-            let skipped = counted(skipped, "image");
-            console.warn(format_args!("{skipped} could not be read and {were} left out"));
-            Ok(Outcome::SomeInputsFailed)
-        }
-    }
+    Ok(outcome)
 }
 
-fn describe(plan: &Plan, console: &Console) -> Result<Outcome, CliError> {
+fn shown(path: &std::path::Path) -> String {
+    quoted(&path.display().to_string())
+}
+
+/// Finds the model or encoder that training starts from, downloaded if need be.
+pub(super) fn locate_init(config: &mut TrainConfig, console: &Console) -> Result<(), CliError> {
+    if let Some(name) = config.init.name() {
+        let source = SourceArgs { revision: None, offline: false };
+        config.init.located = Some(source.locate(name, console)?);
+    }
+    Ok(())
+}
+
+fn describe(plan: &Plan, console: &Console) -> Result<(), CliError> {
     let mut stdout = console.stdout();
     let config = toml::to_string_pretty(&plan.config)?;
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;
     writeln!(stdout, "{config}")?;
-    for warning in plan.warnings() {
+    for warning in plan.warnings().into_iter().chain(plan.too_few()) {
         console.warn(warning);
     }
     writeln!(stdout, "# parameters: {}", parameters(plan))?;
@@ -184,168 +141,51 @@ fn describe(plan: &Plan, console: &Console) -> Result<Outcome, CliError> {
         gigabytes(plan.memory.state),
         gigabytes(plan.memory.activations)
     )?;
+    Ok(())
+}
+
+/// How long the run takes on `device`, by a step or two.
+fn describe_time(
+    plan: &Plan,
+    start: Start,
+    device: &Resolved,
+    console: &Console,
+) -> Result<Outcome, CliError> {
+    console.note("taking a step or two, to see how long the run will take");
+    let time = TimeEstimate::measure(plan, start, &device.device, length_bucket(&device.device))?;
+    let features = match time.features {
+        0.0 => String::new(),
+        seconds => format!(", {} for the features, once", duration(seconds)),
+    };
+    writeln!(
+        console.stdout(),
+        "# time: about {} on {} ({} a step, {} a validation{features})",
+        duration(time.total),
+        device.name,
+        duration(time.step),
+        duration(time.validation)
+    )?;
+    if plan.steps > plan.caption_steps {
+        console.note("the time does not count the phase on the score");
+    }
     Ok(Outcome::Complete)
 }
 
+/// `0.35 s`, `48 s`, `12 min`, `3.4 h`.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        ..10.0 => format!("{seconds:.2} s"),
+        ..100.0 => format!("{seconds:.0} s"),
+        ..6000.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.1} h", seconds / 3600.0),
+    }
+}
+
 /// How many there are, and how many of them are learned where some are not.
-fn parameters(plan: &Plan) -> String {
+pub(super) fn parameters(plan: &Plan) -> String {
     let millions = |count: usize| format!("{:.2} M", count as f64 / 1e6);
     if plan.trained_parameters == plan.parameters {
         return millions(plan.parameters);
     }
     format!("{} ({} trained)", millions(plan.parameters), millions(plan.trained_parameters))
-}
-
-/// Draws the bar and writes what is worth a line.
-struct Reporter<'a> {
-    console: &'a Console,
-    features: Option<Progress>,
-    progress: Option<Progress>,
-    message: String,
-}
-
-impl Reporter<'_> {
-    fn say(&self, text: String) {
-        match &self.progress {
-            Some(progress) => progress.suspend(|| self.console.note(&text)),
-            None => self.console.note(&text),
-        }
-    }
-}
-
-/// What a validation found.
-fn scores(validation: &Validation, cider: Option<f64>, best: bool) -> String {
-    format!(
-        "validation loss {:.4}, perplexity {:.2}{}{}",
-        validation.loss,
-        validation.perplexity(),
-        cider.map_or_else(String::new, |cider| format!(", CIDEr {cider:.4}")),
-        if best { " (best)" } else { "" }
-    )
-}
-
-fn mean_of(steps: &[u64]) -> String {
-    let steps: Vec<String> = steps.iter().map(u64::to_string).collect();
-    format!("mean of the weights after steps {}", steps.join(", "))
-}
-
-impl Observer for Reporter<'_> {
-    fn event(&mut self, event: &Event) {
-        match event {
-            Event::Features { new, done, total } => {
-                let start =
-                    || Progress::new(self.console, "features", Some(*total as u64), "images");
-                let progress = self.features.get_or_insert_with(start);
-                progress.advance(*new as u64);
-                if done == total {
-                    progress.finish();
-                }
-            }
-            Event::Started { plan, step, images: [train, val], changed, other_init, lost_best } => {
-                for problem in plan.problems.iter().take(20) {
-                    self.console.warn(problem);
-                }
-                if plan.problems.len() > 20 {
-                    let more = counted(plan.problems.len() - 20, "more problem");
-                    self.console.warn(format_args!("… and {more}"));
-                }
-                self.say(format!(
-                    "{} parameters, {} to train on, {} to validate on, {} ({:.1} an epoch)",
-                    parameters(plan),
-                    counted(*train, "image"),
-                    val,
-                    counted(plan.steps, "step"),
-                    plan.steps_per_epoch
-                ));
-                if plan.config.train.samples > 0 && *step < plan.steps {
-                    let search = plan.generate.search();
-                    self.say(format!("samples are decoded as [generate] says: {search}"));
-                }
-                for warning in plan.warnings() {
-                    self.console.warn(warning);
-                }
-                if let Some(init) = other_init {
-                    self.console.warn(format_args!(
-                        "init is {init}, but the run began with {}, and goes on from there; to begin \
-                         anew, train into another folder with --output",
-                        plan.config.init
-                    ));
-                }
-                if let Some(step) = lost_best {
-                    self.console.warn(format_args!(
-                        "{} is gone, the best checkpoint, of step {step}: the next validation's becomes \
-                         the best",
-                        plan.config.output.join("best").display()
-                    ));
-                }
-                for setting in *changed {
-                    self.console.warn(format_args!(
-                        "resumed with another setting: {setting}; to go on with the same run, give \
-                         the same config and --set"
-                    ));
-                }
-                if *step >= plan.steps {
-                    let (taken, asked) = (counted(*step, "step"), plan.steps);
-                    self.say(match *step == asked {
-                        true => format!("finished already, after {taken}: nothing to do"),
-                        false => format!(
-                            "finished already: it has taken {taken}, and the config asks for {asked}"
-                        ),
-                    });
-                    return;
-                }
-                if *step > 0 {
-                    self.say(format!("resuming at step {step}"));
-                }
-                let images = plan.images_before(plan.steps);
-                let progress = Progress::new(self.console, "train", Some(images), "images");
-                progress.start_at(plan.images_before(*step));
-                self.progress = Some(progress);
-            }
-            Event::Step { step, epoch, loss, reward, learning_rate, images } => {
-                match (loss, reward) {
-                    (_, Some(reward)) => self.message = format!("reward {reward:.3}, "),
-                    (Some(loss), None) => self.message = format!("loss {loss:.3}, "),
-                    (None, None) => {}
-                }
-                if let Some(progress) = &self.progress {
-                    progress.set_message(format!(
-                        "step {step}, epoch {epoch:.2}, {}lr {learning_rate:.1e}",
-                        self.message
-                    ));
-                    progress.advance(*images);
-                }
-            }
-            Event::Validated { step, validation, cider, best, samples } => {
-                let when = match step {
-                    0 => "before the first step".into(),
-                    _ => format!("step {step}"),
-                };
-                self.say(format!("{when}: {}", scores(validation, *cider, *best)));
-                for sample in *samples {
-                    let name = sample.path.file_name().unwrap_or_default().to_string_lossy();
-                    self.say(format!("  {name}: {}", sample.caption));
-                }
-            }
-            Event::Averaged { steps, validation, cider, best } => {
-                self.say(format!("{}: {}", mean_of(steps), scores(validation, *cider, *best)));
-            }
-            Event::Saved { step, folder } => {
-                if self.console.verbosity() > 0 {
-                    self.say(format!("step {step}: saved {}", folder.display()));
-                }
-            }
-            Event::Skipped(image) => {
-                let warn = || self.console.warn(format_args!("left out: {}", image.reason));
-                match &self.progress {
-                    Some(progress) => progress.suspend(warn),
-                    None => warn(),
-                }
-            }
-        }
-    }
-
-    fn stop_requested(&self) -> bool {
-        stop::requested()
-    }
 }

@@ -1,11 +1,13 @@
 //! A training run as a TOML file.
 
-use std::fs;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::init::{InitConfig, refuse_what_comes_with_the_model};
+use super::builtin;
+use super::init::InitConfig;
 use super::optimizer::AdamWConfig;
 use super::schedule::ScheduleConfig;
 use super::scst::{Baseline, ScstConfig};
@@ -26,6 +28,12 @@ pub enum TrainConfigError {
         file: PathBuf,
         /// The system's reason.
         source: std::io::Error,
+    },
+    /// No config has this name.
+    #[error("{name}: neither a file nor a config that is built in ({})", builtin::names_like(name))]
+    Unknown {
+        /// What was named.
+        name: PathBuf,
     },
     /// The file is not TOML, or a key or type is wrong.
     #[error("{origin}: {problem}")]
@@ -164,6 +172,7 @@ pub struct LoopConfig {
     pub freeze_encoder: bool,
     /// Weights to keep as they are, by name or by the name of what they are part of, with `*` for
     /// anything: `encoder.layers.0`, `decoder.*norm`, `*_embedding`.
+    #[serde(deserialize_with = "one_or_many")]
     pub freeze: Vec<String>,
     /// Steps between validations; if absent, one follows on every epoch. There is one after the last
     /// step too, and one before the first where training starts from a captioner.
@@ -270,56 +279,6 @@ pub struct TrainConfig {
 }
 
 impl TrainConfig {
-    /// Reads a config and applies `key=value` overrides (dotted keys, TOML values; a bare word is a
-    /// string).
-    ///
-    /// # Errors
-    /// The file and line, or the override, with the key and what was expected.
-    pub fn read(file: &Path, overrides: &[String]) -> Result<Self, TrainConfigError> {
-        let text = fs::read_to_string(file)
-            .map_err(|source| TrainConfigError::Io { file: file.into(), source })?;
-        Self::parse(&text, file, overrides)
-    }
-
-    /// As [`Self::read`], from text; `file` is named in errors.
-    ///
-    /// # Errors
-    /// The line, or the override, with the key and what was expected.
-    pub fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<Self, TrainConfigError> {
-        let located = |error: &toml::de::Error| match error.span() {
-            Some(span) => {
-                let before = text.get(..span.start).unwrap_or(text);
-                let line = before.matches('\n').count() + 1;
-                match key_before(before) {
-                    Some(key) => format!("{}:{line}: `{key}`", file.display()),
-                    None => format!("{}:{line}", file.display()),
-                }
-            }
-            None => file.display().to_string(),
-        };
-        // Parsed once by itself, so that an error has its line.
-        let _: Self = toml::from_str(text).map_err(|error| explain(located(&error), &error))?;
-        let mut table: toml::Table =
-            toml::from_str(text).map_err(|error| explain(located(&error), &error))?;
-        for setting in overrides {
-            apply_override(&mut table, setting)?;
-            // One after the other, so that an error names the right one.
-            let _: Self = table
-                .clone()
-                .try_into()
-                .map_err(|error| explain(format!("--set {setting}"), &error))?;
-        }
-        let mut config: Self =
-            table.clone().try_into().map_err(|error| explain(located(&error), &error))?;
-        config.overrides = overrides.to_vec();
-        refuse_what_comes_with_the_model(&table, |key, problem| {
-            config.value_error(file, &key, problem)
-        })?;
-        config.model.encoder.image_height = config.image.height;
-        config.model.encoder.image_width = config.image.width;
-        Ok(config)
-    }
-
     /// A value that cannot be used: of the override that set it, else of `file`.
     pub(super) fn value_error(&self, file: &Path, key: &str, problem: String) -> TrainConfigError {
         let is_within = |inner: &str, outer: &str| {
@@ -494,207 +453,31 @@ impl TrainConfig {
     }
 }
 
-fn apply_override(table: &mut toml::Table, setting: &str) -> Result<(), TrainConfigError> {
-    let problem = |problem: &str| TrainConfigError::Toml {
-        origin: format!("--set {setting}"),
-        problem: problem.into(),
-        suggestion: None,
-    };
-    let (key, value) = setting
-        .split_once('=')
-        .ok_or_else(|| problem("expected key=value, for example train.epochs=3"))?;
-    let value = value.trim();
-    let parsed: toml::Value = toml::from_str::<toml::Table>(&format!("value = {value}"))
-        .ok()
-        .and_then(|mut table| table.remove("value"))
-        .unwrap_or_else(|| toml::Value::String(value.into()));
-    let mut place = table;
-    let mut parts: Vec<&str> = key.trim().split('.').collect();
-    let last =
-        parts.pop().filter(|last| !last.is_empty()).ok_or_else(|| problem("the key is empty"))?;
-    for part in parts {
-        place = place
-            .entry(part)
-            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
-            .as_table_mut()
-            .ok_or_else(|| problem(&format!("`{part}` is a value, not a section")))?;
-    }
-    place.insert(last.into(), parsed);
-    Ok(())
-}
+/// Reads `"encoder"` as `["encoder"]`.
+pub(super) fn one_or_many<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<String>, D::Error> {
+    struct OneOrMany;
 
-/// The dotted key of the value that begins where `before` ends, if one does.
-fn key_before(before: &str) -> Option<String> {
-    let (above, line) = before.rsplit_once('\n').unwrap_or(("", before));
-    let (key, _) = line.rsplit_once('=')?;
-    // In an inline table the key stands after a brace or a comma.
-    let key = key.rsplit(['{', ',']).next()?.trim();
-    let section = above.lines().rev().map(str::trim).find(|line| line.starts_with('['));
-    match section.map(|line| line.trim_matches(['[', ']'])) {
-        Some(section) => Some(format!("{section}.{key}")),
-        None => Some(key.into()),
-    }
-}
+    impl<'de> Visitor<'de> for OneOrMany {
+        type Value = Vec<String>;
 
-/// The dotted name of a key that stands in a section, as in `train.epochs`.
-pub(crate) fn in_a_section(key: &str) -> Option<String> {
-    let all = toml::Table::try_from(TrainConfig::default()).ok()?;
-    all.iter().find_map(|(section, values)| {
-        // What has no default is in no table.
-        let found =
-            values.as_table()?.contains_key(key) || (section == "train" && key == "max_steps");
-        found.then(|| format!("{section}.{key}"))
-    })
-}
+        fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+            formatter.write_str("a name in quotes, or a list of them")
+        }
 
-/// Makes a parser's message ours: the types in words, and the key that may have been meant.
-fn explain(origin: String, error: &toml::de::Error) -> TrainConfigError {
-    let mut message = error.message().to_string();
-    for (theirs, ours) in [
-        ("expected usize", "expected a whole number, 0 or more"),
-        ("expected u64", "expected a whole number, 0 or more"),
-        ("expected f64", "expected a number"),
-        ("expected f32", "expected a number"),
-        ("expected path string", "expected a path in quotes"),
-    ] {
-        message = message.replace(theirs, ours);
-    }
-    if let Some((found, _)) = message.split_once("expected struct ") {
-        message = format!("{found}expected a section");
-    }
-    let suggestion = message.strip_prefix("unknown field `").and_then(|rest| {
-        let (unknown, known) = rest.split_once('`')?;
-        known
-            .split('`')
-            .skip(1)
-            .step_by(2)
-            .map(|known| (strsim::jaro_winkler(unknown, known), known))
-            .filter(|(likeness, _)| *likeness > 0.75)
-            .max_by(|a, b| a.0.total_cmp(&b.0))
-            .map(|(_, known)| known.to_string())
-            .or_else(|| in_a_section(unknown))
-    });
-    TrainConfigError::Toml { origin, problem: message, suggestion }
-}
+        fn visit_str<E>(self, name: &str) -> Result<Vec<String>, E> {
+            Ok(vec![name.into()])
+        }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str, overrides: &[&str]) -> Result<TrainConfig, TrainConfigError> {
-        let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
-        let config = TrainConfig::parse(text, Path::new("run.toml"), &overrides)?;
-        config.validate(Path::new("run.toml"))?;
-        Ok(config)
-    }
-
-    const GOOD: &str = "output = 'out'\n[data]\npath = 'data'\n";
-
-    #[test]
-    fn overrides_change_values_of_any_type() {
-        let config = parse(
-            GOOD,
-            &[
-                "train.epochs=3",
-                "schedule.learning_rate=1e-4",
-                "data.path=else/where",
-                "train.max_steps=7",
-            ],
-        )
-        .unwrap();
-        assert_eq!(config.train.epochs, 3.0);
-        assert_eq!(config.schedule.learning_rate, 1e-4);
-        assert_eq!(config.data.path, Path::new("else/where"));
-        assert_eq!(config.train.max_steps, Some(7));
-    }
-
-    #[test]
-    fn the_image_size_reaches_the_encoder() {
-        let config = parse(GOOD, &["image.height=64", "image.width=96"]).unwrap();
-        let encoder = &config.model.encoder;
-        assert_eq!((encoder.image_height, encoder.image_width), (64, 96));
-    }
-
-    #[test]
-    fn unknown_keys_are_refused_with_their_line_and_a_suggestion() {
-        let text = format!("{GOOD}[train]\nepohcs = 3\n");
-        let Err(TrainConfigError::Toml { origin, problem, suggestion }) = parse(&text, &[]) else {
-            panic!("accepted")
-        };
-        assert_eq!(origin, "run.toml:5");
-        assert!(problem.contains("epohcs"), "{problem}");
-        assert_eq!(suggestion.as_deref(), Some("epochs"));
-        for (setting, meant) in
-            [("epochs=3", "train.epochs"), ("learning_rate=1e-4", "schedule.learning_rate")]
-        {
-            let Err(TrainConfigError::Toml { suggestion, .. }) = parse(GOOD, &[setting]) else {
-                panic!("accepted")
-            };
-            assert_eq!(suggestion.as_deref(), Some(meant));
+        fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Vec<String>, A::Error> {
+            let mut all = Vec::new();
+            while let Some(name) = names.next_element()? {
+                all.push(name);
+            }
+            Ok(all)
         }
     }
 
-    #[test]
-    fn values_out_of_range_are_named() {
-        for (setting, key) in [
-            ("train.epochs=nan", "train.epochs"),
-            ("train.epochs=-1", "train.epochs"),
-            ("train.batch_size=0", "train.batch_size"),
-            ("train.label_smoothing=1.0", "train.label_smoothing"),
-            ("schedule.learning_rate=-1e-3", "schedule.learning_rate"),
-            ("schedule.learning_rate=inf", "schedule.learning_rate"),
-            ("optimizer.beta_2=1.5", "optimizer.beta_2"),
-            ("optimizer.clip_norm=nan", "optimizer.clip_norm"),
-            ("train.r_drop=-1.0", "train.r_drop"),
-            ("model.encoder.num_heads=7", "model.encoder.num_heads"),
-            ("model.encoder.patch_size=13", "model.encoder.image_height"),
-            ("model.decoder.dropout=nan", "model.decoder.dropout"),
-            ("data.val_share=0", "data.val_share"),
-            ("tokenizer.vocab_size=10", "tokenizer.vocab_size"),
-        ] {
-            let error = parse(GOOD, &[setting]).unwrap_err().to_string();
-            assert!(error.contains(&format!("`{key}`")), "{setting}: {error}");
-            assert!(error.contains("expected") || error.contains("divide"), "{setting}: {error}");
-        }
-    }
-
-    #[test]
-    fn the_override_that_set_a_value_is_blamed_for_it() {
-        for (setting, origin) in [
-            ("train.epochs=-1", "--set train.epochs=-1: `train.epochs`"),
-            ("train.epochs=many", "--set train.epochs=many: "),
-            ("image={height=0}", "--set image={height=0}: `image`"),
-            (
-                "model.encoder.num_heads=7",
-                "--set model.encoder.num_heads=7: `model.encoder.num_heads`",
-            ),
-            // Its own is right.
-            ("seed=2", "run.toml: `train.batch_size`"),
-        ] {
-            let text = format!("{GOOD}[train]\nbatch_size = 0\n");
-            let text = if setting == "seed=2" { &text } else { GOOD };
-            let error = parse(text, &["seed=1", setting, "data.workers=1"]).unwrap_err();
-            assert!(error.to_string().starts_with(origin), "{error}");
-        }
-        let started = "output = 'out'\ninit = 'model'\n[data]\npath = 'data'\n";
-        let error = parse(started, &["image.height=16"]).unwrap_err().to_string();
-        assert!(error.starts_with("--set image.height=16: `image.height`"), "{error}");
-    }
-
-    #[test]
-    fn wrong_types_name_the_line() {
-        let error = parse("output = 'out'\nseed = 'one'\n", &[]).unwrap_err().to_string();
-        assert!(error.starts_with("run.toml:2:"), "{error}");
-    }
-
-    #[test]
-    fn the_configs_that_ship_are_valid() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
-        for entry in fs::read_dir(folder).unwrap() {
-            let file = entry.unwrap().path();
-            let config =
-                TrainConfig::read(&file, &["data.path=x".into(), "output=x".into()]).unwrap();
-            config.validate(&file).unwrap();
-        }
-    }
+    deserializer.deserialize_any(OneOrMany)
 }

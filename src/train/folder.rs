@@ -119,6 +119,14 @@ pub(super) fn look(output: &Path) -> Result<Found, TrainError> {
     }
 }
 
+/// That training may write into `output`: a run's folder, a new one, or one that holds nothing else.
+///
+/// # Errors
+/// [`TrainError::NotARun`] with what is there.
+pub fn ensure_trainable(output: &Path) -> Result<(), TrainError> {
+    look(output).map(drop)
+}
+
 /// Whether a run of `output` can go on, or could if it were whole.
 pub fn has_run(output: &Path) -> bool {
     let last = output.join(LAST);

@@ -158,6 +158,11 @@ impl Gradients {
         })
     }
 
+    /// From now on batches are those of `loader`: features, for instance, in place of pixels.
+    pub(super) fn read_as(&mut self, loader: &LoaderConfig) {
+        self.loader = loader.clone();
+    }
+
     /// Adds the gradients of a (micro-)batch with at least one target and returns its loss, `[1]`,
     /// without a graph. Noise of training is a function of `seed`.
     pub fn add(&mut self, model: &Captioner, batch: Batch, seed: u64) -> Tensor<1> {

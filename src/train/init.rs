@@ -185,6 +185,11 @@ impl Start {
         Ok(Self { tokenizer, architecture, base, license, weights: Weights::Random })
     }
 
+    /// Puts what comes with the weights into `config`; returns whether its decoder is part of that.
+    pub fn complete(&self, config: &mut TrainConfig) -> bool {
+        self.base.as_ref().is_some_and(|base| base.complete(config))
+    }
+
     /// The model before the first step.
     pub(super) fn model(
         self,

@@ -1,13 +1,16 @@
 //! The training loop: loss, optimizer, schedule, exact resume, reports.
 
+mod builtin;
 mod card;
 mod config;
+mod config_file;
 pub mod curve;
 mod event;
 mod features;
 mod folder;
 mod gradients;
 mod init;
+mod learner;
 mod loss;
 mod metrics;
 mod optimizer;
@@ -23,14 +26,16 @@ mod validate;
 
 use std::path::PathBuf;
 
-pub(crate) use config::in_a_section as known_setting;
+pub use builtin::{BUILT_IN, BuiltIn};
 pub use config::{
     DataConfig, LoopConfig, SelectBy, TokenizerSection, TrainConfig, TrainConfigError,
 };
+pub(crate) use config_file::in_a_section as known_setting;
 pub use event::{Event, Observer, Outcome, Sample};
-pub use folder::has_run;
+pub use folder::{ensure_trainable, has_run};
 pub use gradients::{Gradients, Regularization, forward_loss};
 pub use init::{InitConfig, Start};
+pub use learner::{Learner, TimeEstimate};
 pub use loss::cross_entropy;
 pub use optimizer::{AdamW, AdamWConfig};
 pub use plan::{MemoryEstimate, Plan};
@@ -38,7 +43,7 @@ pub use run::train;
 pub use schedule::ScheduleConfig;
 pub use scst::{Baseline, ScstConfig};
 pub use state::held_out;
-pub use trained::LoraConfig;
+pub use trained::{LoraConfig, Trained};
 pub use validate::{Validation, validate};
 
 use crate::checkpoint::CheckpointError;

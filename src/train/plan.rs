@@ -96,8 +96,7 @@ impl Plan {
             Some(tokenizer) => tokenizer.clone(),
             None => make_tokenizer(&config, &dataset)?,
         };
-        let brings_decoder = start.base.as_ref().is_some_and(|base| base.complete(&mut config));
-        if !brings_decoder {
+        if !start.complete(&mut config) {
             config.model.decoder.vocab_size = tokenizer.vocab_size();
         }
         config.validate_model(file)?;
@@ -138,8 +137,7 @@ impl Plan {
             steps += scst.max_steps.unwrap_or(more);
             train_references = references(&dataset, Split::Train, &train);
         }
-        let trained = Trained::new(&config, &model)
-            .map_err(|error| config.value_error(file, error.key, error.problem))?;
+        let trained = Trained::new(&config, file, &model)?;
         if config.data.cache_features.is_some() && trained.frozen_until == EncoderStage::Pixels {
             let problem = "only what is frozen stays the same: set train.freeze_encoder = true, or \
                            train.freeze = [\"encoder.backbone\"] or its first parts, \
@@ -194,9 +192,13 @@ impl Plan {
         let positions = self.config.model.decoder.max_positions;
         let cut = cut_captions(&self.train, positions, self.begin().len());
         if cut.count > 0 {
+            let remedy = match self.config.init.model {
+                Some(_) => "shorten them: the positions come with the model",
+                None => "raise model.decoder.max_positions",
+            };
             warnings.push(format!(
                 "{} of {} are longer than the model's {positions} positions and are cut, so that their end is \
-                 never learned; the longest needs {}: raise model.decoder.max_positions",
+                 never learned; the longest needs {}: {remedy}",
                 cut.count,
                 counted(cut.total, "caption"),
                 cut.longest
@@ -211,6 +213,20 @@ impl Plan {
             ));
         }
         warnings
+    }
+
+    /// Whether the training images are fewer than such a run needs, for people.
+    pub fn too_few(&self) -> Option<String> {
+        let (few, instead) = match self.config.init.is_empty() {
+            true => {
+                (1000, "a captioner from scratch needs thousands: start from a trained one (init)")
+            }
+            false => {
+                (50, "it will soon know them by heart: watch the validation loss, or add photos")
+            }
+        };
+        let images = self.train.len();
+        (images < few).then(|| format!("{} to train on: {instead}", counted(images, "image")))
     }
 
     /// What every caption begins with: the begin token and the prompt.

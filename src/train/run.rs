@@ -13,10 +13,9 @@ use super::curve::curves_svg;
 use super::event::{Event, Observer, Outcome, Sample};
 use super::features;
 use super::folder::{self, AVERAGE, BEST, CURVE, Found, LAST, RunFolder};
-use super::gradients::Gradients;
 use super::init::Start;
+use super::learner::Learner;
 use super::metrics::{Metric, Metrics};
-use super::optimizer::AdamW;
 use super::plan::Plan;
 use super::score;
 use super::scst::{ScstConfig, SelfCritical};
@@ -73,9 +72,9 @@ pub fn train(
     };
     let plan = Plan::new(&config, file, &start)?;
     let device = device.clone().autodiff();
-    let model = start.model(&plan.config, &device)?;
-    let mut model = plan.trained.apply(model, &plan.config);
-    let mut optimizer = AdamW::new(&plan.config.optimizer);
+    let mut loader = plan.loader(bucket);
+    let (mut learner, mut model) =
+        Learner::new(&plan.config, start, &plan.trained, &loader, &device)?;
     let mut state = RunState {
         step: 0,
         best_loss: None,
@@ -104,7 +103,7 @@ pub fn train(
     if let Some((last, old)) = old {
         changed = state::changed_settings(&old.config, &plan.config);
         state::check_same(&last, &old, &plan)?;
-        model = state::restore(&last, model, &mut optimizer, &old, &device)?;
+        model = state::restore(&last, model, &mut learner.optimizer, &old, &device)?;
         state = RunState { config: plan.config.clone(), ..old };
         if !changed.is_empty() {
             state.changes.push(Change { step: state.step, settings: changed.clone() });
@@ -113,7 +112,6 @@ pub fn train(
             lost_best = state.forget_best();
         }
     }
-    let mut loader = plan.loader(bucket);
     let mut unreadable = SkippedImages::default();
     if let Some(folder) = &plan.config.data.cache_features {
         let mut progress = |new, done, total| {
@@ -122,6 +120,7 @@ pub fn train(
         };
         let computed = features::compute(&plan, &model, folder, &device, &mut progress)?;
         (loader.features, unreadable) = (Some(computed.0), computed.1);
+        learner.gradients.read_as(&loader);
     }
     // What a killed run had gone further is forgotten.
     folder::forget_recent_after(&plan.config.output, state.step);
@@ -129,12 +128,11 @@ pub fn train(
     let accumulation = plan.config.train.accumulation as u64;
     let mut run = Run {
         folder,
-        gradients: Gradients::new(&plan.config.train, plan.trained.frozen_until, &loader, &device)?,
         loader_config: loader.clone(),
         loader: TrainLoader::new(plan.train.clone(), loader, state.step * accumulation),
         critic: None,
         plan: &plan,
-        optimizer,
+        learner,
         state,
         metrics,
         device,
@@ -164,12 +162,11 @@ struct Run<'a> {
     /// Held until the run ends.
     folder: RunFolder,
     plan: &'a Plan,
-    optimizer: AdamW,
+    learner: Learner,
     state: RunState,
     metrics: Metrics,
     loader: TrainLoader,
     loader_config: LoaderConfig,
-    gradients: Gradients,
     /// There in the phase on the score.
     critic: Option<SelfCritical>,
     device: Device,
@@ -278,10 +275,8 @@ impl Run<'_> {
             }
             _ => self.learn_from_captions(&model)?,
         };
-        let grads = self.gradients.take();
         let rate = self.learning_rate();
-        let rate_of = |path: &str| rate * self.plan.config.schedule.factor(path);
-        let (model, norm) = self.optimizer.step(model, grads, &rate_of);
+        let (model, norm) = self.learner.update(model, rate);
         self.pending.norm = norm;
         self.pending.images += images;
         self.state.step += 1;
@@ -330,7 +325,8 @@ impl Run<'_> {
             critic.say(model, memory, &batch, part, plan, draws)
         };
         let temperature = f64::from(config.temperature);
-        let (loss, reward) = self.gradients.add_said(model, &batch, noise, temperature, say)?;
+        let (loss, reward) =
+            self.learner.gradients.add_said(model, &batch, noise, temperature, say)?;
         self.pending.rewards.push(reward);
         self.pending.losses.push(loss);
         Ok(images)
@@ -350,7 +346,7 @@ impl Run<'_> {
             // Noise is seeded by the step: it needs no saved state.
             let number = self.state.step * settings.accumulation as u64 + micro;
             let seed = mix(self.plan.config.seed ^ 0xd0_0d, number);
-            self.pending.losses.push(self.gradients.add(model, batch, seed));
+            self.pending.losses.push(self.learner.gradients.add(model, batch, seed));
         }
         Ok(images)
     }
@@ -420,7 +416,7 @@ impl Run<'_> {
     }
 
     fn validate(&mut self, model: &Captioner) -> Result<(), TrainError> {
-        let averaged = self.optimizer.averaged(model.valid());
+        let averaged = self.learner.optimizer.averaged(model.valid());
         let (validation, cider) = self.measure(&averaged)?;
         self.samples = self.sample(&averaged)?;
         let step = self.state.step;
@@ -434,7 +430,7 @@ impl Run<'_> {
         })?;
         // Of the weights that a run learned: not of those that it began with.
         if self.plan.config.train.average_last > 0 && step > 0 {
-            state::save_recent(self.plan, model, &self.optimizer, step)?;
+            state::save_recent(self.plan, model, &self.learner.optimizer, step)?;
         }
         if best {
             self.state.best_loss = Some(validation.loss);
@@ -442,7 +438,7 @@ impl Run<'_> {
             self.state.best_cider = cider;
             self.state.best_average.clear();
             let card = self.card(&self.state, &self.samples);
-            state::save_best(self.plan, model, &self.optimizer, &card)?;
+            state::save_best(self.plan, model, &self.learner.optimizer, &card)?;
         }
         let samples = &self.samples;
         let validation = &validation;
@@ -464,7 +460,7 @@ impl Run<'_> {
         let cider = match self.plan.config.train.select_by {
             SelectBy::Loss => None,
             SelectBy::Cider => {
-                let (loader, shares) = (&self.loader_config, &self.gradients.shares);
+                let (loader, shares) = (&self.loader_config, &self.learner.gradients.shares);
                 Some(score::cider(model, self.plan, loader, shares, &self.device)?)
             }
         };
@@ -527,7 +523,7 @@ impl Run<'_> {
             (0..wanted).map(|index| &plan.val[index * plan.val.len() / wanted]).collect();
         let decode = plan.decoding();
         let loader = LoaderConfig { features: None, ..self.loader_config.clone() };
-        let shares = &self.gradients.shares;
+        let shares = &self.learner.gradients.shares;
         let said = score::captions(model, plan, &loader, &examples, &decode, shares, &self.device)?;
         let samples = examples.into_iter().zip(said);
         Ok(samples
@@ -545,13 +541,13 @@ impl Run<'_> {
         let raw = model.valid();
         let mut kept = vec![raw.clone()];
         if self.plan.config.optimizer.ema_decay > 0.0 {
-            kept.push(self.optimizer.averaged(raw));
+            kept.push(self.learner.optimizer.averaged(raw));
         }
         for weights in &kept {
             self.ensure_finite(self.loss_on(weights, few)?.loss)?;
         }
         let card = self.card(&self.state, &self.samples);
-        state::save_last(self.plan, model, &self.optimizer, &self.state, &card)?;
+        state::save_last(self.plan, model, &self.learner.optimizer, &self.state, &card)?;
         self.folder.note_saved()?;
         let folder = self.plan.config.output.join(LAST);
         self.observer.event(&Event::Saved { step: self.state.step, folder: &folder });

@@ -219,14 +219,26 @@ pub(super) fn check_same(folder: &Path, state: &RunState, plan: &Plan) -> Result
     let problem =
         |problem: String| Err(TrainError::CannotResume { folder: folder.into(), problem });
     let (old, new) = (&state.config, &plan.config);
+    // What makes another data set or model of the same files, where it was changed.
+    let because = |sections: &[&str], otherwise: &str| {
+        let is_of = |setting: &&String| sections.iter().any(|section| setting.starts_with(section));
+        let changed = changed_settings(old, new);
+        let causes: Vec<&str> = changed.iter().filter(is_of).map(String::as_str).collect();
+        if causes.is_empty() { otherwise.to_string() } else { causes.join("; ") }
+    };
     if old.model != new.model {
-        return problem("the config's [model] or [image] size has changed".into());
+        let cause = because(&["model.", "image.", "tokenizer."], "its parts or sizes differ");
+        return problem(format!("the model is another: {cause}"));
     }
     if old.seed != new.seed {
         return problem(format!("the seed was {} and is now {}", old.seed, new.seed));
     }
     if state.data != format!("{:016x}", plan.fingerprint) {
-        return problem("the training images or captions have changed".into());
+        let cause = because(
+            &["data.val_share", "data.format", "tokenizer."],
+            "images or captions were added, removed or changed",
+        );
+        return problem(format!("the training data are others: {cause}"));
     }
     Ok(())
 }

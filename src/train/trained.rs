@@ -1,6 +1,7 @@
 //! Which weights a run changes: all, all but the frozen ones, or low-rank adapters on top of some.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use burn::module::{Lora, Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
 use burn::tensor::{Tensor, TensorData};
@@ -9,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::config::TrainConfig;
+use super::config::{TrainConfig, TrainConfigError, one_or_many};
 use crate::model::{Captioner, EncoderStage};
 
 /// Low-rank adaptation (Hu et al. 2021, <https://arxiv.org/abs/2106.09685>): the weights stay as they
@@ -22,6 +23,7 @@ pub struct LoraConfig {
     /// What the product is scaled by, times `rank`.
     pub alpha: f64,
     /// The matrices that are adapted, named as in `train.freeze`.
+    #[serde(deserialize_with = "one_or_many")]
     pub targets: Vec<String>,
     /// Whether checkpoints hold the sum, to be used like any other, or the weights as they were and
     /// `A` and `B` beside them, in adapter.safetensors.
@@ -37,7 +39,7 @@ impl Default for LoraConfig {
 
 /// The parameters of a model, divided by what training does to them.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Trained {
+pub struct Trained {
     /// Names of the parameters that stay as they are.
     frozen: Vec<String>,
     /// Names of the matrices that get an adapter.
@@ -52,17 +54,26 @@ pub(super) struct Trained {
 
 /// A setting that names no parameter.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct NoSuchParameter {
-    pub key: &'static str,
-    pub problem: String,
+struct NoSuchParameter {
+    key: &'static str,
+    problem: String,
 }
 
 impl Trained {
-    /// Reads `train.freeze`, `train.freeze_encoder` and `lora` against the parameters of `model`.
-    pub fn new(config: &TrainConfig, model: &Captioner) -> Result<Self, NoSuchParameter> {
+    /// Reads `train.freeze`, `train.freeze_encoder` and `lora` against the parameters of `model`; errors name
+    /// `file`.
+    ///
+    /// # Errors
+    /// A pattern that names no parameter, or leaves none to train.
+    pub fn new(
+        config: &TrainConfig,
+        file: &Path,
+        model: &Captioner,
+    ) -> Result<Self, TrainConfigError> {
         let mut shapes = Shapes { path: Vec::new(), shapes: Vec::new() };
         model.visit(&mut shapes);
         Self::of(config, &shapes.shapes)
+            .map_err(|error| config.value_error(file, error.key, error.problem))
     }
 
     fn of(config: &TrainConfig, shapes: &[(String, Vec<usize>)]) -> Result<Self, NoSuchParameter> {
@@ -112,7 +123,7 @@ impl Trained {
     }
 
     /// Freezes and adapts `model`, which then computes what it did before.
-    pub fn apply(&self, model: Captioner, config: &TrainConfig) -> Captioner {
+    pub(super) fn apply(&self, model: Captioner, config: &TrainConfig) -> Captioner {
         let Some(lora) = &config.lora else {
             return model.freeze_group(ParamGroup::from_paths(self.frozen.clone()));
         };
@@ -241,7 +252,7 @@ mod tests {
         config.train.freeze = freeze.iter().map(ToString::to_string).collect();
         config.lora = lora.then(LoraConfig::default);
         let model = Captioner::new(&config.model, &Device::flex()).unwrap();
-        Trained::new(&config, &model).unwrap().frozen_until
+        Trained::new(&config, Path::new("run.toml"), &model).unwrap().frozen_until
     }
 
     #[test]

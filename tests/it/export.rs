@@ -82,7 +82,7 @@ fn why_a_hybrid_cannot_be_exported_and_what_to_do_is_said() {
                  convolutional network's features (`encoder.backbone`); it has no class for that";
     assert_eq!(ended.lines(error).len(), 1, "{}", ended.stderr);
     let hint = ended.lines("hint: patchword runs the model as it is");
-    assert!(hint.len() == 1 && hint[0].contains("configs/finetune.toml"), "{}", ended.stderr);
+    assert!(hint.len() == 1 && hint[0].contains("configs/finetune-blip.toml"), "{}", ended.stderr);
 }
 
 /// Not a test: `round_trip.py` has it compute logits. `ROUND_TRIP_MODEL` is a checkpoint,
