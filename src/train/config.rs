@@ -447,6 +447,23 @@ impl TrainConfig {
         Ok(())
     }
 
+    /// How the loss that training minimises differs from that of a validation, in words: nothing where it
+    /// does not.
+    pub(super) fn what_is_minimised(&self) -> String {
+        let (augment, decoder) = (&self.augment, &self.model.decoder);
+        let changes_photos =
+            augment.crop_scale[0] < 1.0 || augment.flip > 0.0 || augment.colour_jitter > 0.0;
+        let differs = [
+            (self.train.label_smoothing > 0.0, "label smoothing"),
+            (self.train.r_drop > 0.0, "R-Drop"),
+            (changes_photos, "changed photos"),
+            (decoder.dropout > 0.0 || self.model.encoder.dropout > 0.0, "dropout"),
+        ];
+        let named: Vec<&str> =
+            differs.into_iter().filter(|(is_on, _)| *is_on).map(|(_, name)| name).collect();
+        if named.is_empty() { String::new() } else { format!("with {}", named.join(", ")) }
+    }
+
     /// [`Self::generate`], or the defaults.
     pub fn decoding(&self) -> GenerateConfig {
         self.generate.clone().unwrap_or_default()

@@ -34,6 +34,9 @@ pub(super) enum Metric {
         epoch: f64,
         loss: f64,
         perplexity: f64,
+        /// The same loss on some training images, as they are and without label smoothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        train_loss: Option<f64>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cider: Option<f64>,
     },
@@ -98,21 +101,29 @@ impl Metrics {
     }
 
     /// Loss over steps; below it the score and the reward, where there are any. `best`: the step of the
-    /// checkpoint that is kept, its loss and its score.
-    pub fn curves(&self, best: Option<(u64, f64, Option<f64>)>) -> Vec<Panel> {
-        let mut losses = Panel { quantity: "loss", unit: ", nats a token", ..Panel::default() };
+    /// checkpoint that is kept, its loss and its score. `objective`: how the training loss differs from that of a
+    /// validation.
+    pub fn curves(&self, best: Option<(u64, f64, Option<f64>)>, objective: &str) -> Vec<Panel> {
+        let mut losses = Panel {
+            quantity: "loss",
+            unit: ", nats a token",
+            objective_is: objective.into(),
+            ..Panel::default()
+        };
         let mut scores = Panel { quantity: "CIDEr", chosen_by: true, ..Panel::default() };
         for line in &self.lines {
             match *line {
                 Metric::Average { .. } => {}
                 Metric::Train { step, reward: Some(value), .. } => {
-                    scores.train.push(CurvePoint { step, value });
+                    scores.objective.push(CurvePoint { step, value });
                 }
                 Metric::Train { step, loss, .. } => {
-                    losses.train.push(CurvePoint { step, value: loss });
+                    losses.objective.push(CurvePoint { step, value: loss });
                 }
-                Metric::Validation { step, loss, cider, .. } => {
+                Metric::Validation { step, loss, train_loss, cider, .. } => {
                     losses.validation.push(CurvePoint { step, value: loss });
+                    let train_loss = train_loss.map(|value| CurvePoint { step, value });
+                    losses.train.extend(train_loss);
                     let cider = cider.map(|value| CurvePoint { step, value });
                     scores.validation.extend(cider);
                 }

@@ -419,6 +419,8 @@ impl Run<'_> {
         let averaged = self.learner.optimizer.averaged(model.valid());
         let (validation, cider) = self.measure(&averaged)?;
         self.samples = self.sample(&averaged)?;
+        let train_loss = self.loss_on(&averaged, &self.some_of_train())?;
+        let train_loss = (train_loss.tokens > 0).then_some(train_loss.loss);
         let step = self.state.step;
         let best = self.is_better(&validation, cider);
         self.metrics.push(Metric::Validation {
@@ -426,6 +428,7 @@ impl Run<'_> {
             epoch: self.epoch(),
             loss: validation.loss,
             perplexity: validation.perplexity(),
+            train_loss,
             cider,
         })?;
         // Of the weights that a run learned: not of those that it began with.
@@ -450,6 +453,15 @@ impl Run<'_> {
     fn loss_on(&self, model: &Captioner, examples: &[Example]) -> Result<Validation, TrainError> {
         let frozen_until = self.plan.trained.frozen_until;
         validate(model, examples, &self.loader_config, frozen_until, &self.device)
+    }
+
+    /// A few training images, spread over the set: their loss, measured as that of validation images is, tells
+    /// what is learned from what is learned by heart.
+    fn some_of_train(&self) -> Vec<Example> {
+        const MOST: usize = 64;
+        let train = &self.plan.train;
+        let wanted = MOST.min(train.len()).min(self.plan.val.len());
+        (0..wanted).map(|index| train[index * train.len() / wanted].clone()).collect()
     }
 
     /// Loss on the validation images and, where the best checkpoint is chosen by it, CIDEr.
@@ -569,7 +581,12 @@ impl Run<'_> {
         let best = self.state.best_loss.zip(step);
         let best = best.map(|(loss, step)| (step, loss, self.state.best_cider));
         let name = self.plan.config.output.file_name().unwrap_or_default().to_string_lossy();
-        let svg = curves_svg(&name, &self.metrics.curves(best));
-        Ok(atomic::replace_file(&self.plan.config.output.join(CURVE), svg.as_bytes())?)
+        let curves = self.metrics.curves(best, &self.plan.config.what_is_minimised());
+        match curves_svg(&name, &curves) {
+            Some(svg) => {
+                Ok(atomic::replace_file(&self.plan.config.output.join(CURVE), svg.as_bytes())?)
+            }
+            None => Ok(()),
+        }
     }
 }

@@ -177,7 +177,10 @@ fn signal_saves_and_resumes(signal: &str, step: u64) {
         .and_then(|step| step.parse::<u64>().ok());
     let stopped = stopped.unwrap_or_else(|| panic!("{}", ended.stderr));
     let hint = ended.lines("hint: ");
-    assert!(hint.len() == 1 && hint[0].starts_with("hint: go on with: patchword train "), "{hint:?}");
+    assert!(
+        hint.len() == 1 && hint[0].starts_with("hint: go on with: patchword train "),
+        "{hint:?}"
+    );
     assert!(hint[0].ends_with("--resume"), "{hint:?}");
     assert!(stopped >= step);
     let state = fs::read_to_string(run.output.join("last/training/state.json")).unwrap();
