@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::Outcome;
 use super::console::Console;
-use super::error::{CliError, Context};
+use super::error::CliError;
 use crate::checkpoint::{CheckpointError, atomic};
 use crate::data::{DatasetFormat, detect};
 use crate::metrics::bootstrap::{BootstrapConfig, Interval};

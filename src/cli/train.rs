@@ -14,7 +14,6 @@ use super::stop;
 use super::train_progress::{quoted, run_training};
 use crate::data::DatasetFormat;
 use crate::device::{Resolved, length_bucket};
-use crate::plural::counted;
 use crate::train::{Plan, Start, TimeEstimate, TrainConfig, ensure_trainable, has_run};
 
 /// Train a captioner on your own images
