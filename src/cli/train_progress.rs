@@ -29,7 +29,8 @@ pub(super) fn run_training(
         before: Vec::new(),
         after: Vec::new(),
     };
-    let outcome = train(config, file, &device.device, length_bucket(&device.device), resume, &mut reporter);
+    let outcome =
+        train(config, file, &device.device, length_bucket(&device.device), resume, &mut reporter);
     for progress in reporter.progress.iter().chain(&reporter.features) {
         progress.finish();
     }
