@@ -8,7 +8,8 @@ use crate::checkpoint::LoadOptions;
 #[derive(Debug, Args)]
 pub(super) struct ImageSizeArgs {
     /// Pixels that photos are brought to, a side or height x width, multiples of the patch size;
-    /// learned positions are resized to them [default: the model's]
+    /// learned positions are resized to them; twice the side takes four times the encoder's time and
+    /// memory, or more [default: the model's]
     #[arg(long, value_name = "N|HxW", value_parser = parse)]
     image_size: Option<Sides>,
 }
