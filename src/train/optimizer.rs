@@ -113,7 +113,7 @@ impl AdamW {
     fn update(&self, path: &str, dims: usize, rate: f64) -> Update {
         let AdamWConfig { beta_1, beta_2, epsilon, weight_decay, ema_decay, .. } = self.config;
         let steps = self.steps as f64;
-        let decayed = dims >= 2 && !path.ends_with("embedding") && !path.ends_with("token");
+        let decayed = dims >= 2 && !path.ends_with("embedding") && !path.ends_with("tokens");
         Update {
             beta_1: beta_1 as f32,
             beta_2: beta_2 as f32,
