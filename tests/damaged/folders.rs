@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::capped::{ALLOCATOR, alone};
-use crate::common::{copy_folder, patchword, run};
+use crate::common::{copy_folder, patchword, run, with_causes};
 use burn::tensor::Device;
 use patchword::checkpoint::{self, Checkpoint};
 use serde_json::{Map, Value, json};
@@ -34,7 +34,7 @@ fn load(folder: &Path) -> Result<Checkpoint, String> {
     let loaded = receiver.recv_timeout(Duration::from_secs(60)).expect("neither hangs nor panics");
     ALLOCATOR.set_limit(usize::MAX).expect("no limit");
     loaded.map_err(|error| {
-        let said = error.to_string();
+        let said = with_causes(&error);
         assert!(said.len() < 1000, "more than a reader wants: {said}");
         said
     })

@@ -226,3 +226,9 @@ pub fn train_tiny(folder: &Path, images: usize, steps: i64) -> (PathBuf, PathBuf
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     (file, output)
 }
+
+/// An error with its causes, on one line, as the program says it.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |said, cause| format!("{said}: {cause}"))
+}
