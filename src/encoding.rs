@@ -20,8 +20,8 @@ fn guess(bytes: &[u8]) -> &'static Encoding {
         2 * places.clone().filter(|byte| **byte == 0).count() > places.count()
     };
     match (zeros(0), zeros(1)) {
-        (true, false) if bytes.len() % 2 == 0 => UTF_16BE,
-        (false, true) if bytes.len() % 2 == 0 => UTF_16LE,
+        (true, false) if bytes.len().is_multiple_of(2) => UTF_16BE,
+        (false, true) if bytes.len().is_multiple_of(2) => UTF_16LE,
         _ if std::str::from_utf8(bytes).is_ok() => UTF_8,
         _ => WINDOWS_1252,
     }

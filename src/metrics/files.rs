@@ -162,6 +162,9 @@ impl ReferenceImage {
     }
 }
 
+/// The names of an image, any of which may be meant, and its caption.
+type Prediction = (Vec<String>, String);
+
 /// Predictions by name, in the order of the file.
 #[derive(Debug, Clone, Default)]
 pub struct Predictions {
@@ -400,7 +403,7 @@ impl References {
         let names = Names::of(
             self.images.iter().map(|image| image.names.iter().map(String::as_str).collect()),
         );
-        let mut found: Vec<(Match, usize, &(Vec<String>, String))> = Vec::new();
+        let mut found: Vec<(Match, usize, &Prediction)> = Vec::new();
         let mut extra = Vec::new();
         for prediction in &predictions.captions {
             let candidates = prediction.0.iter().filter_map(|name| names.find(name));
@@ -421,7 +424,7 @@ impl References {
         }
         // An image is the prediction's that has its name before it is one's that is only like it.
         found.sort_by_key(|(how, ..)| *how);
-        let mut taken: Vec<Option<(Match, &(Vec<String>, String))>> = vec![None; self.images.len()];
+        let mut taken: Vec<Option<(Match, &Prediction)>> = vec![None; self.images.len()];
         for (how, place, prediction) in found {
             match taken[place] {
                 None => taken[place] = Some((how, prediction)),

@@ -83,10 +83,11 @@ enum Size {
 const FILES: [(&str, Option<&str>); 2] =
     [("processor_config.json", Some("image_processor")), ("preprocessor_config.json", None)];
 
-/// The image processor of a folder: its file, the keys above it and its own; nothing where no file has one.
-fn image_processor(
-    folder: &Path,
-) -> Result<Option<(PathBuf, &'static str, Map<String, Value>)>, CheckpointError> {
+/// Where an image processor's settings stand: the file, the keys above them, and themselves.
+type Settings = (PathBuf, &'static str, Map<String, Value>);
+
+/// The image processor of a folder; nothing where no file has one.
+fn image_processor(folder: &Path) -> Result<Option<Settings>, CheckpointError> {
     for (name, section) in FILES {
         let file = folder.join(name);
         if !file.is_file() {

@@ -158,7 +158,7 @@ fn buckets_round_up_without_adding_targets() {
 fn an_unreadable_image_is_left_out_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let examples = examples(folder.path(), &[1, 1, 1]);
-    std::fs::write(&examples[1].image.path(), b"not an image").unwrap();
+    std::fs::write(examples[1].image.path(), b"not an image").unwrap();
     let config = LoaderConfig { augment: None, ..config() };
     for_each_batch(&examples, &config, |batch| {
         assert_eq!(batch.images, 2);

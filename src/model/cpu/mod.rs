@@ -44,6 +44,7 @@ pub(super) fn images_at_once(device: &Device, patches: usize) -> usize {
 
 /// What follows a linear map, in the same pass where a kernel serves.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "passed once a map and never kept")]
 pub(super) enum Then {
     /// Nothing.
     Nothing,
