@@ -16,6 +16,8 @@ use super::{Failure, Job, Stored, jpeg, raw};
 
 const COMPRESSION_JPEG: u32 = 7;
 const COMPRESSION_OLD_JPEG: u32 = 6;
+/// In bytes: strips and tiles of the largest images, and palettes, need less.
+const LONGEST_LIST: usize = 8 << 20;
 const TAG_PHOTOMETRIC: u16 = 262;
 const TAG_XMP: Tag = Tag::Unknown(700);
 
@@ -32,7 +34,7 @@ pub(super) fn decode(bytes: &[u8], job: &mut Job<'_>) -> Result<Stored, Failure>
             "TIFF that does not say how its colours are stored".into(),
         ));
     }
-    let mut decoder = Decoder::new(patched).map_err(failed)?.with_limits(Limits::unlimited());
+    let mut decoder = Decoder::new(patched).map_err(failed)?.with_limits(limits(bytes, job));
     let (width, height) = decoder.dimensions().map_err(failed)?;
     job.check_size(width, height)?;
     let orientation = orientation_of(&mut decoder);
@@ -50,6 +52,16 @@ pub(super) fn decode(bytes: &[u8], job: &mut Job<'_>) -> Result<Stored, Failure>
         _ => decode_chunks(&mut decoder, &meaning)?,
     };
     Ok(Stored::new(pixels, orientation))
+}
+
+/// No list in a directory is longer than the file, whatever its count says.
+fn limits(bytes: &[u8], job: &Job<'_>) -> Limits {
+    let most = usize::try_from(job.limits.memory.total()).unwrap_or(usize::MAX);
+    let mut limits = Limits::default();
+    limits.decoding_buffer_size = most;
+    limits.intermediate_buffer_size = most;
+    limits.ifd_value_size = bytes.len().min(LONGEST_LIST);
+    limits
 }
 
 fn orientation_of(decoder: &mut Tiff<'_>) -> Option<Orientation> {
