@@ -273,7 +273,7 @@ fn names_are_kept_byte_for_byte_and_a_bad_line_costs_a_line() {
     assert_eq!((ended.code, ended.stdout.lines().count()), (0, 9), "{ended:?}");
     assert!(ended.stdout.contains("photos/two\\nlines.png\t"), "{}", ended.stdout);
     assert_eq!(world.caption(&["--hidden"]).stdout.lines().count(), 11);
-    let list = format!("\u{FEFF}photos/img[1].png\r\nphotos/gone.png\r\n\r\nphotos/50%.png\r\n");
+    let list = "\u{FEFF}photos/img[1].png\r\nphotos/gone.png\r\n\r\nphotos/50%.png\r\n".to_owned();
     fs::write(world.at("list.txt"), list).unwrap();
     let ended = run(patchword().current_dir(world.folder.path()).args([
         "caption",
