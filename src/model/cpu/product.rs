@@ -8,8 +8,6 @@
 //! | strip   | rows that are multiplied with a panel at once, sums in registers     |
 //! | block   | inputs whose panels fit into the caches; sums go out after each      |
 
-use std::array::from_fn;
-
 use pulp::{Simd, WithSimd, as_arrays, as_arrays_mut};
 use rayon::prelude::*;
 
@@ -200,7 +198,10 @@ impl Ending<'_> {
             let (vectors, _) = S::as_simd_f32s(&values[..width]);
             [vectors[0], vectors[1]]
         };
-        let add = |a: [S::f32s; 2], b: [S::f32s; 2]| from_fn(|i| simd.add_f32s(a[i], b[i]));
+        // Closures that array methods call would be compiled without vector instructions.
+        let add = |a: [S::f32s; 2], b: [S::f32s; 2]| {
+            [simd.add_f32s(a[0], b[0]), simd.add_f32s(a[1], b[1])]
+        };
         let mut sums = sums;
         if !self.is_first {
             sums = add(line[0], sums);
@@ -210,7 +211,7 @@ impl Ending<'_> {
         if self.is_last {
             sums = match self.finish {
                 Finish::Keep => sums,
-                Finish::Gelu => sums.map(|sum| gelu_of(simd, sum)),
+                Finish::Gelu => [gelu_of(simd, sums[0]), gelu_of(simd, sums[1])],
                 Finish::Add(other) => {
                     add(pair(&other[self.row * self.matrix.outputs + self.column..]), sums)
                 }
@@ -285,7 +286,10 @@ pub(super) fn with_panels<'x, S: Simd, const STRIP: usize>(
         let (weights, _) = as_arrays::<2, _>(weights);
         for first in (0..rows).step_by(STRIP) {
             // Where rows run out, the last one comes again.
-            let x: [&[f32]; STRIP] = from_fn(|line| row((rows - 1).min(first + line)));
+            let mut x = [row(first); STRIP];
+            for (line, x) in x.iter_mut().enumerate() {
+                *x = row((rows - 1).min(first + line));
+            }
             let sums = strip(simd, x, weights);
             for (row, sums) in (first..rows).zip(sums) {
                 put(row, index * width, sums);
