@@ -29,7 +29,7 @@ fn limited(most: &str) -> Arch {
     }
 }
 
-/// What [`arch`] stands for, in a word: `AVX-512`, `AVX2`, `NEON`, or `scalar`.
+/// What `arch` stands for, in a word: `AVX-512`, `AVX2`, `NEON`, or `scalar`.
 pub fn vector_instructions() -> &'static str {
     match arch() {
         Arch::Scalar => "scalar",
