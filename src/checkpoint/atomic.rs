@@ -305,7 +305,9 @@ mod tests {
     use super::*;
 
     fn reason(result: Result<(), CheckpointError>) -> String {
-        result.unwrap_err().to_string()
+        let error = result.unwrap_err();
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+        format!("{error}{}", cause.unwrap_or_default())
     }
 
     #[test]
