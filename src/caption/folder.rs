@@ -312,8 +312,11 @@ impl<'a> Writer<'a> {
                 Err(Unread::Image(error)) => (input, error.to_string()),
                 Err(Unread::Output(error)) => (input, with_cause(&error)),
                 Err(Unread::Input(error)) => (input, error.to_string()),
-                // The other one is damaged, and so is this one: its own reading names it.
-                Err(Unread::Same) => (input, self.own_error(input)),
+                Err(Unread::Same) => match self.captions_of_equal(item)? {
+                    Some(captions) => return self.known(input, item, &captions, Known::Equal),
+                    // The other one is damaged, and so is this one: its own reading names it.
+                    None => (input, self.own_error(input)),
+                },
             },
             (_, Err(Unread::Input(error))) => {
                 self.tally.failed += 1;
@@ -326,10 +329,21 @@ impl<'a> Writer<'a> {
         self.failed(input, reason)
     }
 
+    /// The captions that a photo of equal content had when it was settled.
+    fn captions_of_equal(&self, item: &Item) -> Result<Option<Vec<Shaped>>, ManifestError> {
+        let Folder { manifest, hashes, .. } = self.reader.folder;
+        match (manifest, &item.hash) {
+            (Some(manifest), Some(hash)) => manifest.captions_of(hash, hashes.0, hashes.1),
+            _ => Ok(None),
+        }
+    }
+
     fn own_error(&self, input: &Input) -> String {
         match decode_file(&input.path, &self.reader.folder.limits) {
             Err(error) => error.to_string(),
-            Ok(_) => format!("{}: changed while it was captioned", input.path.display()),
+            Ok(_) => {
+                format!("{}: a photo of equal content has no caption either", input.path.display())
+            }
         }
     }
 
