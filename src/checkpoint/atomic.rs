@@ -169,12 +169,17 @@ pub fn replace_file_by(
     target: &Path,
     write: impl FnOnce(&Path) -> Result<(), CheckpointError>,
 ) -> Result<(), CheckpointError> {
+    let stream = || CheckpointError::Invalid {
+        file: target.into(),
+        problem: "is a pipe or a device; expected the name of a file".into(),
+    };
+    // Asked before anything is opened: a pipe that nobody reads would wait for ever.
+    if fs::metadata(target).is_ok_and(|metadata| is_stream(metadata.file_type())) {
+        return Err(stream());
+    }
     match Place::of(target).map_err(|source| CheckpointError::io(target, source))? {
         Place::File(file) => replace_regular(&file, write),
-        Place::Stream(_) => Err(CheckpointError::Invalid {
-            file: target.into(),
-            problem: "is a pipe or a device; expected the name of a file".into(),
-        }),
+        Place::Stream(_) => Err(stream()),
     }
 }
 
