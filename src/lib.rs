@@ -7,7 +7,8 @@
 //! Modules depend on each other in one direction only:
 //!
 //! ```text
-//! cli → {train, caption, evaluate, inspect, hub} → {generate, data, checkpoint, metrics} → {model, text, image}
+//! cli → captioner → {evaluate, bench} → {train, inspect} → caption → {checkpoint, data, hub, metrics}
+//!     → generate → {model, device} → {text, image}
 //! ```
 //!
 //! [`model`] knows Burn and nothing else; [`generate`] knows token ids only; [`image`], [`text`]
