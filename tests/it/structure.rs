@@ -51,6 +51,7 @@ fn is_test(path: &Path) -> bool {
     let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let stem = name(path);
     stem == "tests"
+        || stem == "shared"
         || stem.ends_with("_tests")
         || path.parent().is_some_and(|at| name(at) == "tests")
 }
