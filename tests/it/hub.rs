@@ -438,15 +438,15 @@ fn without_a_network_there_is_one_error_that_says_what_can_be_done() {
     RgbImage::new(4, 4).save(&photo).unwrap();
     for endpoint in [format!("http://{free}"), "https://no-such-host.invalid".to_string()] {
         let mut command = client(&endpoint, home.path());
-        command.arg("caption").arg(&photo).args(["--model", "checkpoints/none"]);
+        command.arg("caption").arg(&photo).args(["--model", "someone/none"]);
         let words = [
-            "checkpoints/none is neither a folder here nor in ",
+            "someone/none is neither a folder here nor in ",
             endpoint.as_str(),
             "cannot be reached",
             "caused by: ",
             "HTTPS_PROXY",
             "HF_ENDPOINT",
-            "`patchword model pull checkpoints/none`",
+            "`patchword model pull someone/none`",
             "copy that folder",
         ];
         assert_failed(&run(&mut command), &words);

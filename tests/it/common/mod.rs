@@ -137,11 +137,12 @@ pub fn write_config(file: &Path, config: &toml::Table) {
 }
 
 /// Every file below `folder` with its bytes.
+/// A run's marker is left out: it names the process that trained last.
 pub fn snapshot(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     walkdir::WalkDir::new(folder)
         .into_iter()
         .map(|entry| entry.expect("folder is readable"))
-        .filter(|entry| entry.file_type().is_file())
+        .filter(|entry| entry.file_type().is_file() && entry.file_name() != ".patchword-run")
         .map(|entry| {
             let name = entry.path().strip_prefix(folder).expect("below").display().to_string();
             (name, fs::read(entry.path()).expect("file is readable"))
