@@ -125,9 +125,8 @@ fn captions_go_where_they_are_wanted() {
 }
 
 fn csv_rows(text: &str) -> Vec<Vec<String>> {
-    text.lines()
-        .map(|line| line.split(',').map(|cell| cell.trim_matches('"').to_owned()).collect())
-        .collect()
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(text.as_bytes());
+    reader.records().map(|row| row.unwrap().iter().map(str::to_owned).collect()).collect()
 }
 
 #[test]
