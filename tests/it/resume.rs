@@ -248,7 +248,9 @@ fn a_folder_with_a_run_in_it_is_not_trained_into_again() {
     assert_eq!(ended.lines("error: "), [expected], "{}", ended.stderr);
     assert!(ended.lines("hint: ")[0].contains("--resume"), "{}", ended.stderr);
     // Another seed and another model are no continuation either.
-    for (change, word) in [("seed=4", "seed"), ("model.encoder.d_ff=48", "[model]")] {
+    for (change, word) in
+        [("seed=4", "seed"), ("model.encoder.d_ff=48", "model.encoder.d_ff was 32 and is now 48")]
+    {
         let other = [&short[..], &["--resume", "--set", change]].concat();
         let ended = crate::common::run(&mut run.command(&other));
         assert_eq!(ended.code, 1, "{change}: {}", ended.stderr);
