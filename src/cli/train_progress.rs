@@ -11,7 +11,7 @@ use super::stop;
 use super::train::parameters;
 use crate::device::{Resolved, length_bucket};
 use crate::plural::counted;
-use crate::train::{Event, Observer, Sample, TrainConfig, Validation, train};
+use crate::train::{Event, InitConfig, Observer, Plan, Sample, TrainConfig, Validation, train};
 
 /// Trains and reports; shared with `patchword demo`.
 pub(super) fn run_training(
@@ -120,6 +120,83 @@ impl Reporter<'_> {
             self.console.note(format_args!("    after:  {}", after.caption));
         }
     }
+
+    /// What the run is of.
+    fn note_plan(&self, plan: &Plan, step: u64, [train, val]: [usize; 2]) {
+        for problem in plan.problems.iter().take(20) {
+            self.console.warn(problem);
+        }
+        if plan.problems.len() > 20 {
+            let more = counted(plan.problems.len() - 20, "more problem");
+            self.console.warn(format_args!("… and {more}"));
+        }
+        self.say(format!(
+            "{} parameters, {} to train on, {} to validate on, {} ({:.1} an epoch)",
+            parameters(plan),
+            counted(train, "image"),
+            val,
+            counted(plan.steps, "step"),
+            plan.steps_per_epoch
+        ));
+        if plan.config.train.samples > 0 && step < plan.steps {
+            let search = plan.generate.search();
+            self.say(format!("samples are decoded as [generate] says: {search}"));
+        }
+        for warning in plan.warnings() {
+            self.console.warn(warning);
+        }
+    }
+
+    /// What is not as the run that is resumed had it.
+    fn warn_of_changes(
+        &self,
+        plan: &Plan,
+        changed: &[String],
+        other_init: Option<&InitConfig>,
+        lost_best: Option<u64>,
+    ) {
+        if let Some(init) = other_init {
+            self.console.warn(format_args!(
+                "init is {init}, but the run began with {}, and goes on from there; to begin \
+                 anew, train into another folder with --output",
+                plan.config.init
+            ));
+        }
+        if let Some(step) = lost_best {
+            self.console.warn(format_args!(
+                "{} is gone, the best checkpoint, of step {step}: the next validation's becomes \
+                 the best",
+                plan.config.output.join("best").display()
+            ));
+        }
+        for setting in changed {
+            self.console.warn(format_args!(
+                "resumed with another setting: {setting}; to go on with the same run, give \
+                 the same config and --set"
+            ));
+        }
+    }
+
+    /// Draws the bar, if there are steps to take.
+    fn begin(&mut self, plan: &Plan, step: u64) {
+        if step >= plan.steps {
+            let (taken, asked) = (counted(step, "step"), plan.steps);
+            self.say(match step == asked {
+                true => format!("finished already, after {taken}: nothing to do"),
+                false => format!(
+                    "finished already: it has taken {taken}, and the config asks for {asked}"
+                ),
+            });
+            return;
+        }
+        if step > 0 {
+            self.say(format!("resuming at step {step}"));
+        }
+        let images = plan.images_before(plan.steps);
+        let progress = Progress::new(self.console, "train", Some(images), "images");
+        progress.start_at(plan.images_before(step));
+        self.progress = Some(progress);
+    }
 }
 
 /// This process's command, to be given again: what was begun goes on.
@@ -173,66 +250,10 @@ impl Observer for Reporter<'_> {
                     progress.finish();
                 }
             }
-            Event::Started { plan, step, images: [train, val], changed, other_init, lost_best } => {
-                for problem in plan.problems.iter().take(20) {
-                    self.console.warn(problem);
-                }
-                if plan.problems.len() > 20 {
-                    let more = counted(plan.problems.len() - 20, "more problem");
-                    self.console.warn(format_args!("… and {more}"));
-                }
-                self.say(format!(
-                    "{} parameters, {} to train on, {} to validate on, {} ({:.1} an epoch)",
-                    parameters(plan),
-                    counted(*train, "image"),
-                    val,
-                    counted(plan.steps, "step"),
-                    plan.steps_per_epoch
-                ));
-                if plan.config.train.samples > 0 && *step < plan.steps {
-                    let search = plan.generate.search();
-                    self.say(format!("samples are decoded as [generate] says: {search}"));
-                }
-                for warning in plan.warnings() {
-                    self.console.warn(warning);
-                }
-                if let Some(init) = other_init {
-                    self.console.warn(format_args!(
-                        "init is {init}, but the run began with {}, and goes on from there; to begin \
-                         anew, train into another folder with --output",
-                        plan.config.init
-                    ));
-                }
-                if let Some(step) = lost_best {
-                    self.console.warn(format_args!(
-                        "{} is gone, the best checkpoint, of step {step}: the next validation's becomes \
-                         the best",
-                        plan.config.output.join("best").display()
-                    ));
-                }
-                for setting in *changed {
-                    self.console.warn(format_args!(
-                        "resumed with another setting: {setting}; to go on with the same run, give \
-                         the same config and --set"
-                    ));
-                }
-                if *step >= plan.steps {
-                    let (taken, asked) = (counted(*step, "step"), plan.steps);
-                    self.say(match *step == asked {
-                        true => format!("finished already, after {taken}: nothing to do"),
-                        false => format!(
-                            "finished already: it has taken {taken}, and the config asks for {asked}"
-                        ),
-                    });
-                    return;
-                }
-                if *step > 0 {
-                    self.say(format!("resuming at step {step}"));
-                }
-                let images = plan.images_before(plan.steps);
-                let progress = Progress::new(self.console, "train", Some(images), "images");
-                progress.start_at(plan.images_before(*step));
-                self.progress = Some(progress);
+            Event::Started { plan, step, images, changed, other_init, lost_best } => {
+                self.note_plan(plan, *step, *images);
+                self.warn_of_changes(plan, changed, *other_init, *lost_best);
+                self.begin(plan, *step);
             }
             Event::Step { step, epoch, loss, reward, learning_rate, images } => {
                 match (loss, reward) {

@@ -175,42 +175,9 @@ fn card(page: &Page, entry: &Entry<'_>, same: Option<usize>, picture: &Picture) 
     }
     text.push_str(">\n<div class=\"picture\">");
     let alt = escaped(entry.caption.unwrap_or(&entry.name));
-    match picture {
-        Picture::Embedded(Thumbnail { jpeg, width, height }) => {
-            let _ = write!(
-                text,
-                "<img alt=\"{alt}\" width=\"{width}\" height=\"{height}\" loading=\"lazy\" \
-                 decoding=\"async\" src=\"data:image/jpeg;base64,"
-            );
-            BASE64_STANDARD.encode_string(jpeg, &mut text);
-            text.push_str("\">");
-        }
-        Picture::Link(link) => {
-            let link = escaped(link);
-            let _ = write!(
-                text,
-                "<a href=\"{link}\"><img alt=\"{alt}\" loading=\"lazy\" decoding=\"async\" \
-                 src=\"{link}\"></a>"
-            );
-        }
-        Picture::Lost(reason) => {
-            let _ = write!(text, "<div class=\"lost\">{}</div>", escaped(reason));
-        }
-    }
+    write_picture(&mut text, picture, &alt);
     text.push_str("</div>\n<div class=\"said\">\n");
-    match entry.caption {
-        Ok(caption) if caption.trim().is_empty() => {
-            text.push_str("<p class=\"caption empty\">(an empty caption)</p>\n");
-        }
-        Ok(caption) => {
-            let caption = marked(caption, entry.references);
-            let _ = writeln!(text, "<p class=\"caption\" dir=\"auto\">{caption}</p>");
-        }
-        Err(reason) => {
-            let reason = escaped(reason);
-            let _ = writeln!(text, "<p class=\"caption failed\">no caption: {reason}</p>");
-        }
-    }
+    write_caption(&mut text, entry);
     let shown = page.columns.iter().zip(&entry.values);
     let shown: String = shown.filter_map(|(column, value)| number(column, (*value)?)).collect();
     if !shown.is_empty() {
@@ -239,6 +206,49 @@ fn card(page: &Page, entry: &Entry<'_>, same: Option<usize>, picture: &Picture) 
     }
     text.push_str("</p>\n</div>\n</li>\n");
     text
+}
+
+fn write_picture(text: &mut String, picture: &Picture, alt: &str) {
+    // Writing to a string cannot fail.
+    match picture {
+        Picture::Embedded(Thumbnail { jpeg, width, height }) => {
+            let _ = write!(
+                text,
+                "<img alt=\"{alt}\" width=\"{width}\" height=\"{height}\" loading=\"lazy\" \
+                 decoding=\"async\" src=\"data:image/jpeg;base64,"
+            );
+            BASE64_STANDARD.encode_string(jpeg, text);
+            text.push_str("\">");
+        }
+        Picture::Link(link) => {
+            let link = escaped(link);
+            let _ = write!(
+                text,
+                "<a href=\"{link}\"><img alt=\"{alt}\" loading=\"lazy\" decoding=\"async\" \
+                 src=\"{link}\"></a>"
+            );
+        }
+        Picture::Lost(reason) => {
+            let _ = write!(text, "<div class=\"lost\">{}</div>", escaped(reason));
+        }
+    }
+}
+
+fn write_caption(text: &mut String, entry: &Entry<'_>) {
+    // Writing to a string cannot fail.
+    match entry.caption {
+        Ok(caption) if caption.trim().is_empty() => {
+            text.push_str("<p class=\"caption empty\">(an empty caption)</p>\n");
+        }
+        Ok(caption) => {
+            let caption = marked(caption, entry.references);
+            let _ = writeln!(text, "<p class=\"caption\" dir=\"auto\">{caption}</p>");
+        }
+        Err(reason) => {
+            let reason = escaped(reason);
+            let _ = writeln!(text, "<p class=\"caption failed\">no caption: {reason}</p>");
+        }
+    }
 }
 
 /// A number with its name and its bar, as a reader sees it.

@@ -300,34 +300,51 @@ impl TrainConfig {
     /// # Errors
     /// The first key out of range.
     pub fn validate(&self, file: &Path) -> Result<(), TrainConfigError> {
-        let bad = |key: &str, problem: String| Err(self.value_error(file, key, problem));
-        let positive = |key: &str, value: f64| {
-            if value.is_finite() && value > 0.0 {
-                Ok(())
-            } else {
-                bad(key, format!("{value}; expected a positive number"))
-            }
-        };
-        let share = |key: &str, value: f64| {
-            if (0.0..1.0).contains(&value) {
-                Ok(())
-            } else {
-                bad(key, format!("{value}; expected a number in [0, 1)"))
-            }
-        };
+        let check = Check { config: self, file };
+        self.validate_data(&check)?;
+        self.validate_counts(&check)?;
+        self.validate_learning(&check)?;
+        if let Some(scst) = &self.phase.scst {
+            validate_scst(scst, &check)?;
+        }
+        if let Some(lora) = &self.lora {
+            validate_lora(lora, self.init.model.is_some(), &check)?;
+        }
+        if self.init.model.is_some() { Ok(()) } else { self.validate_model(file) }
+    }
+
+    fn validate_data(&self, check: &Check<'_>) -> Result<(), TrainConfigError> {
         if self.output.as_os_str().is_empty() {
-            return bad("output", "missing; expected the run's folder".into());
+            return check.bad("output", "missing; expected the run's folder".into());
         }
         if self.data.path.as_os_str().is_empty() {
-            return bad("data.path", "missing; name the data set here or with --data".into());
+            return check.bad("data.path", "missing; name the data set here or with --data".into());
         }
         if !(self.data.val_share > 0.0 && self.data.val_share < 1.0) {
-            return bad(
+            return check.bad(
                 "data.val_share",
                 format!("{}; expected a share between 0 and 1", self.data.val_share),
             );
         }
-        positive("train.epochs", self.train.epochs)?;
+        if self.tokenizer.file.is_none() && self.tokenizer.vocab_size < 260 {
+            return check.bad(
+                "tokenizer.vocab_size",
+                format!(
+                    "{}; expected at least 260 (every byte, and a few more)",
+                    self.tokenizer.vocab_size
+                ),
+            );
+        }
+        if let Err(error) = self.image.validate() {
+            return check.bad("image", error.to_string());
+        }
+        if let Err(error) = self.augment.validate() {
+            return check.bad("augment", error.to_string());
+        }
+        Ok(())
+    }
+
+    fn validate_counts(&self, check: &Check<'_>) -> Result<(), TrainConfigError> {
         for (key, value) in [
             ("data.captions_per_image", self.data.captions_per_image),
             ("data.workers", self.data.workers),
@@ -341,87 +358,48 @@ impl TrainConfig {
             ("train.log_every", self.train.log_every as usize),
         ] {
             if value == 0 {
-                return bad(key, "0; expected at least 1".into());
+                return check.bad(key, "0; expected at least 1".into());
             }
         }
         if self.train.max_steps == Some(0) && self.phase.is_empty() {
-            return bad("train.max_steps", "0; expected at least 1, or a phase to follow".into());
+            return check
+                .bad("train.max_steps", "0; expected at least 1, or a phase to follow".into());
         }
         if self.train.average_last == 1 {
-            return bad("train.average_last", "1; expected 0 or at least 2".into());
+            return check.bad("train.average_last", "1; expected 0 or at least 2".into());
         }
         if self.train.average_last > 0 && self.lora.as_ref().is_some_and(|lora| !lora.merge) {
             let problem = "needs whole weights: set lora.merge = true, or this to 0";
-            return bad("train.average_last", problem.into());
+            return check.bad("train.average_last", problem.into());
         }
-        share("train.label_smoothing", self.train.label_smoothing)?;
-        positive("schedule.learning_rate", self.schedule.learning_rate)?;
+        Ok(())
+    }
+
+    fn validate_learning(&self, check: &Check<'_>) -> Result<(), TrainConfigError> {
+        check.positive("train.epochs", self.train.epochs)?;
+        check.share("train.label_smoothing", self.train.label_smoothing)?;
+        check.positive("schedule.learning_rate", self.schedule.learning_rate)?;
         if !(0.0..=1.0).contains(&self.schedule.final_fraction) {
-            return bad(
+            return check.bad(
                 "schedule.final_fraction",
                 format!("{}; expected a number in [0, 1]", self.schedule.final_fraction),
             );
         }
-        positive("schedule.encoder_factor", self.schedule.encoder_factor)?;
-        positive("schedule.backbone_factor", self.schedule.backbone_factor)?;
-        share("optimizer.beta_1", self.optimizer.beta_1)?;
-        share("optimizer.beta_2", self.optimizer.beta_2)?;
-        positive("optimizer.epsilon", self.optimizer.epsilon)?;
-        share("optimizer.weight_decay", self.optimizer.weight_decay)?;
+        check.positive("schedule.encoder_factor", self.schedule.encoder_factor)?;
+        check.positive("schedule.backbone_factor", self.schedule.backbone_factor)?;
+        check.share("optimizer.beta_1", self.optimizer.beta_1)?;
+        check.share("optimizer.beta_2", self.optimizer.beta_2)?;
+        check.positive("optimizer.epsilon", self.optimizer.epsilon)?;
+        check.share("optimizer.weight_decay", self.optimizer.weight_decay)?;
         for (key, value) in
             [("optimizer.clip_norm", self.optimizer.clip_norm), ("train.r_drop", self.train.r_drop)]
         {
             if !(value.is_finite() && value >= 0.0) {
-                return bad(key, format!("{value}; expected 0 or a positive number"));
+                return check.bad(key, format!("{value}; expected 0 or a positive number"));
             }
         }
-        share("optimizer.ema_decay", self.optimizer.ema_decay)?;
-        if self.tokenizer.file.is_none() && self.tokenizer.vocab_size < 260 {
-            return bad(
-                "tokenizer.vocab_size",
-                format!(
-                    "{}; expected at least 260 (every byte, and a few more)",
-                    self.tokenizer.vocab_size
-                ),
-            );
-        }
-        if let Err(error) = self.image.validate() {
-            return bad("image", error.to_string());
-        }
-        if let Err(error) = self.augment.validate() {
-            return bad("augment", error.to_string());
-        }
-        if let Some(scst) = &self.phase.scst {
-            positive("phase.scst.epochs", scst.epochs)?;
-            positive("phase.scst.learning_rate", scst.learning_rate)?;
-            positive("phase.scst.temperature", f64::from(scst.temperature))?;
-            if scst.batch_size == 0 {
-                return bad("phase.scst.batch_size", "0; expected at least 1".into());
-            }
-            if scst.max_steps == Some(0) {
-                return bad("phase.scst.max_steps", "0; expected at least 1".into());
-            }
-            let least = if scst.baseline == Baseline::Mean { 2 } else { 1 };
-            if scst.samples < least {
-                let problem =
-                    format!("{}; expected at least {least} with this baseline", scst.samples);
-                return bad("phase.scst.samples", problem);
-            }
-        }
-        if let Some(lora) = &self.lora {
-            if self.init.model.is_none() {
-                let problem = "adapts a trained model: name it as `init`, or remove this section";
-                return bad("lora", problem.into());
-            }
-            if lora.rank == 0 {
-                return bad("lora.rank", "0; expected at least 1".into());
-            }
-            positive("lora.alpha", lora.alpha)?;
-            if lora.targets.is_empty() {
-                return bad("lora.targets", "empty; expected names of matrices".into());
-            }
-        }
-        if self.init.model.is_some() { Ok(()) } else { self.validate_model(file) }
+        check.share("optimizer.ema_decay", self.optimizer.ema_decay)?;
+        Ok(())
     }
 
     /// Checks the model and decoding, once both are known.
@@ -468,6 +446,70 @@ impl TrainConfig {
     pub fn decoding(&self) -> GenerateConfig {
         self.generate.clone().unwrap_or_default()
     }
+}
+
+/// Checks values of a config that stands in `file`, and names the key of one that is wrong.
+struct Check<'a> {
+    config: &'a TrainConfig,
+    file: &'a Path,
+}
+
+impl Check<'_> {
+    fn bad(&self, key: &str, problem: String) -> Result<(), TrainConfigError> {
+        Err(self.config.value_error(self.file, key, problem))
+    }
+
+    fn positive(&self, key: &str, value: f64) -> Result<(), TrainConfigError> {
+        match value.is_finite() && value > 0.0 {
+            true => Ok(()),
+            false => self.bad(key, format!("{value}; expected a positive number")),
+        }
+    }
+
+    /// Of `[0, 1)`.
+    fn share(&self, key: &str, value: f64) -> Result<(), TrainConfigError> {
+        match (0.0..1.0).contains(&value) {
+            true => Ok(()),
+            false => self.bad(key, format!("{value}; expected a number in [0, 1)")),
+        }
+    }
+}
+
+fn validate_scst(scst: &ScstConfig, check: &Check<'_>) -> Result<(), TrainConfigError> {
+    check.positive("phase.scst.epochs", scst.epochs)?;
+    check.positive("phase.scst.learning_rate", scst.learning_rate)?;
+    check.positive("phase.scst.temperature", f64::from(scst.temperature))?;
+    if scst.batch_size == 0 {
+        return check.bad("phase.scst.batch_size", "0; expected at least 1".into());
+    }
+    if scst.max_steps == Some(0) {
+        return check.bad("phase.scst.max_steps", "0; expected at least 1".into());
+    }
+    let least = if scst.baseline == Baseline::Mean { 2 } else { 1 };
+    if scst.samples < least {
+        let problem = format!("{}; expected at least {least} with this baseline", scst.samples);
+        return check.bad("phase.scst.samples", problem);
+    }
+    Ok(())
+}
+
+fn validate_lora(
+    lora: &LoraConfig,
+    has_model: bool,
+    check: &Check<'_>,
+) -> Result<(), TrainConfigError> {
+    if !has_model {
+        let problem = "adapts a trained model: name it as `init`, or remove this section";
+        return check.bad("lora", problem.into());
+    }
+    if lora.rank == 0 {
+        return check.bad("lora.rank", "0; expected at least 1".into());
+    }
+    check.positive("lora.alpha", lora.alpha)?;
+    if lora.targets.is_empty() {
+        return check.bad("lora.targets", "empty; expected names of matrices".into());
+    }
+    Ok(())
 }
 
 /// Reads `"encoder"` as `["encoder"]`.

@@ -100,13 +100,7 @@ impl Plan {
             config.model.decoder.vocab_size = tokenizer.vocab_size();
         }
         config.validate_model(file)?;
-        let prompt = tokenizer.encode(&config.data.prompt)?;
-        if prompt.len() + 2 > config.model.decoder.max_positions {
-            let positions = config.model.decoder.max_positions;
-            let tokens = counted(prompt.len(), "token");
-            let problem = format!("{tokens}; the model has {positions} positions");
-            return Err(config.value_error(file, "data.prompt", problem).into());
-        }
+        let prompt = prompt_tokens(&config, file, &tokenizer)?;
         let train = examples(&dataset, Split::Train, &tokenizer)?;
         let mut val = examples(&dataset, Split::Val, &tokenizer)?;
         for (split, examples) in [("train", &train), ("val", &val)] {
@@ -137,13 +131,7 @@ impl Plan {
             steps += scst.max_steps.unwrap_or(more);
             train_references = references(&dataset, Split::Train, &train);
         }
-        let trained = Trained::new(&config, file, &model)?;
-        if config.data.cache_features.is_some() && trained.frozen_until == EncoderStage::Pixels {
-            let problem = "only what is frozen stays the same: set train.freeze_encoder = true, or \
-                           train.freeze = [\"encoder.backbone\"] or its first parts, \
-                           [\"encoder.backbone.stem\", \"encoder.backbone.blocks.[0-9]\"]";
-            return Err(config.value_error(file, "data.cache_features", problem.into()).into());
-        }
+        let trained = what_is_trained(&config, file, &model)?;
         let memory =
             estimate(&config, parameters, trained.parameters, trained.frozen_until, &train);
         Ok(Self {
@@ -300,6 +288,38 @@ impl Plan {
             workers: self.config.data.workers,
         }
     }
+}
+
+/// The ids of `data.prompt`, which must leave room for a caption.
+fn prompt_tokens(
+    config: &TrainConfig,
+    file: &Path,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<u32>, TrainError> {
+    let prompt = tokenizer.encode(&config.data.prompt)?;
+    let positions = config.model.decoder.max_positions;
+    if prompt.len() + 2 > positions {
+        let tokens = counted(prompt.len(), "token");
+        let problem = format!("{tokens}; the model has {positions} positions");
+        return Err(config.value_error(file, "data.prompt", problem).into());
+    }
+    Ok(prompt)
+}
+
+/// What is learned of `model`; where features are kept, what comes before them may not be.
+fn what_is_trained(
+    config: &TrainConfig,
+    file: &Path,
+    model: &Captioner,
+) -> Result<Trained, TrainError> {
+    let trained = Trained::new(config, file, model)?;
+    if config.data.cache_features.is_some() && trained.frozen_until == EncoderStage::Pixels {
+        let problem = "only what is frozen stays the same: set train.freeze_encoder = true, or \
+                       train.freeze = [\"encoder.backbone\"] or its first parts, \
+                       [\"encoder.backbone.stem\", \"encoder.backbone.blocks.[0-9]\"]";
+        return Err(config.value_error(file, "data.cache_features", problem.into()).into());
+    }
+    Ok(trained)
 }
 
 /// Captions that share a pass of the encoder: rows that no image fills would be read for nothing.

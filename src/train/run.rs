@@ -43,23 +43,7 @@ pub fn train(
     resume: bool,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
-    // A run that is there is held before its state is read; a folder is made once all else is known to be right.
-    let held = match folder::look(&config.output)? {
-        Found::Run => Some(RunFolder::claim(&config.output)?),
-        Found::Nothing => None,
-    };
-    let last = held.as_ref().map(RunFolder::last).transpose()?.flatten();
-    let old = match last {
-        None => None,
-        Some(last) => {
-            let state = state::read_state(&last)?;
-            if !resume {
-                let folder = config.output.clone();
-                return Err(TrainError::RunExists { folder, step: state.step });
-            }
-            Some((last, state))
-        }
-    };
+    let (held, old) = run_there(&config.output, resume)?;
     let mut config = config.clone();
     let mut other_init = None;
     let start = match &old {
@@ -75,31 +59,12 @@ pub fn train(
     let mut loader = plan.loader(bucket);
     let (mut learner, mut model) =
         Learner::new(&plan.config, start, &plan.trained, &loader, &device)?;
-    let mut state = RunState {
-        step: 0,
-        best_loss: None,
-        best_step: None,
-        best_cider: None,
-        best_average: Vec::new(),
-        changes: Vec::new(),
-        data: format!("{:016x}", plan.fingerprint),
-        license: plan.license.clone(),
-        config: plan.config.clone(),
-    };
-    let mut changed = Vec::new();
     let folder = match held {
         Some(held) => held,
-        None => {
-            let held = RunFolder::claim(&config.output)?;
-            // Another process may have trained here since.
-            if let Some(last) = held.last()? {
-                let step = state::read_state(&last)?.step;
-                return Err(TrainError::RunExists { folder: config.output, step });
-            }
-            held
-        }
+        None => claim_new(&config.output)?,
     };
-    let mut lost_best = None;
+    let mut state = first_state(&plan);
+    let (mut changed, mut lost_best) = (Vec::new(), None);
     if let Some((last, old)) = old {
         changed = state::changed_settings(&old.config, &plan.config);
         state::check_same(&last, &old, &plan)?;
@@ -145,17 +110,57 @@ pub fn train(
     };
     run.note_skipped(&unreadable)?;
     let (step, images) = (run.state.step, run.readable());
-    let other_init = other_init.as_ref();
-    let changed = &changed;
-    run.observer.event(&Event::Started {
-        plan: &plan,
-        step,
-        images,
-        changed,
-        other_init,
-        lost_best,
-    });
+    let (changed, other_init) = (changed.as_slice(), other_init.as_ref());
+    let started = Event::Started { plan: &plan, step, images, changed, other_init, lost_best };
+    run.observer.event(&started);
     run.go(model)
+}
+
+/// A last checkpoint and what it says of the run.
+type Saved = (PathBuf, RunState);
+
+/// The run in `output`, held before its state is read, and its last checkpoint.
+fn run_there(
+    output: &Path,
+    resume: bool,
+) -> Result<(Option<RunFolder>, Option<Saved>), TrainError> {
+    // A folder is made once all else is known to be right.
+    let Found::Run = folder::look(output)? else { return Ok((None, None)) };
+    let held = RunFolder::claim(output)?;
+    let Some(last) = held.last()? else { return Ok((Some(held), None)) };
+    let state = state::read_state(&last)?;
+    if !resume {
+        return Err(TrainError::RunExists { folder: output.to_owned(), step: state.step });
+    }
+    Ok((Some(held), Some((last, state))))
+}
+
+/// Makes the folder of a run that begins.
+fn claim_new(output: &Path) -> Result<RunFolder, TrainError> {
+    let held = RunFolder::claim(output)?;
+    // Another process may have trained here since.
+    match held.last()? {
+        None => Ok(held),
+        Some(last) => {
+            let step = state::read_state(&last)?.step;
+            Err(TrainError::RunExists { folder: output.to_owned(), step })
+        }
+    }
+}
+
+/// Before the first step.
+fn first_state(plan: &Plan) -> RunState {
+    RunState {
+        step: 0,
+        best_loss: None,
+        best_step: None,
+        best_cider: None,
+        best_average: Vec::new(),
+        changes: Vec::new(),
+        data: format!("{:016x}", plan.fingerprint),
+        license: plan.license.clone(),
+        config: plan.config.clone(),
+    }
 }
 
 struct Run<'a> {

@@ -22,6 +22,12 @@ const ROWS: &[&[&str]] = &[
 /// Most lines of a source file.
 const MOST_LINES: usize = 600;
 
+/// Most lines of a function.
+const MOST_LINES_OF_A_FUNCTION: usize = 80;
+
+/// Functions that are a table.
+const TABLES: &[&str] = &["src/metrics/ptb_rules.rs: rules"];
+
 fn sources() -> Vec<PathBuf> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -146,4 +152,52 @@ fn no_source_file_is_longer_than_it_may_be() {
         .map(|(path, lines)| format!("{}: {lines} lines; split it by idea", path.display()))
         .collect();
     assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
+/// The functions of a formatted file, each with its lines.
+fn functions(text: &str) -> Vec<(String, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (first, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let indent = &line[..line.len() - code.len()];
+        let Some(at) = code.find("fn ") else { continue };
+        let is_declared = code[..at].split_whitespace().all(|word| {
+            word.starts_with("pub") || word.ends_with(')') || ["const", "async"].contains(&word)
+        });
+        if !is_declared {
+            continue;
+        }
+        let name = code[at + 3..].split(['(', '<']).next().unwrap().to_string();
+        let end = format!("{indent}}}");
+        let length = lines[first..].iter().position(|line| *line == end);
+        // One that ends where it begins, or is only declared, has no closing line of its own.
+        if let Some(length) = length.filter(|_| !line.ends_with([';', '}'])) {
+            found.push((name, length + 1));
+        }
+    }
+    found
+}
+
+#[test]
+fn no_function_is_longer_than_it_may_be() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut long = Vec::new();
+    for path in sources().iter().filter(|path| !is_test(path)) {
+        let name = path.strip_prefix(root).unwrap().display().to_string();
+        for (function, lines) in functions(&fs::read_to_string(path).unwrap()) {
+            let function = format!("{name}: {function}");
+            if lines > MOST_LINES_OF_A_FUNCTION && !TABLES.contains(&function.as_str()) {
+                long.push(format!("{function}: {lines} lines; split it by idea"));
+            }
+        }
+    }
+    assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
+#[test]
+fn functions_are_measured_from_their_name_to_their_end() {
+    let text = "pub(super) fn long<T>(x: T)\n{\n    f();\n}\n\nimpl A {\n    fn short() {}\n    \
+                const fn two(&self) {\n    }\n}\n// the fn of a word\n";
+    assert_eq!(functions(text), [("long".into(), 4), ("two".into(), 2)]);
 }

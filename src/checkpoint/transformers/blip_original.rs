@@ -49,80 +49,12 @@ pub(super) fn describe(
     weights: &WeightFile,
     tokenizer: &Tokenizer,
 ) -> Result<Description, CheckpointError> {
-    let file = weights.origin();
-    let invalid = |problem: String| CheckpointError::Invalid { file: file.into(), problem };
-    let size = |tensor: &str, dimension: usize| {
-        let shape = weights.shape(tensor).ok_or_else(|| CheckpointError::MissingTensor {
-            file: file.into(),
-            tensor: tensor.into(),
-            shape: Vec::new(),
-        })?;
-        let size = shape.get(dimension).copied();
-        size.ok_or_else(|| invalid(format!("tensor `{tensor}` has shape {shape:?}")))
-    };
-    let layers = |before: &str, behind: &str| {
-        (0..).take_while(|layer| weights.contains(&format!("{before}.{layer}.{behind}"))).count()
-    };
-    let d_model = size("visual_encoder.cls_token", 2)?;
-    let patch_size = size("visual_encoder.patch_embed.proj.weight", 3)?;
-    let positions = size("visual_encoder.pos_embed", 1)?;
-    let side = positions.saturating_sub(1).isqrt();
-    if side * side + 1 != positions {
-        return Err(invalid(format!(
-            "tensor `visual_encoder.pos_embed` has {positions} positions; expected those of a square \
-             and its class token"
-        )));
-    }
-    let image_side = side.saturating_mul(patch_size);
-    let encoder = EncoderConfig {
-        image_height: image_side,
-        image_width: image_side,
-        patch_size,
-        d_model,
-        num_layers: layers("visual_encoder.blocks", "norm1.weight"),
-        num_heads: (d_model / HEAD).max(1),
-        d_ff: size("visual_encoder.blocks.0.mlp.fc1.weight", 0)?,
-        prefix_tokens: 1,
-        final_norm: true,
-        qkv_bias: true,
-        activation: Activation::Gelu,
-        layer_norm_epsilon: 1e-6,
-        dropout: 0.0,
-        ..EncoderConfig::default()
-    };
     let family = DecoderFamily::Blip;
-    let body = family.body();
-    let vocab_size = size(&family.tokens(), 0)?;
-    let d_model = size(&family.tokens(), 1)?;
-    let head = match weights.contains(family.output())
-        && !weights.same(family.output(), &family.tokens())?
-    {
-        true => HeadKind::TransformUntied,
-        false => HeadKind::TransformTied,
-    };
-    let decoder = DecoderConfig {
-        vocab_size,
-        max_positions: size(&format!("{body}.embeddings.position_embeddings.weight"), 0)?,
-        d_model,
-        num_layers: layers(&format!("{body}.encoder.layer"), "attention.self.query.weight"),
-        num_heads: (d_model / HEAD).max(1),
-        d_ff: size(&format!("{body}.encoder.layer.0.intermediate.dense.weight"), 0)?,
-        norm: NormPlacement::Post,
-        embedding_norm: true,
-        final_norm: false,
-        activation: Activation::Gelu,
-        layer_norm_epsilon: 1e-12,
-        position_offset: 0,
-        memory_projection: false,
-        head,
-        head_bias: true,
-        dropout: 0.0,
-    };
-    let model = CaptionerConfig { encoder, decoder };
-    model.validate().map_err(|error| invalid(error.to_string()))?;
+    let model = CaptionerConfig { encoder: encoder(weights)?, decoder: decoder(weights, family)? };
+    model.validate().map_err(|error| invalid(weights, error.to_string()))?;
     let ends = tokenizer.special_tokens();
     let special = SpecialTokens {
-        bos: u32::try_from(vocab_size.saturating_sub(2)).unwrap_or_default(),
+        bos: u32::try_from(model.decoder.vocab_size.saturating_sub(2)).unwrap_or_default(),
         ..ends
     };
     // As the repository evaluates its captions of COCO.
@@ -137,6 +69,88 @@ pub(super) fn describe(
         model,
         special,
         generate,
+    })
+}
+
+fn invalid(weights: &WeightFile, problem: String) -> CheckpointError {
+    CheckpointError::Invalid { file: weights.origin().into(), problem }
+}
+
+fn size(weights: &WeightFile, tensor: &str, dimension: usize) -> Result<usize, CheckpointError> {
+    let shape = weights.shape(tensor).ok_or_else(|| CheckpointError::MissingTensor {
+        file: weights.origin().into(),
+        tensor: tensor.into(),
+        shape: Vec::new(),
+    })?;
+    let size = shape.get(dimension).copied();
+    size.ok_or_else(|| invalid(weights, format!("tensor `{tensor}` has shape {shape:?}")))
+}
+
+fn layers(weights: &WeightFile, before: &str, behind: &str) -> usize {
+    (0..).take_while(|layer| weights.contains(&format!("{before}.{layer}.{behind}"))).count()
+}
+
+fn encoder(weights: &WeightFile) -> Result<EncoderConfig, CheckpointError> {
+    let d_model = size(weights, "visual_encoder.cls_token", 2)?;
+    let patch_size = size(weights, "visual_encoder.patch_embed.proj.weight", 3)?;
+    let positions = size(weights, "visual_encoder.pos_embed", 1)?;
+    let side = positions.saturating_sub(1).isqrt();
+    if side * side + 1 != positions {
+        return Err(invalid(
+            weights,
+            format!(
+                "tensor `visual_encoder.pos_embed` has {positions} positions; expected those of a \
+                 square and its class token"
+            ),
+        ));
+    }
+    let image_side = side.saturating_mul(patch_size);
+    Ok(EncoderConfig {
+        image_height: image_side,
+        image_width: image_side,
+        patch_size,
+        d_model,
+        num_layers: layers(weights, "visual_encoder.blocks", "norm1.weight"),
+        num_heads: (d_model / HEAD).max(1),
+        d_ff: size(weights, "visual_encoder.blocks.0.mlp.fc1.weight", 0)?,
+        prefix_tokens: 1,
+        final_norm: true,
+        qkv_bias: true,
+        activation: Activation::Gelu,
+        layer_norm_epsilon: 1e-6,
+        dropout: 0.0,
+        ..EncoderConfig::default()
+    })
+}
+
+fn decoder(weights: &WeightFile, family: DecoderFamily) -> Result<DecoderConfig, CheckpointError> {
+    let (tokens, body) = (family.tokens(), family.body());
+    let d_model = size(weights, &tokens, 1)?;
+    let is_untied = weights.contains(family.output()) && !weights.same(family.output(), &tokens)?;
+    let head = if is_untied { HeadKind::TransformUntied } else { HeadKind::TransformTied };
+    let positions = format!("{body}.embeddings.position_embeddings.weight");
+    let wide = format!("{body}.encoder.layer.0.intermediate.dense.weight");
+    Ok(DecoderConfig {
+        vocab_size: size(weights, &tokens, 0)?,
+        max_positions: size(weights, &positions, 0)?,
+        d_model,
+        num_layers: layers(
+            weights,
+            &format!("{body}.encoder.layer"),
+            "attention.self.query.weight",
+        ),
+        num_heads: (d_model / HEAD).max(1),
+        d_ff: size(weights, &wide, 0)?,
+        norm: NormPlacement::Post,
+        embedding_norm: true,
+        final_norm: false,
+        activation: Activation::Gelu,
+        layer_norm_epsilon: 1e-12,
+        position_offset: 0,
+        memory_projection: false,
+        head,
+        head_bias: true,
+        dropout: 0.0,
     })
 }
 

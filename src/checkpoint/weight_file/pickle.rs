@@ -126,33 +126,7 @@ impl<'a> Machine<'a> {
                 let top = self.top()?;
                 self.push(top)
             }
-            b'N' => self.push(Value::None),
-            0x88 => self.push(Value::Bool(true)),
-            0x89 => self.push(Value::Bool(false)),
-            b'J' => {
-                let bytes = self.array::<4>()?;
-                self.push(Value::Int(i32::from_le_bytes(bytes).into()))
-            }
-            b'K' => {
-                let byte = self.byte()?;
-                self.push(Value::Int(byte.into()))
-            }
-            b'M' => {
-                let bytes = self.array::<2>()?;
-                self.push(Value::Int(u16::from_le_bytes(bytes).into()))
-            }
-            0x8a => {
-                let length = self.byte()?.into();
-                self.long(length)
-            }
-            0x8b => {
-                let length = self.length(4)?;
-                self.long(length)
-            }
-            b'G' => {
-                self.take(8)?;
-                self.push(Value::Other)
-            }
+            b'N' | 0x88 | 0x89 | b'J' | b'K' | b'M' | 0x8a | 0x8b | b'G' => self.scalar(opcode),
             0x8c => self.text(1),
             b'X' => self.text(4),
             0x8d => self.text(8),
@@ -162,43 +136,20 @@ impl<'a> Machine<'a> {
             b'C' => self.skip(1),
             b'B' => self.skip(4),
             0x8e | 0x96 => self.skip(8),
-            b')' => self.push_sequence(Vec::new()),
-            b']' | 0x8f => self.push_sequence(Vec::new()),
-            b't' | b'l' | 0x91 => {
-                let items = self.pop_to_mark()?;
-                self.push_sequence(items)
-            }
-            0x85..=0x87 => {
-                let mut items = Vec::new();
-                for _ in 0..opcode - 0x84 {
-                    items.push(self.pop()?);
-                }
-                items.reverse();
-                self.push_sequence(items)
-            }
-            b'a' => {
-                let item = self.pop()?;
-                self.append(&[item])
-            }
-            b'e' | 0x90 => {
-                let items = self.pop_to_mark()?;
-                self.append(&items)
-            }
-            b'}' => self.push_dict(Vec::new()),
-            b'd' => {
-                let items = self.pop_to_mark()?;
-                self.push_dict(Vec::new())?;
-                self.set(&items)
-            }
-            b's' => {
-                let value = self.pop()?;
-                let key = self.pop()?;
-                self.set(&[key, value])
-            }
-            b'u' => {
-                let items = self.pop_to_mark()?;
-                self.set(&items)
-            }
+            b')'
+            | b']'
+            | 0x8f
+            | b't'
+            | b'l'
+            | 0x91
+            | 0x85..=0x87
+            | b'a'
+            | b'e'
+            | 0x90
+            | b'}'
+            | b'd'
+            | b's'
+            | b'u' => self.collection(opcode),
             b'q' => {
                 let key = self.byte()?.into();
                 self.remember(key)
@@ -243,7 +194,85 @@ impl<'a> Machine<'a> {
                 let id = self.pop()?;
                 self.storage(id)
             }
-            other => Err(format!("instruction 0x{other:02x} is not one of saved weights")),
+            other => Err(unknown(other)),
+        }
+    }
+
+    /// None, a truth value, a number.
+    fn scalar(&mut self, opcode: u8) -> Result<(), Problem> {
+        match opcode {
+            b'N' => self.push(Value::None),
+            0x88 => self.push(Value::Bool(true)),
+            0x89 => self.push(Value::Bool(false)),
+            b'J' => {
+                let bytes = self.array::<4>()?;
+                self.push(Value::Int(i32::from_le_bytes(bytes).into()))
+            }
+            b'K' => {
+                let byte = self.byte()?;
+                self.push(Value::Int(byte.into()))
+            }
+            b'M' => {
+                let bytes = self.array::<2>()?;
+                self.push(Value::Int(u16::from_le_bytes(bytes).into()))
+            }
+            0x8a => {
+                let length = self.byte()?.into();
+                self.long(length)
+            }
+            0x8b => {
+                let length = self.length(4)?;
+                self.long(length)
+            }
+            b'G' => {
+                self.take(8)?;
+                self.push(Value::Other)
+            }
+            other => Err(unknown(other)),
+        }
+    }
+
+    /// A sequence or a dict, and what is put into one.
+    fn collection(&mut self, opcode: u8) -> Result<(), Problem> {
+        match opcode {
+            b')' => self.push_sequence(Vec::new()),
+            b']' | 0x8f => self.push_sequence(Vec::new()),
+            b't' | b'l' | 0x91 => {
+                let items = self.pop_to_mark()?;
+                self.push_sequence(items)
+            }
+            0x85..=0x87 => {
+                let mut items = Vec::new();
+                for _ in 0..opcode - 0x84 {
+                    items.push(self.pop()?);
+                }
+                items.reverse();
+                self.push_sequence(items)
+            }
+            b'a' => {
+                let item = self.pop()?;
+                self.append(&[item])
+            }
+            b'e' | 0x90 => {
+                let items = self.pop_to_mark()?;
+                self.append(&items)
+            }
+            b'}' => self.push_dict(Vec::new()),
+            b'd' => {
+                let items = self.pop_to_mark()?;
+                self.push_dict(Vec::new())?;
+                self.set(&items)
+            }
+            b's' => {
+                let value = self.pop()?;
+                let key = self.pop()?;
+                self.set(&[key, value])
+            }
+            b'u' => {
+                let items = self.pop_to_mark()?;
+                self.set(&items)
+            }
+            other => Err(unknown(other)),
         }
     }
 
@@ -524,6 +553,10 @@ fn function(module: &str, name: &str) -> Result<Function, Problem> {
 /// Text of a file for an error.
 pub(super) fn shortened(text: &str) -> String {
     text.chars().take(60).collect()
+}
+
+fn unknown(opcode: u8) -> Problem {
+    format!("instruction 0x{opcode:02x} is not one of saved weights")
 }
 
 fn dtype_of(storage: &str) -> Option<Dtype> {
