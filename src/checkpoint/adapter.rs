@@ -8,13 +8,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::tensors::{self, HostTensor, HostTensors};
 use super::weight_file::WeightFile;
 use super::{CheckpointError, Contents, peft, transformers};
-use crate::model::Captioner;
+use crate::model::{Captioner, MapParameters, ParameterPath, map_parameters};
 
 /// The file's name.
 pub const FILE: &str = "adapter.safetensors";
@@ -73,8 +73,8 @@ pub(super) fn add_factors(
     adapters: HostTensors,
     file: &Path,
 ) -> Result<Captioner, CheckpointError> {
-    let mut mapper = Add { path: Vec::new(), adapters, file, error: None };
-    let model = model.map(&mut mapper);
+    let mut mapper = Add { adapters, file, error: None };
+    let model = map_parameters(model, &mut mapper);
     if let Some(error) = mapper.error {
         return Err(error);
     }
@@ -89,16 +89,14 @@ pub(super) fn add_factors(
 }
 
 struct Add<'a> {
-    path: Vec<String>,
     adapters: HostTensors,
     file: &'a Path,
     error: Option<CheckpointError>,
 }
 
 impl Add<'_> {
-    /// `a·b` for the parameter at hand, whose shape is `dims`.
-    fn product(&mut self, dims: &[usize], device: &Device) -> Option<Tensor<2>> {
-        let path = self.path.join(".");
+    /// `a·b` for the parameter at `path`, whose shape is `dims`.
+    fn product(&mut self, path: &str, dims: &[usize], device: &Device) -> Option<Tensor<2>> {
         let mut factor = |name: &str, shape: &dyn Fn(usize) -> [usize; 2]| {
             let tensor = format!("{path}.lora.{name}");
             let HostTensor { shape: found, values } = self.adapters.remove(&tensor)?;
@@ -122,18 +120,14 @@ impl Add<'_> {
     }
 }
 
-impl ModuleMapper for Add<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+impl MapParameters for Add<'_> {
+    fn map<const D: usize>(
+        &mut self,
+        path: &ParameterPath,
+        param: Param<Tensor<D>>,
+    ) -> Param<Tensor<D>> {
         let dims: [usize; D] = param.lazy_shape().dims();
-        match self.product(&dims, &param.lazy_device()) {
+        match self.product(&path.dotted(), &dims, &param.lazy_device()) {
             Some(product) => param.map(|tensor| tensor + product.reshape(dims)),
             None => param,
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -14,7 +14,7 @@ use super::weight_file::WeightFile;
 use super::{CheckpointError, Location, Parts, is_of_transformers, own_parts, transformers};
 use crate::generate::GenerateConfig;
 use crate::image::PreprocessConfig;
-use crate::model::{Captioner, CaptionerConfig};
+use crate::model::{Captioner, CaptionerConfig, ParameterPath, VisitParameters, visit_parameters};
 use crate::text::Tokenizer;
 
 /// What a model is.
@@ -173,35 +173,23 @@ fn family(config: &Map<String, Value>) -> String {
 fn count(config: &CaptionerConfig) -> Result<NumParameters, crate::model::ConfigError> {
     // No parameter is filled: only their shapes are asked for.
     let model = Captioner::new(config, &Device::flex())?;
-    let mut counter = Counter { path: Vec::new(), numbers: BTreeMap::new() };
-    model.visit(&mut counter);
-    let of = |part: &str| counter.numbers.get(part).copied().unwrap_or(0);
+    let mut counter = Counter(BTreeMap::new());
+    visit_parameters(&model, &mut counter);
+    let of = |part: &str| counter.0.get(part).copied().unwrap_or(0);
     Ok(NumParameters {
         encoder: of("encoder"),
         memory_projection: of("memory_projection"),
         decoder: of("decoder"),
-        total: counter.numbers.values().sum(),
+        total: counter.0.values().sum(),
     })
 }
 
 /// Counts parameters by the part of the model that they are in.
-struct Counter {
-    path: Vec<String>,
-    numbers: BTreeMap<String, usize>,
-}
+struct Counter(BTreeMap<String, usize>);
 
-impl ModuleVisitor for Counter {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let part = self.path.first().cloned().unwrap_or_default();
-        *self.numbers.entry(part).or_default() += param.lazy_shape().num_elements();
+impl VisitParameters for Counter {
+    fn visit<const D: usize>(&mut self, path: &ParameterPath, param: &Param<Tensor<D>>) {
+        *self.0.entry(path.part().into()).or_default() += param.lazy_shape().num_elements();
     }
 }
 

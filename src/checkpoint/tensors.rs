@@ -6,13 +6,16 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData, bf16, f16};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::CheckpointError;
 use super::weight_file::{Dtype, WeightFile};
+use crate::model::{
+    MapParameters, ParameterPath, VisitParameters, map_parameters, visit_parameters,
+};
 
 /// A named f32 tensor on the host.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,30 +31,19 @@ pub type HostTensors = BTreeMap<String, HostTensor>;
 
 /// Every parameter of a module, named by its path (`decoder.layers.0.cross_attention.query.weight`).
 pub fn parameters<M: Module>(module: &M) -> HostTensors {
-    let mut collector = Collector { path: Vec::new(), tensors: HostTensors::new() };
-    module.visit(&mut collector);
-    collector.tensors
+    let mut collector = Collector(HostTensors::new());
+    visit_parameters(module, &mut collector);
+    collector.0
 }
 
-struct Collector {
-    path: Vec<String>,
-    tensors: HostTensors,
-}
+struct Collector(HostTensors);
 
-impl ModuleVisitor for Collector {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+impl VisitParameters for Collector {
+    fn visit<const D: usize>(&mut self, path: &ParameterPath, param: &Param<Tensor<D>>) {
         let tensor = param.val();
         let shape = tensor.dims().to_vec();
         let values = tensor.into_data_as::<f32>().into_vec_f32();
-        self.tensors.insert(self.path.join("."), HostTensor { shape, values });
+        self.0.insert(path.dotted(), HostTensor { shape, values });
     }
 }
 
@@ -163,8 +155,8 @@ pub fn apply<M: Module>(
 ) -> Result<M, CheckpointError> {
     let left = source.names().into_iter().collect();
     let order = VecDeque::new();
-    let mut check = Check { path: Vec::new(), source: &source, left, order, origin, error: None };
-    module.visit(&mut check);
+    let mut check = Check { source: &source, left, order, origin, error: None };
+    visit_parameters(&module, &mut check);
     if let Some(error) = check.error {
         return Err(error);
     }
@@ -177,7 +169,7 @@ pub fn apply<M: Module>(
     }
     let (left, read) = (check.order, VecDeque::new());
     let mut loader = Loader { source, left, read, error: None };
-    let module = module.map(&mut loader);
+    let module = map_parameters(module, &mut loader);
     match loader.error {
         Some(error) => Err(error),
         None => Ok(module),
@@ -186,7 +178,6 @@ pub fn apply<M: Module>(
 
 /// Compares names and shapes.
 struct Check<'a, S> {
-    path: Vec<String>,
     source: &'a S,
     left: BTreeSet<String>,
     /// Names and numbers of elements of the module's parameters.
@@ -195,20 +186,12 @@ struct Check<'a, S> {
     error: Option<CheckpointError>,
 }
 
-impl<S: ParameterSource> ModuleVisitor for Check<'_, S> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+impl<S: ParameterSource> VisitParameters for Check<'_, S> {
+    fn visit<const D: usize>(&mut self, path: &ParameterPath, param: &Param<Tensor<D>>) {
         if self.error.is_some() {
             return;
         }
-        let tensor = self.path.join(".");
+        let tensor = path.dotted();
         let expected: Vec<usize> = param.lazy_shape().dims::<D>().to_vec();
         let file = self.origin.to_path_buf();
         self.left.remove(&tensor);
@@ -252,8 +235,12 @@ impl<S: ParameterSource> Loader<S> {
     }
 }
 
-impl<S: ParameterSource> ModuleMapper for Loader<S> {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+impl<S: ParameterSource> MapParameters for Loader<S> {
+    fn map<const D: usize>(
+        &mut self,
+        _path: &ParameterPath,
+        param: Param<Tensor<D>>,
+    ) -> Param<Tensor<D>> {
         if self.error.is_some() {
             return param;
         }

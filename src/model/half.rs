@@ -1,30 +1,28 @@
 //! Weights in two bytes an element, for inference: half the memory, and half of what is read for every
 //! token.
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::Param;
 use burn::nn::LayerNorm;
 use burn::tensor::{DType, Tensor};
 
 use super::captioner::Captioner;
+use super::parameters::{MapParameters, ParameterPath, ParameterRole, map_parameters};
 
 /// The same captioner with weights in f16, apart from those of layer norms, which stay as they are.
 pub(super) fn narrowed(model: Captioner) -> Captioner {
-    model.map(&mut Narrow { last: String::new() })
+    map_parameters(model, &mut Narrow)
 }
 
-struct Narrow {
-    /// What was entered last: a parameter's own name, when it comes.
-    last: String,
-}
+struct Narrow;
 
-impl ModuleMapper for Narrow {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.last = name.into();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        match self.last.as_str() {
-            "gamma" | "beta" => param,
+impl MapParameters for Narrow {
+    fn map<const D: usize>(
+        &mut self,
+        path: &ParameterPath,
+        param: Param<Tensor<D>>,
+    ) -> Param<Tensor<D>> {
+        match path.role(D) {
+            ParameterRole::NormScale | ParameterRole::NormShift => param,
             _ => param.map(|tensor| tensor.cast(DType::F16)),
         }
     }

@@ -28,6 +28,7 @@ mod half;
 mod init;
 mod mobilenet;
 mod noise;
+mod parameters;
 mod positions;
 mod trace;
 
@@ -45,6 +46,9 @@ pub use encoder_config::{EncoderConfig, EncoderStage, PatchPositions, PatchSourc
 pub use init::initialize;
 pub use mobilenet::{BlockShape, MobileNetV2, MobileNetV2Shape};
 pub use noise::{HeldNoise, hold_noise, seed_noise};
+pub use parameters::{
+    MapParameters, ParameterPath, ParameterRole, VisitParameters, map_parameters, visit_parameters,
+};
 pub use trace::AttentionTrace;
 
 #[cfg(test)]

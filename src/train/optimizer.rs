@@ -5,13 +5,16 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::tensors::{HostTensor, HostTensors};
+use crate::model::{
+    MapParameters, ParameterPath, ParameterRole, VisitParameters, map_parameters, visit_parameters,
+};
 
 /// AdamW (Loshchilov & Hutter 2019, <https://arxiv.org/abs/1711.05101>); defaults are PyTorch's
 /// except for weight decay and beta 2.
@@ -95,8 +98,8 @@ impl AdamW {
         self.steps += 1;
         let device = model.devices().first().cloned().unwrap_or_else(Device::flex);
         let on_host = device == Device::flex();
-        let mut taken = Gradients { path: Vec::new(), grads, flat: BTreeMap::new() };
-        model.visit(&mut taken);
+        let mut taken = Gradients { grads, flat: BTreeMap::new() };
+        visit_parameters(&model, &mut taken);
         let (scale, norm) = if on_host {
             let norm = taken.host_norm();
             let clip = self.config.clip_norm;
@@ -105,15 +108,20 @@ impl AdamW {
         } else {
             (taken.device_scale(self.config.clip_norm), None)
         };
-        let mut mapper =
-            Stepper { path: Vec::new(), grads: taken.flat, scale, rate_of, optimizer: self };
-        (model.map(&mut mapper), norm)
+        let mut mapper = Stepper { grads: taken.flat, scale, rate_of, optimizer: self };
+        (map_parameters(model, &mut mapper), norm)
     }
 
-    fn update(&self, path: &str, dims: usize, rate: f64) -> Update {
+    fn update(&self, role: ParameterRole, rate: f64) -> Update {
         let AdamWConfig { beta_1, beta_2, epsilon, weight_decay, ema_decay, .. } = self.config;
         let steps = self.steps as f64;
-        let decayed = dims >= 2 && !path.ends_with("embedding") && !path.ends_with("tokens");
+        let decayed = matches!(
+            role,
+            ParameterRole::Matrix
+                | ParameterRole::Convolution
+                | ParameterRole::AdapterA
+                | ParameterRole::AdapterB
+        );
         Update {
             beta_1: beta_1 as f32,
             beta_2: beta_2 as f32,
@@ -130,7 +138,7 @@ impl AdamW {
         if self.config.ema_decay == 0.0 {
             return model;
         }
-        model.map(&mut Averaged { path: Vec::new(), slots: &self.slots })
+        map_parameters(model, &mut Averaged { slots: &self.slots })
     }
 
     /// Moments (and averages) by name, for a checkpoint: `first.PATH`, `second.PATH`,
@@ -197,25 +205,16 @@ enum Scale {
 
 /// Takes every gradient out of its container, flat and by path.
 struct Gradients {
-    path: Vec<String>,
     grads: GradientsParams,
     flat: BTreeMap<String, Tensor<1>>,
 }
 
-impl ModuleVisitor for Gradients {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+impl VisitParameters for Gradients {
+    fn visit<const D: usize>(&mut self, path: &ParameterPath, param: &Param<Tensor<D>>) {
         let id: ParamId = param.id;
         if let Some(grad) = self.grads.remove::<D>(id) {
             let length = grad.dims().iter().product::<usize>();
-            self.flat.insert(self.path.join("."), grad.reshape([length]));
+            self.flat.insert(path.dotted(), grad.reshape([length]));
         }
     }
 }
@@ -252,26 +251,22 @@ impl Gradients {
 }
 
 struct Stepper<'a> {
-    path: Vec<String>,
     grads: BTreeMap<String, Tensor<1>>,
     scale: Scale,
     rate_of: &'a dyn Fn(&str) -> f64,
     optimizer: &'a mut AdamW,
 }
 
-impl ModuleMapper for Stepper<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let path = self.path.join(".");
+impl MapParameters for Stepper<'_> {
+    fn map<const D: usize>(
+        &mut self,
+        path: &ParameterPath,
+        param: Param<Tensor<D>>,
+    ) -> Param<Tensor<D>> {
+        let role = path.role(D);
+        let path = path.dotted();
         let Some(grad) = self.grads.remove(&path) else { return param };
-        let update = self.optimizer.update(&path, D, (self.rate_of)(&path));
+        let update = self.optimizer.update(role, (self.rate_of)(&path));
         let slot = self.optimizer.slots.remove(&path);
         let keeps_average = self.optimizer.config.ema_decay > 0.0;
         let mut kept = None;
@@ -364,21 +359,16 @@ fn update_on_host(
 }
 
 struct Averaged<'a> {
-    path: Vec<String>,
     slots: &'a BTreeMap<String, Slot>,
 }
 
-impl ModuleMapper for Averaged<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let slot = self.slots.get(&self.path.join("."));
+impl MapParameters for Averaged<'_> {
+    fn map<const D: usize>(
+        &mut self,
+        path: &ParameterPath,
+        param: Param<Tensor<D>>,
+    ) -> Param<Tensor<D>> {
+        let slot = self.slots.get(&path.dotted());
         let Some(average) = slot.and_then(|slot| slot.average.clone()) else { return param };
         param.map(|tensor| {
             let dims = tensor.dims();
@@ -411,7 +401,7 @@ mod tests {
         let device = Device::flex();
         let mut optimizer = AdamW::new(&AdamWConfig { ema_decay: 0.9, ..Default::default() });
         optimizer.steps = 3;
-        let update = optimizer.update("x.weight", 2, 0.01);
+        let update = optimizer.update(ParameterRole::Matrix, 0.01);
         let weights = Tensor::from_floats([0.5, -1.0, 2.0, 0.0], &device);
         let grad = Tensor::from_floats([0.1, -0.2, 0.3, 4.0], &device);
         let start = slot([0.01, 0.02, -0.03, 0.5]);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use burn::module::{Lora, Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
+use burn::module::{Lora, Module, Param, ParamGroup};
 use burn::tensor::{Tensor, TensorData};
 use glob::Pattern;
 use rand::{RngExt, SeedableRng};
@@ -11,7 +11,10 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::config::{TrainConfig, TrainConfigError, one_or_many};
-use crate::model::{Captioner, EncoderStage};
+use crate::model::{
+    Captioner, EncoderStage, MapParameters, ParameterPath, ParameterRole, VisitParameters,
+    map_parameters, visit_parameters,
+};
 
 /// Low-rank adaptation (Hu et al. 2021, <https://arxiv.org/abs/2106.09685>): the weights stay as they
 /// are, and what is learned is `alpha / rank · A·B` on top of some of them.
@@ -70,9 +73,9 @@ impl Trained {
         file: &Path,
         model: &Captioner,
     ) -> Result<Self, TrainConfigError> {
-        let mut shapes = Shapes { path: Vec::new(), shapes: Vec::new() };
-        model.visit(&mut shapes);
-        Self::of(config, &shapes.shapes)
+        let mut shapes = Shapes(Vec::new());
+        visit_parameters(model, &mut shapes);
+        Self::of(config, &shapes.0)
             .map_err(|error| config.value_error(file, error.key, error.problem))
     }
 
@@ -130,7 +133,7 @@ impl Trained {
         let targets = ParamGroup::from_paths(self.adapted.clone());
         let adapted = model.apply_lora(Lora::new(lora.rank, lora.alpha).set_param_group(targets));
         let rng = ChaCha8Rng::seed_from_u64(config.seed ^ 0x10_4a);
-        adapted.map(&mut StartAdapters { path: Vec::new(), rng })
+        map_parameters(adapted, &mut StartAdapters(rng))
     }
 }
 
@@ -184,44 +187,26 @@ fn matching(
     Ok(found)
 }
 
-struct Shapes {
-    path: Vec<String>,
-    shapes: Vec<(String, Vec<usize>)>,
-}
+/// Names and shapes.
+struct Shapes(Vec<(String, Vec<usize>)>);
 
-impl ModuleVisitor for Shapes {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.shapes.push((self.path.join("."), param.lazy_shape().to_vec()));
+impl VisitParameters for Shapes {
+    fn visit<const D: usize>(&mut self, path: &ParameterPath, param: &Param<Tensor<D>>) {
+        self.0.push((path.dotted(), param.lazy_shape().to_vec()));
     }
 }
 
 /// Draws the first factor of each adapter on the host, so that it is the same on every device; the
 /// second one stays at zero.
-struct StartAdapters {
-    path: Vec<String>,
-    rng: ChaCha8Rng,
-}
+struct StartAdapters(ChaCha8Rng);
 
-impl ModuleMapper for StartAdapters {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let [.., above, name] = self.path.as_slice() else { return param };
-        if above != "lora" || name != "a" {
+impl MapParameters for StartAdapters {
+    fn map<const D: usize>(
+        &mut self,
+        path: &ParameterPath,
+        param: Param<Tensor<D>>,
+    ) -> Param<Tensor<D>> {
+        if path.role(D) != ParameterRole::AdapterA {
             return param;
         }
         let dims: [usize; D] = param.lazy_shape().dims();
@@ -229,7 +214,7 @@ impl ModuleMapper for StartAdapters {
         let bound = (3.0 / dims[0] as f32).sqrt();
         let count = dims.iter().product();
         let values: Vec<f32> =
-            (0..count).map(|_| (self.rng.random::<f32>() * 2.0 - 1.0) * bound).collect();
+            (0..count).map(|_| (self.0.random::<f32>() * 2.0 - 1.0) * bound).collect();
         let device = param.lazy_device();
         param.map(|_| Tensor::from_data(TensorData::new(values, dims), &device).require_grad())
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
@@ -54,7 +54,7 @@ fn assert_close(found: &[f32], expected: &[f32], tolerance: f32) {
     }
 }
 
-fn tiny() -> CaptionerConfig {
+pub(super) fn tiny() -> CaptionerConfig {
     CaptionerConfig {
         encoder: EncoderConfig {
             image_height: 8,
@@ -140,29 +140,20 @@ pub(crate) fn gradients_by_name<M: Module>(
     module: &M,
     grads: GradientsParams,
 ) -> BTreeMap<String, Vec<f32>> {
-    let mut collected = Collected { path: Vec::new(), grads, found: BTreeMap::new() };
-    module.visit(&mut collected);
+    let mut collected = Collected { grads, found: BTreeMap::new() };
+    visit_parameters(module, &mut collected);
     collected.found
 }
 
 struct Collected {
-    path: Vec<String>,
     grads: GradientsParams,
     found: BTreeMap<String, Vec<f32>>,
 }
 
-impl ModuleVisitor for Collected {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+impl VisitParameters for Collected {
+    fn visit<const D: usize>(&mut self, path: &ParameterPath, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.remove::<D>(param.id) {
-            self.found.insert(self.path.join("."), values(grad));
+            self.found.insert(path.dotted(), values(grad));
         }
     }
 }
