@@ -1,8 +1,8 @@
 //! wgpu against flex: the same weights must give the same numbers on both.
 //!
-//! Off unless `PATCHWORD_TEST_WGPU=1`: on a software adapter every kernel takes seconds to compile,
-//! and in a build with autotune many are tried for each. `.ci/run` has the command. Where the tests
-//! are on, an adapter must be there.
+//! Off unless `PATCHWORD_TEST_WGPU=1`: on a software adapter every kernel takes seconds to compile, and
+//! autotune tries several for each shape. `.ci/run` has the command, which keeps it to few. Where the
+//! tests are on, an adapter must be there.
 //!
 //! Sizes are kept equal throughout, as a new shape may be a new kernel.
 
