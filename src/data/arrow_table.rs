@@ -2,7 +2,7 @@
 //! Only the text and the places of the images are read; the images stay where they are.
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow_ipc::{Field, RecordBatch, Type, root_as_message};
