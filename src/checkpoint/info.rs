@@ -227,6 +227,8 @@ fn tokens_info(tokenizer: &Tokenizer) -> TokensInfo {
 mod tests {
     use std::fs;
 
+    use burn::module::Module;
+
     use super::*;
     use crate::shared::shared;
 

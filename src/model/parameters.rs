@@ -69,6 +69,13 @@ impl ParameterPath {
     }
 }
 
+impl From<&str> for ParameterPath {
+    /// Reads a dotted path.
+    fn from(dotted: &str) -> Self {
+        Self(dotted.split('.').map(String::from).collect())
+    }
+}
+
 /// Sees every parameter.
 pub trait VisitParameters {
     /// Sees one.
@@ -167,13 +174,12 @@ mod tests {
 
     #[test]
     fn adapters_are_told_from_the_matrices_that_they_adapt() {
-        let path = |dotted: &str| ParameterPath(dotted.split('.').map(String::from).collect());
-        let role = |dotted: &str, rank| path(dotted).role(rank);
+        let role = |dotted: &str, rank| ParameterPath::from(dotted).role(rank);
         assert_eq!(role("decoder.layers.0.query.weight.lora.a", 2), ParameterRole::AdapterA);
         assert_eq!(role("decoder.layers.0.query.weight.lora.b", 2), ParameterRole::AdapterB);
         assert_eq!(role("encoder.backbone.stem.weight", 4), ParameterRole::Convolution);
         assert_eq!(role("encoder.layers.0.attention_scale", 1), ParameterRole::LayerScale);
         assert_eq!(role("encoder.prefix_tokens", 2), ParameterRole::Table);
-        assert_eq!(path("encoder.stem.weight").part(), "encoder");
+        assert_eq!(ParameterPath::from("encoder.stem.weight").part(), "encoder");
     }
 }

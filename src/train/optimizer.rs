@@ -433,7 +433,7 @@ mod tests {
         let (mut m, mut v) = ([0.0f64; 2], [0.0f64; 2]);
         for (step, grad) in [[0.5f64, -0.25], [-0.1, 0.3]].into_iter().enumerate() {
             optimizer.steps += 1;
-            let update = optimizer.update("x.weight", 2, 0.1);
+            let update = optimizer.update(ParameterRole::Matrix, 0.1);
             let flat = Tensor::from_floats(grad.map(|g| g as f32), &device);
             (weights, slot) = update_on_host(weights, flat, slot, update, 1.0);
             let t = step as i32 + 1;
@@ -454,9 +454,13 @@ mod tests {
     #[test]
     fn biases_norms_and_embeddings_do_not_decay() {
         let optimizer = AdamW::new(&AdamWConfig::default());
-        assert!(optimizer.update("decoder.layers.0.query.weight", 2, 0.1).decay < 1.0);
-        assert_eq!(optimizer.update("decoder.token_embedding", 2, 0.1).decay, 1.0);
-        assert_eq!(optimizer.update("encoder.prefix_tokens", 2, 0.1).decay, 1.0);
-        assert_eq!(optimizer.update("x.query.bias", 1, 0.1).decay, 1.0);
+        let decay = |name: &str, rank: usize| {
+            optimizer.update(ParameterPath::from(name).role(rank), 0.1).decay
+        };
+        assert!(decay("decoder.layers.0.query.weight", 2) < 1.0);
+        assert!(decay("decoder.layers.0.query.weight.lora.a", 2) < 1.0);
+        assert_eq!(decay("decoder.token_embedding", 2), 1.0);
+        assert_eq!(decay("encoder.prefix_tokens", 2), 1.0);
+        assert_eq!(decay("x.query.bias", 1), 1.0);
     }
 }
