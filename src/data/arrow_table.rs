@@ -163,6 +163,9 @@ struct Reader {
     rows: usize,
 }
 
+/// The metadata of a message, and where its body begins and ends.
+type Message = (Vec<u8>, (u64, u64));
+
 impl Reader {
     fn open(path: &Path) -> Result<Self, ArrowError> {
         let mut file = File::open(path)?;
@@ -192,7 +195,7 @@ impl Reader {
     }
 
     /// The description of the next message and the place of its body; `None` at the end.
-    fn message(&mut self) -> Result<Option<(Vec<u8>, (u64, u64))>, ArrowError> {
+    fn message(&mut self) -> Result<Option<Message>, ArrowError> {
         let word = |reader: &mut Self, at: u64| -> Result<Option<u32>, ArrowError> {
             if at.saturating_add(4) > reader.length {
                 return Ok(None);
