@@ -127,15 +127,7 @@ impl<'a> Machine<'a> {
                 self.push(top)
             }
             b'N' | 0x88 | 0x89 | b'J' | b'K' | b'M' | 0x8a | 0x8b | b'G' => self.scalar(opcode),
-            0x8c => self.text(1),
-            b'X' => self.text(4),
-            0x8d => self.text(8),
-            // Python 2's strings, which need not be text.
-            b'U' => self.string(1),
-            b'T' => self.string(4),
-            b'C' => self.skip(1),
-            b'B' => self.skip(4),
-            0x8e | 0x96 => self.skip(8),
+            0x8c | b'X' | 0x8d | b'U' | b'T' | b'C' | b'B' | 0x8e | 0x96 => self.bytes(opcode),
             b')'
             | b']'
             | 0x8f
@@ -228,6 +220,22 @@ impl<'a> Machine<'a> {
                 self.take(8)?;
                 self.push(Value::Other)
             }
+            other => Err(unknown(other)),
+        }
+    }
+
+    /// Text, and bytes that nothing needs.
+    fn bytes(&mut self, opcode: u8) -> Result<(), Problem> {
+        match opcode {
+            0x8c => self.text(1),
+            b'X' => self.text(4),
+            0x8d => self.text(8),
+            // Python 2's strings, which need not be text.
+            b'U' => self.string(1),
+            b'T' => self.string(4),
+            b'C' => self.skip(1),
+            b'B' => self.skip(4),
+            0x8e | 0x96 => self.skip(8),
             other => Err(unknown(other)),
         }
     }
