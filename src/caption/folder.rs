@@ -1,8 +1,8 @@
 //! A run over many photos: which of them need a caption ([`Reader`], on the worker threads), and where the
 //! captions go ([`Writer`], in the order of the photos). Between the two stands the stage
-//! ([`caption_items`](super::caption_items)).
+//! ([`caption_batches`](super::caption_batches)).
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -11,11 +11,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ::image::RgbImage;
 
-use super::Caption;
 use super::inputs::{Found, Input, InputError};
-use super::manifest::{Entry, Manifest, ManifestError, Stamp, content_hash};
+use super::manifest::{Entry, Keeping, Manifest, ManifestError, Settled, Stamp, content_hash};
 use super::output::{Existing, Output, OutputError, Record, Shaped, Sidecars, name_of};
 use super::shape::{Facts, Shaping};
+use super::{Batch, Caption, Source};
 use crate::generate::GenerateError;
 use crate::image::{DecodeLimits, ImageError, decode_file};
 
@@ -62,6 +62,12 @@ pub struct Item {
     is_changed: bool,
 }
 
+impl Item {
+    fn input(&self) -> Option<&Input> {
+        self.found.as_ref()?.as_ref().ok()
+    }
+}
+
 impl From<Found> for Item {
     fn from(found: Found) -> Self {
         Self { found: Some(found), stamp: None, hash: None, is_changed: false }
@@ -95,7 +101,7 @@ pub enum Known {
     Done,
     /// They were decoded, and perhaps not written where they belong when the run broke off.
     Kept,
-    /// A photo of equal content has them.
+    /// A photo of equal content has them, perhaps since a moment ago.
     Equal,
 }
 
@@ -108,21 +114,11 @@ pub struct Reader<'a> {
     others: AtomicUsize,
 }
 
-impl<'a> Reader<'a> {
-    /// A reader of one run.
-    pub fn new(folder: &'a Folder<'a>) -> Self {
-        Self { folder, on_their_way: Mutex::default(), others: AtomicUsize::new(0) }
-    }
+impl Source for Reader<'_> {
+    type Item = Item;
+    type Unread = Unread;
 
-    fn on_their_way(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.on_their_way.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Reads the photo, if it needs a caption.
-    ///
-    /// # Errors
-    /// Why it does not go to the model.
-    pub fn read(&self, item: &mut Item) -> Result<RgbImage, Unread> {
+    fn read(&self, item: &mut Item) -> Result<RgbImage, Unread> {
         let input = match item.found.take() {
             Some(Ok(input)) => input,
             Some(Err(error)) => return Err(Unread::Input(error)),
@@ -131,6 +127,30 @@ impl<'a> Reader<'a> {
         let read = self.read_input(&input, item);
         item.found = Some(Ok(input));
         read
+    }
+
+    /// Not where a photo of equal content is on its way to the model.
+    fn admit(&self, item: &mut Item) -> Result<(), Unread> {
+        match &item.hash {
+            Some(hash) if !self.on_their_way().insert(hash.clone()) => Err(Unread::Same),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of one run.
+    pub fn new(folder: &'a Folder<'a>) -> Self {
+        Self { folder, on_their_way: Mutex::default(), others: AtomicUsize::new(0) }
+    }
+
+    /// Photos whose captions of another model or other settings were kept.
+    pub fn others(&self) -> usize {
+        self.others.load(Ordering::Relaxed)
+    }
+
+    fn on_their_way(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.on_their_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read_input(&self, input: &Input, item: &mut Item) -> Result<RgbImage, Unread> {
@@ -150,7 +170,8 @@ impl<'a> Reader<'a> {
                 Some(entry) if is_current(&entry) => {
                     let is_of_this_run = entry.hashes() == (Some(hashes.0), Some(hashes.1));
                     // A caption of another model or other settings is kept, unless told otherwise.
-                    if is_of_this_run || *existing != Existing::Overwrite {
+                    let is_kept = *existing != Existing::Overwrite || entry.is_reviewed();
+                    if is_of_this_run || is_kept {
                         self.others.fetch_add(usize::from(!is_of_this_run), Ordering::Relaxed);
                         let known = if entry.is_done() { Known::Done } else { Known::Kept };
                         return Err(Unread::Known(entry.captions, known));
@@ -183,16 +204,8 @@ impl<'a> Reader<'a> {
             if let Some(captions) = same {
                 return Err(Unread::Known(captions, Known::Equal));
             }
-            if !self.on_their_way().insert(hash.clone()) {
-                return Err(Unread::Same);
-            }
         }
-        decode_file(&input.path, limits).map_err(|error| {
-            if let Some(hash) = &item.hash {
-                self.on_their_way().remove(hash);
-            }
-            Unread::Image(error)
-        })
+        decode_file(&input.path, limits).map_err(Unread::Image)
     }
 }
 
@@ -230,12 +243,23 @@ pub struct Tally {
 pub struct Writer<'a> {
     reader: &'a Reader<'a>,
     outputs: Vec<Output>,
-    /// Photos that wait for one of equal content.
-    held: VecDeque<(Item, Result<Vec<Caption>, Unread>)>,
-    /// Captions of photos that are on their way or held, by content.
-    fresh: HashMap<String, Vec<Caption>>,
     tally: Tally,
+    /// Photos whose captions could not be written, one after the other.
+    unwritten: usize,
     observer: Box<dyn FnMut(Outcome<'_>) + 'a>,
+}
+
+/// Photos, one after the other, whose captions cannot be written before the run ends: all the others would
+/// fare the same.
+const MOST_UNWRITTEN: usize = 20;
+
+/// What is known of a photo before anything is written.
+enum Fate {
+    /// Captions, and where they are from; `None`: from the model.
+    Captions(Vec<Shaped>, Option<Known>),
+    Skipped,
+    NotAsked,
+    Failed(String),
 }
 
 impl<'a> Writer<'a> {
@@ -245,124 +269,103 @@ impl<'a> Writer<'a> {
         outputs: Vec<Output>,
         observer: impl FnMut(Outcome<'_>) + 'a,
     ) -> Self {
-        let (held, fresh, tally) = (VecDeque::new(), HashMap::new(), Tally::default());
-        Self { reader, outputs, held, fresh, tally, observer: Box::new(observer) }
+        let (tally, observer) = (Tally::default(), Box::new(observer));
+        Self { reader, outputs, tally, unwritten: 0, observer }
     }
 
-    /// Takes what came of a photo.
+    /// Takes what came of photos. Of a batch the manifest has all captions or none, before any is written
+    /// elsewhere.
     ///
     /// # Errors
     /// What ends the run.
-    pub fn take(
-        &mut self,
-        item: Item,
-        result: Result<Vec<Caption>, Unread>,
-    ) -> Result<(), FolderError> {
-        if let (Some(hash), Ok(captions)) = (&item.hash, &result) {
-            self.fresh.insert(hash.clone(), captions.clone());
-        }
-        self.held.push_back((item, result));
-        while let Some((item, result)) = self.held.pop_front() {
-            let result = match (result, &item.hash) {
-                (Err(Unread::Same), Some(hash)) => {
-                    if let Some(captions) = self.fresh.get(hash) {
-                        Ok(captions.clone())
-                    } else if self.reader.on_their_way().contains(hash) {
-                        self.held.push_front((item, Err(Unread::Same)));
-                        return Ok(());
-                    } else {
-                        Err(Unread::Same)
-                    }
-                }
-                (result, _) => result,
-            };
-            self.settle(&item, result)?;
-            if let Some(hash) = &item.hash
-                && !self.held.iter().any(|(other, _)| other.hash.as_ref() == Some(hash))
-            {
-                // The manifest has them from now on.
-                self.reader.on_their_way().remove(hash);
-                self.fresh.remove(hash);
+    pub fn take(&mut self, batch: Batch<Item, Unread>) -> Result<(), FolderError> {
+        let Folder { manifest, hashes, model, .. } = self.reader.folder;
+        let mut fresh: HashMap<String, Vec<Caption>> = HashMap::new();
+        let mut fates = Vec::with_capacity(batch.len());
+        for (item, result) in batch {
+            if let (Some(hash), Ok(captions)) = (&item.hash, &result) {
+                fresh.insert(hash.clone(), captions.clone());
             }
+            let fate = self.fate(&item, result, &fresh)?;
+            fates.push((item, fate));
         }
-        Ok(())
+        if let Some(manifest) = manifest {
+            let kept: Vec<Keeping<'_>> = fates.iter().filter_map(as_keeping).collect();
+            manifest.keep(&kept, (model, hashes.0, hashes.1))?;
+        }
+        // The manifest has them from now on.
+        let mut on_their_way = self.reader.on_their_way();
+        fresh.keys().for_each(|hash| drop(on_their_way.remove(hash)));
+        drop(on_their_way);
+        let mut settled = Vec::new();
+        let written: Result<(), FolderError> = fates.iter().try_for_each(|(item, fate)| {
+            let Some(input) = item.input() else { return Ok(()) };
+            if let Some(outcome) = self.settle(input, item, fate)? {
+                settled.push((input, outcome));
+            }
+            Ok(())
+        });
+        // Also where one ends the run: those before it are done.
+        let noted = manifest.map_or(Ok(()), |manifest| manifest.settle(&settled));
+        written?;
+        Ok(noted?)
     }
 
-    fn settle(
+    /// What is to become of a photo. `fresh`: captions of this batch by the photo's content.
+    fn fate(
         &mut self,
         item: &Item,
         result: Result<Vec<Caption>, Unread>,
-    ) -> Result<(), FolderError> {
-        let input = match (&item.found, result) {
-            (Some(Ok(input)), result) => match result {
-                Ok(captions) => return self.captioned(input, item, captions),
-                Err(Unread::Known(captions, known)) => {
-                    return self.known(input, item, &captions, known);
-                }
-                Err(Unread::Manifest(error)) => return Err(error.into()),
-                Err(Unread::NotAsked) => return Ok(()),
-                Err(Unread::Skipped) => {
-                    if let Some(manifest) = self.reader.folder.manifest {
-                        manifest.not_done(input, true, "a caption was there")?;
-                    }
-                    self.tally.skipped += 1;
-                    (self.observer)(Outcome::Skipped(input));
-                    return Ok(());
-                }
-                Err(Unread::Image(error)) => (input, error.to_string()),
-                Err(Unread::Output(error)) => (input, with_cause(&error)),
-                Err(Unread::Input(error)) => (input, error.to_string()),
-                Err(Unread::Same) => match self.captions_of_equal(item)? {
-                    Some(captions) => return self.known(input, item, &captions, Known::Equal),
-                    // The other one is damaged, and so is this one: its own reading names it.
-                    None => (input, self.own_error(input)),
-                },
-            },
-            (_, Err(Unread::Input(error))) => {
+        fresh: &HashMap<String, Vec<Caption>>,
+    ) -> Result<Fate, FolderError> {
+        let Some(input) = item.input() else {
+            if let Err(Unread::Input(error)) = result {
                 self.tally.failed += 1;
                 (self.observer)(Outcome::Failed(with_cause(&error)));
-                return Ok(());
             }
-            _ => return Ok(()),
+            return Ok(Fate::NotAsked);
         };
-        let (input, reason) = input;
-        self.failed(input, reason)
+        Ok(match result {
+            Ok(captions) => self.shaped(input, captions, None),
+            Err(Unread::Known(captions, Known::Equal)) => self.of_equal(input, captions),
+            Err(Unread::Known(captions, known)) => Fate::Captions(captions, Some(known)),
+            Err(Unread::Same) => {
+                let hash = item.hash.as_deref().unwrap_or_default();
+                match (fresh.get(hash), self.captions_of_equal(hash)?) {
+                    (Some(captions), _) => self.shaped(input, captions.clone(), Some(Known::Equal)),
+                    (None, Some(captions)) => self.of_equal(input, captions),
+                    (None, None) => Fate::Failed(format!(
+                        "{}: a photo of equal content has no caption either",
+                        input.path.display()
+                    )),
+                }
+            }
+            Err(Unread::Manifest(error)) => return Err(error.into()),
+            Err(Unread::NotAsked) => Fate::NotAsked,
+            Err(Unread::Skipped) => Fate::Skipped,
+            Err(Unread::Image(error)) => Fate::Failed(error.to_string()),
+            Err(Unread::Output(error)) => Fate::Failed(with_cause(&error)),
+            Err(Unread::Input(error)) => Fate::Failed(with_cause(&error)),
+        })
     }
 
     /// The captions that a photo of equal content had when it was settled.
-    fn captions_of_equal(&self, item: &Item) -> Result<Option<Vec<Shaped>>, ManifestError> {
+    fn captions_of_equal(&self, hash: &str) -> Result<Option<Vec<Shaped>>, ManifestError> {
         let Folder { manifest, hashes, .. } = self.reader.folder;
-        match (manifest, &item.hash) {
-            (Some(manifest), Some(hash)) => manifest.captions_of(hash, hashes.0, hashes.1),
-            _ => Ok(None),
+        match manifest {
+            Some(manifest) => manifest.captions_of(hash, hashes.0, hashes.1),
+            None => Ok(None),
         }
     }
 
-    fn own_error(&self, input: &Input) -> String {
-        match decode_file(&input.path, &self.reader.folder.limits) {
-            Err(error) => error.to_string(),
-            Ok(_) => {
-                format!("{}: a photo of equal content has no caption either", input.path.display())
-            }
-        }
+    /// What the model said of another photo, shaped for this one.
+    fn of_equal(&self, input: &Input, captions: Vec<Shaped>) -> Fate {
+        let captions = captions.into_iter().map(|shaped| shaped.caption).collect();
+        self.shaped(input, captions, Some(Known::Equal))
     }
 
-    fn failed(&mut self, input: &Input, reason: String) -> Result<(), FolderError> {
-        if let Some(manifest) = self.reader.folder.manifest {
-            manifest.not_done(input, false, &reason)?;
-        }
-        self.tally.failed += 1;
-        (self.observer)(Outcome::Failed(reason));
-        Ok(())
-    }
-
-    fn captioned(
-        &mut self,
-        input: &Input,
-        item: &Item,
-        captions: Vec<Caption>,
-    ) -> Result<(), FolderError> {
-        let Folder { shaping, sidecars, manifest, hashes, model, .. } = self.reader.folder;
+    fn shaped(&self, input: &Input, captions: Vec<Caption>, known: Option<Known>) -> Fate {
+        let Folder { shaping, sidecars, .. } = self.reader.folder;
         let mut existing = String::new();
         if let Some(sidecars) = sidecars.first() {
             existing = sidecars.existing(input).ok().flatten().unwrap_or_default();
@@ -380,71 +383,81 @@ impl<'a> Writer<'a> {
         }
         if shaped.is_empty() {
             let reason = objection.unwrap_or_else(|| "the model gave no caption".into());
-            return self.failed(input, format!("{}: {reason}", input.path.display()));
+            return Fate::Failed(format!("{}: {reason}", input.path.display()));
         }
-        if let Some(manifest) = manifest {
-            manifest.keep(
-                input,
-                item.stamp.as_ref(),
-                item.hash.as_deref(),
-                &shaped,
-                (model, hashes.0, hashes.1),
-            )?;
-        }
-        if self.write(input, &shaped, false)? {
-            self.tally.written += 1;
-            self.tally.changed += usize::from(item.is_changed);
-            (self.observer)(Outcome::Written(input));
-        }
-        Ok(())
+        Fate::Captions(shaped, known)
     }
 
-    fn known(
+    /// Writes what there is to write; what the manifest has to note.
+    fn settle(
         &mut self,
         input: &Input,
         item: &Item,
-        captions: &[Shaped],
-        known: Known,
-    ) -> Result<(), FolderError> {
-        let Folder { manifest, hashes, model, .. } = self.reader.folder;
-        if let (Known::Equal, Some(manifest)) = (known, manifest) {
-            let (stamp, hash) = (item.stamp.as_ref(), item.hash.as_deref());
-            manifest.keep(input, stamp, hash, captions, (model, hashes.0, hashes.1))?;
+        fate: &Fate,
+    ) -> Result<Option<Settled>, FolderError> {
+        match fate {
+            Fate::NotAsked => Ok(None),
+            Fate::Skipped => {
+                self.tally.skipped += 1;
+                (self.observer)(Outcome::Skipped(input));
+                Ok(Some(Settled::Skipped("a caption was there".into())))
+            }
+            Fate::Failed(reason) => {
+                self.failed(reason.clone());
+                Ok(Some(Settled::Failed(reason.clone())))
+            }
+            Fate::Captions(captions, known) => {
+                let was_done = *known == Some(Known::Done);
+                if let Err(error) = self.write(input, captions, was_done)? {
+                    let reason = with_cause(&error);
+                    self.unwritten += 1;
+                    if self.unwritten >= MOST_UNWRITTEN {
+                        return Err(error.into());
+                    }
+                    self.failed(reason.clone());
+                    return Ok(Some(Settled::Unwritten(reason)));
+                }
+                self.unwritten = 0;
+                if matches!(known, Some(Known::Done | Known::Kept)) {
+                    self.tally.known += 1;
+                    (self.observer)(Outcome::Known(input));
+                } else {
+                    self.tally.written += 1;
+                    self.tally.changed += usize::from(item.is_changed);
+                    (self.observer)(Outcome::Written(input));
+                }
+                Ok((!was_done).then_some(Settled::Done))
+            }
         }
-        if self.write(input, captions, known == Known::Done)? {
-            self.tally.known += 1;
-            (self.observer)(Outcome::Known(input));
-        }
-        Ok(())
     }
 
-    /// Whether all was written. `was_done`: sidecars are written only where they are gone.
+    fn failed(&mut self, reason: String) {
+        self.tally.failed += 1;
+        (self.observer)(Outcome::Failed(reason));
+    }
+
+    /// The inner error is one of this photo alone. `was_done`: sidecars are written only where they are
+    /// gone.
     fn write(
         &mut self,
         input: &Input,
         captions: &[Shaped],
         was_done: bool,
-    ) -> Result<bool, FolderError> {
-        let Folder { sidecars, manifest, model, .. } = self.reader.folder;
+    ) -> Result<Result<(), OutputError>, FolderError> {
+        let Folder { sidecars, model, .. } = self.reader.folder;
         let record = Record { input, captions, model };
         for one in *sidecars {
             let there = was_done && matches!(one.existing(input), Ok(Some(_)));
             match if there { Ok(false) } else { one.write(record) } {
                 Ok(_) => {}
                 Err(error) if ends_everything(&error.source) => return Err(error.into()),
-                Err(error) => {
-                    self.failed(input, with_cause(&error))?;
-                    return Ok(false);
-                }
+                Err(error) => return Ok(Err(error)),
             }
         }
         for output in &mut self.outputs {
             output.write(record)?;
         }
-        if let (Some(manifest), false) = (manifest, was_done) {
-            manifest.finish(input)?;
-        }
-        Ok(true)
+        Ok(Ok(()))
     }
 
     /// Ends the outputs; without their names where the run broke off.
@@ -455,8 +468,15 @@ impl<'a> Writer<'a> {
         for output in self.outputs {
             output.finish(whole)?;
         }
-        Ok(Tally { others: self.reader.others.load(Ordering::Relaxed), ..self.tally })
+        Ok(Tally { others: self.reader.others(), ..self.tally })
     }
+}
+
+/// What the manifest keeps of a photo that has captions which it does not have yet.
+fn as_keeping((item, fate): &(Item, Fate)) -> Option<Keeping<'_>> {
+    let Fate::Captions(captions, None | Some(Known::Equal)) = fate else { return None };
+    let (stamp, hash) = (item.stamp.as_ref(), item.hash.as_deref());
+    Some(Keeping { input: item.input()?, stamp, hash, captions })
 }
 
 /// No other photo would fare better.

@@ -5,7 +5,8 @@
 //! saw it), bytes and modified (seconds, nanoseconds; of the file), hash (BLAKE3 of its content), status
 //! (`pending`, `done`, `failed`, `skipped`), caption (as written), captions (JSON: all, with their words'
 //! probabilities), error, model (as it was named), model_hash and settings (hashes), attempts, time (Unix seconds). Table `settings`: what
-//! each hash of settings stands for.
+//! each hash of settings stands for. Table `facts`: what the run itself knew, such as its share and how
+//! many photos there are. Table `reviews`: what a person said of captions.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, TryLockError};
@@ -14,7 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Caption;
@@ -33,6 +35,11 @@ CREATE TABLE IF NOT EXISTS photos (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS photos_by_hash ON photos (hash);
 CREATE TABLE IF NOT EXISTS settings (hash TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS reviews (
+    path TEXT PRIMARY KEY, verdict TEXT NOT NULL CHECK (verdict IN ('accepted', 'edited', 'retry')),
+    time INTEGER
+) WITHOUT ROWID;
 PRAGMA user_version = 1;";
 
 /// Why a manifest cannot be used.
@@ -93,6 +100,8 @@ pub struct Entry {
     pub model_hash: Option<String>,
     /// Hash of the settings.
     pub settings: Option<String>,
+    /// `accepted`, `edited` or `retry`, if a person looked at it.
+    pub verdict: Option<String>,
     /// Bytes and time of the file as it was captioned.
     stamp: Option<Stamp>,
 }
@@ -125,6 +134,32 @@ pub struct Counts {
     pub skipped: u64,
     /// Seen, and not captioned yet.
     pub pending: u64,
+}
+
+/// A photo and its captions, for [`Manifest::keep`].
+#[derive(Debug)]
+pub struct Keeping<'a> {
+    /// The photo.
+    pub input: &'a Input,
+    /// Its file as it was read.
+    pub stamp: Option<&'a Stamp>,
+    /// BLAKE3 of its content.
+    pub hash: Option<&'a str>,
+    /// Its captions.
+    pub captions: &'a [Shaped],
+}
+
+/// What became of a photo, with the reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// Its captions are written where they belong.
+    Done,
+    /// It has captions, which cannot be written where they belong: they are kept.
+    Unwritten(String),
+    /// It needs none.
+    Skipped(String),
+    /// It has none.
+    Failed(String),
 }
 
 /// A caption as the manifest keeps it.
@@ -188,12 +223,18 @@ impl Manifest {
         database.busy_timeout(Duration::from_secs(30)).map_err(failed)?;
         let version: i64 =
             database.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
-        let tables: i64 = database
-            .query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))
-            .map_err(failed)?;
-        // A run that was killed at once leaves an empty database.
-        if version != VERSION && tables > 0 {
+        let tables = tables(&database).map_err(failed)?;
+        if version != VERSION && !tables.is_empty() {
             return Err(ManifestError::Foreign { file: file.to_owned() });
+        }
+        // A run that was killed at once leaves an empty database; an earlier version had fewer tables.
+        for statement in SCHEMA.split(';') {
+            let name = statement.trim().strip_prefix("CREATE TABLE IF NOT EXISTS ");
+            let name = name.and_then(|rest| rest.split(' ').next());
+            if name.is_some_and(|name| !tables.iter().any(|table| table == name)) {
+                let empty = statement.replacen("CREATE TABLE", "CREATE TEMP TABLE", 1);
+                database.execute_batch(&empty).map_err(failed)?;
+            }
         }
         Ok(Self { file: file.to_owned(), database: database.into(), _lock: None })
     }
@@ -220,29 +261,27 @@ impl Manifest {
         done.map(drop).map_err(|error| self.failed(error))
     }
 
-    /// Notes photos that are to be captioned, and where they stand among all; what is known of them stays.
+    /// Notes photos that are to be captioned, each with its place among all; what is known of them stays.
     ///
     /// # Errors
     /// The manifest cannot be written.
-    pub fn expect(&self, first: usize, inputs: &[Input]) -> Result<(), ManifestError> {
-        let mut database = self.database();
-        let noted = database.transaction().and_then(|transaction| {
+    pub fn expect(&self, photos: &[(usize, Input)]) -> Result<(), ManifestError> {
+        self.in_transaction(photos, |transaction| {
             let mut statement = transaction.prepare(
                 "INSERT INTO photos (path, relative, path_bytes, position, status)
                  VALUES (?1, ?2, ?3, ?4, 'pending')
-                 ON CONFLICT (path) DO UPDATE SET position = ?4, relative = ?2",
+                 ON CONFLICT (path) DO UPDATE SET position = ?4, relative = ?2
+                 WHERE position <> ?4 OR relative <> ?2",
             )?;
-            for (index, input) in inputs.iter().enumerate() {
+            for (place, input) in photos {
                 let bytes = input.path.to_str().is_none();
                 let bytes = bytes.then(|| input.path.as_os_str().as_encoded_bytes());
                 let relative = name_of(&input.relative);
-                let position = i64::try_from(first + index).unwrap_or(i64::MAX);
+                let position = i64::try_from(*place).unwrap_or(i64::MAX);
                 statement.execute(params![name_of(&input.path), relative, bytes, position])?;
             }
-            drop(statement);
-            transaction.commit()
-        });
-        noted.map_err(|error| self.failed(error))
+            Ok(())
+        })
     }
 
     /// What is known of a photo.
@@ -279,68 +318,99 @@ impl Manifest {
         Ok(found.map_err(|error| self.failed(error))?.map(|text| kept(&text)))
     }
 
-    /// Keeps the captions of a photo, which is done when [`finish`](Self::finish) says that they are written
-    /// where they belong.
+    /// Keeps the captions of photos, in one transaction: all of them or none. A photo is done when
+    /// [`settle`](Self::settle) says that its captions are written where they belong.
     ///
     /// # Errors
     /// The manifest cannot be written.
     pub fn keep(
         &self,
-        input: &Input,
-        stamp: Option<&Stamp>,
-        hash: Option<&str>,
-        captions: &[Shaped],
+        photos: &[Keeping<'_>],
         (model, model_hash, settings): (&str, &str, &str),
     ) -> Result<(), ManifestError> {
-        let kept: Vec<Kept> = captions
-            .iter()
-            .map(|shaped| Kept { text: shaped.text.clone(), caption: shaped.caption.clone() })
-            .collect();
-        let kept = serde_json::to_string(&kept).unwrap_or_default();
-        let text = captions.first().map(|shaped| shaped.text.as_str());
-        let done = self.database().prepare(
-            "UPDATE photos SET status = 'pending', bytes = ?2, modified = ?3, hash = ?4, caption = ?5,
-             captions = ?6, error = NULL, model = ?7, model_hash = ?8, settings = ?9, attempts = attempts + 1,
-             time = unixepoch() WHERE path = ?1",
-        ).and_then(|mut statement| {
-            let (bytes, modified) = stamp.map(|stamp| (stamp.bytes, &stamp.modified)).unzip();
-            let path = name_of(&input.path);
-            statement.execute(params![path, bytes, modified, hash, text, kept, model, model_hash, settings])
-        });
-        done.map(drop).map_err(|error| self.failed(error))
+        self.in_transaction(photos, |transaction| {
+            let mut statement = transaction.prepare(
+                "UPDATE photos SET status = 'pending', bytes = ?2, modified = ?3, hash = ?4, caption = ?5,
+                 captions = ?6, error = NULL, model = ?7, model_hash = ?8, settings = ?9,
+                 attempts = attempts + 1, time = unixepoch() WHERE path = ?1",
+            )?;
+            for Keeping { input, stamp, hash, captions } in photos {
+                let text = captions.first().map(|shaped| shaped.text.as_str());
+                let kept = as_kept(captions);
+                let (bytes, modified) = stamp.map(|stamp| (stamp.bytes, &stamp.modified)).unzip();
+                let path = name_of(&input.path);
+                statement.execute(params![
+                    path, bytes, modified, hash, text, kept, model, model_hash, settings
+                ])?;
+            }
+            Ok(())
+        })
     }
 
-    /// Notes that a photo is captioned.
+    /// Notes what became of photos, in one transaction.
     ///
     /// # Errors
     /// The manifest cannot be written.
-    pub fn finish(&self, input: &Input) -> Result<(), ManifestError> {
-        let statement = "UPDATE photos SET status = 'done' WHERE path = ?1";
-        let done = self.database().execute(statement, [name_of(&input.path)]);
-        done.map(drop).map_err(|error| self.failed(error))
-    }
-
-    /// Notes that a photo has no caption, and why. `is_skipped`: it needs none.
-    ///
-    /// # Errors
-    /// The manifest cannot be written.
-    pub fn not_done(
-        &self,
-        input: &Input,
-        is_skipped: bool,
-        reason: &str,
-    ) -> Result<(), ManifestError> {
-        let status = if is_skipped { "skipped" } else { "failed" };
-        let done = self
-            .database()
-            .prepare(
+    pub fn settle(&self, photos: &[(&Input, Settled)]) -> Result<(), ManifestError> {
+        self.in_transaction(photos, |transaction| {
+            let mut done = transaction
+                .prepare("UPDATE photos SET status = 'done', error = NULL WHERE path = ?1")?;
+            let mut unwritten = transaction.prepare(
+                "UPDATE photos SET status = 'failed', error = ?2, time = unixepoch() WHERE path = ?1",
+            )?;
+            let mut without = transaction.prepare(
                 "UPDATE photos SET status = ?2, error = ?3, caption = NULL, captions = NULL,
                  attempts = attempts + 1, time = unixepoch() WHERE path = ?1",
-            )
-            .and_then(|mut statement| {
-                statement.execute(params![name_of(&input.path), status, reason])
-            });
+            )?;
+            for (input, settled) in photos {
+                let path = name_of(&input.path);
+                match settled {
+                    Settled::Done => done.execute([&path])?,
+                    Settled::Unwritten(reason) => unwritten.execute([&path, reason])?,
+                    Settled::Skipped(reason) => without.execute([&path, "skipped", reason])?,
+                    Settled::Failed(reason) => without.execute([&path, "failed", reason])?,
+                };
+            }
+            Ok(())
+        })
+    }
+
+    fn in_transaction<T>(
+        &self,
+        photos: &[T],
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), ManifestError> {
+        if photos.is_empty() {
+            return Ok(());
+        }
+        let mut database = self.database();
+        let done = database.transaction().and_then(|transaction| {
+            work(&transaction)?;
+            transaction.commit()
+        });
+        done.map_err(|error| self.failed(error))
+    }
+
+    /// Notes what a run itself knows, in place of what was noted under the name.
+    ///
+    /// # Errors
+    /// The manifest cannot be written.
+    pub fn note_fact(&self, name: &str, value: &impl Serialize) -> Result<(), ManifestError> {
+        let statement = "INSERT OR REPLACE INTO facts (name, value) VALUES (?1, ?2)";
+        let value = serde_json::to_string(value).unwrap_or_default();
+        let done = self.database().execute(statement, params![name, value]);
         done.map(drop).map_err(|error| self.failed(error))
+    }
+
+    /// What was noted under a name; `None` if nothing was that reads as a `T`.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn fact<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ManifestError> {
+        let statement = "SELECT value FROM facts WHERE name = ?1";
+        let found = self.database().query_row(statement, [name], |row| row.get::<_, String>(0));
+        let found = found.optional().map_err(|error| self.failed(error))?;
+        Ok(found.and_then(|value| serde_json::from_str(&value).ok()))
     }
 
     /// How many photos are in which state.
@@ -366,15 +436,7 @@ impl Manifest {
                 }
                 Ok(())
             });
-        match counted {
-            // Killed before the tables were made.
-            Err(rusqlite::Error::SqliteFailure(_, Some(message)))
-                if message.starts_with("no such table") =>
-            {
-                Ok(counts)
-            }
-            counted => counted.map(|()| counts).map_err(|error| self.failed(error)),
-        }
+        counted.map(|()| counts).map_err(|error| self.failed(error))
     }
 
     /// Hands every photo to `each`, in the order of the last run, those of `status` only if one is given.
@@ -401,7 +463,13 @@ impl Manifest {
     }
 }
 
-const COLUMNS: &str = "path, path_bytes, relative, status, hash, captions, error, model, settings, bytes, modified, model_hash";
+const COLUMNS: &str = "path, path_bytes, relative, status, hash, captions, error, model, settings, bytes, modified, model_hash, \
+    (SELECT verdict FROM reviews WHERE reviews.path = photos.path)";
+
+fn tables(database: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = database.prepare("SELECT name FROM sqlite_master WHERE type = 'table'")?;
+    statement.query_map([], |row| row.get(0))?.collect()
+}
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let path: String = row.get(0)?;
@@ -419,6 +487,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         model: row.get(7)?,
         settings: row.get(8)?,
         model_hash: row.get(11)?,
+        verdict: row.get(12)?,
         stamp: bytes.zip(modified).map(|(bytes, modified)| Stamp { bytes, modified }),
     })
 }
@@ -434,10 +503,23 @@ impl Entry {
         (self.model_hash.as_deref(), self.settings.as_deref())
     }
 
+    /// Whether a person accepted or edited its captions.
+    pub fn is_reviewed(&self) -> bool {
+        matches!(self.verdict.as_deref(), Some("accepted" | "edited"))
+    }
+
     /// Whether its captions are written where they belong.
     pub fn is_done(&self) -> bool {
         self.status == "done"
     }
+}
+
+fn as_kept(captions: &[Shaped]) -> String {
+    let kept: Vec<Kept> = captions
+        .iter()
+        .map(|shaped| Kept { text: shaped.text.clone(), caption: shaped.caption.clone() })
+        .collect();
+    serde_json::to_string(&kept).unwrap_or_default()
 }
 
 fn kept(text: &str) -> Vec<Shaped> {
@@ -471,77 +553,5 @@ pub fn content_hash(path: &Path) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::caption::WordProbability;
-
-    fn shaped(text: &str) -> Vec<Shaped> {
-        let words = vec![WordProbability { word: "dog".into(), probability: 0.123_456_79 }];
-        let caption = Caption { caption: "a dog".into(), token_ids: vec![1], score: -0.1, words };
-        vec![Shaped { text: text.into(), caption }]
-    }
-
-    fn input(path: &Path) -> Input {
-        Input { path: path.to_owned(), relative: path.file_name().unwrap().into() }
-    }
-
-    #[test]
-    fn what_became_of_a_photo_is_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let (file, photo) = (folder.path().join("run.db"), folder.path().join("a.jpg"));
-        fs::write(&photo, "x").unwrap();
-        let hash = content_hash(&photo).unwrap();
-        let stamp = Stamp::of(&fs::metadata(&photo).unwrap());
-        let (photo, other) = (input(&photo), input(&folder.path().join("b.jpg")));
-        {
-            let manifest = Manifest::open(&file).unwrap();
-            manifest.expect(0, &[other.clone(), photo.clone()]).unwrap();
-            let settings = ("name", "m", "s");
-            manifest.keep(&photo, Some(&stamp), Some(&hash), &shaped("A dog!"), settings).unwrap();
-            assert_eq!(manifest.counts().unwrap().pending, 2);
-            manifest.finish(&photo).unwrap();
-            manifest.not_done(&other, false, "cut short").unwrap();
-        }
-        let manifest = Manifest::open(&file).unwrap();
-        let entry = manifest.entry(&photo).unwrap().unwrap();
-        assert_eq!((&entry.captions, &entry.input), (&shaped("A dog!"), &photo));
-        assert!(entry.is_current(&stamp));
-        assert!(!entry.is_current(&Stamp { bytes: 2, ..stamp.clone() }));
-        assert_eq!(manifest.captions_of(&hash, "m", "s").unwrap(), Some(shaped("A dog!")));
-        assert_eq!(manifest.captions_of(&hash, "n", "s").unwrap(), None);
-        // Seen again, in another order: what is known stays.
-        manifest.expect(0, &[photo.clone(), other.clone()]).unwrap();
-        assert_eq!(manifest.counts().unwrap(), Counts { done: 1, failed: 1, ..Counts::default() });
-        let mut order = Vec::new();
-        manifest
-            .for_each::<ManifestError>(None, &mut |entry| {
-                order.push((entry.input.relative, entry.error));
-                Ok(())
-            })
-            .unwrap();
-        assert_eq!(order, [("a.jpg".into(), None), ("b.jpg".into(), Some("cut short".into()))]);
-    }
-
-    #[test]
-    fn one_run_at_a_time_and_nothing_of_others() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("run.db");
-        let manifest = Manifest::open(&file).unwrap();
-        assert!(matches!(Manifest::open(&file), Err(ManifestError::InUse { .. })));
-        assert_eq!(Manifest::read(&file).unwrap().counts().unwrap(), Counts::default());
-        drop(manifest);
-        Manifest::open(&file).unwrap();
-        let foreign = folder.path().join("other.db");
-        Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE a (b)").unwrap();
-        let before = fs::read(&foreign).unwrap();
-        assert!(matches!(Manifest::open(&foreign), Err(ManifestError::Foreign { .. })));
-        let text = folder.path().join("notes.txt");
-        fs::write(&text, "some text that is no database, of more than a few bytes").unwrap();
-        assert!(Manifest::open(&text).unwrap_err().to_string().contains("cannot be used"));
-        assert_eq!(fs::read(&foreign).unwrap(), before);
-        assert!(matches!(
-            Manifest::read(&folder.path().join("no.db")),
-            Err(ManifestError::NotFound { .. })
-        ));
-    }
-}
+#[path = "manifest_tests.rs"]
+mod tests;

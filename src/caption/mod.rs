@@ -5,6 +5,8 @@
 //! ([`ModelInput`]): not from its rank, its name or the batch that it comes in. A run that is resumed, or
 //! shared among machines, says what a single run says.
 
+mod batch_size;
+mod bounds;
 pub mod folder;
 mod identity;
 pub mod inputs;
@@ -24,8 +26,9 @@ use crate::generate::{GenerateConfig, GenerateError, Generated, generate_images}
 use crate::image::PreprocessConfig;
 use crate::plural::counted;
 
+pub use batch_size::{BatchSize, suitable_batch_size};
 pub use identity::{settings_hash, weights_hash};
-pub use stage::caption_items;
+pub use stage::{Batch, Replica, Source, caption_batches, caption_items};
 
 /// A word of a caption and how sure the model was of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,6 +74,20 @@ pub struct CaptionConfig {
     pub workers: usize,
     /// What every caption begins with.
     pub prompt: Prompt,
+    /// When a batch goes to the model.
+    pub filling: Filling,
+}
+
+/// When a batch goes to the model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Filling {
+    /// The first with few photos, and any one soon where photos come slowly.
+    #[default]
+    Eager,
+    /// When it is full, but for the last. A run that broke off after some batches and goes on with the
+    /// photos that are left then makes the batches that it would have made: its probabilities are the
+    /// same to the last digit.
+    Full,
 }
 
 impl CaptionConfig {
@@ -78,7 +95,14 @@ impl CaptionConfig {
     /// the device.
     pub fn new(generate: GenerateConfig, device: &Device) -> Self {
         let (bucket, workers) = (length_bucket(device), num_readers(device));
-        Self { batch_size: 16, generate, bucket, workers, prompt: Prompt::default() }
+        Self {
+            batch_size: 16,
+            generate,
+            bucket,
+            workers,
+            prompt: Prompt::default(),
+            filling: Filling::default(),
+        }
     }
 }
 

@@ -4,13 +4,56 @@
 use std::path::Path;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// One of so many shares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shard {
     /// Counted from 0.
     pub index: u64,
     /// How many there are, at least 1.
     pub count: u64,
+}
+
+/// How many photos there are, and which: equal for two walks that found the same ones in any order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Census {
+    /// How many.
+    pub photos: u64,
+    /// Sum of the paths' BLAKE3, of which 16 bytes.
+    sum: [u64; 2],
+}
+
+impl Census {
+    /// Counts a photo.
+    pub fn add(&mut self, path: &Path) {
+        let hash = blake3::hash(path.as_os_str().as_encoded_bytes());
+        let (parts, _) = hash.as_bytes().as_chunks::<8>();
+        let of_path = [u64::from_le_bytes(parts[0]), u64::from_le_bytes(parts[1])];
+        self.add_all(&Self { photos: 1, sum: of_path });
+    }
+
+    /// Counts the photos of another one, none of which is in this one.
+    pub fn add_all(&mut self, other: &Self) {
+        self.photos += other.photos;
+        for (sum, more) in self.sum.iter_mut().zip(other.sum) {
+            *sum = sum.wrapping_add(more);
+        }
+    }
+}
+
+/// What a run knows when it has gone through all that was named, and leaves in its manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunFacts {
+    /// Its share.
+    pub shard: Shard,
+    /// All photos, those of other shares too.
+    pub census: Census,
+}
+
+impl RunFacts {
+    /// What a manifest has them under.
+    pub const NAME: &str = "run";
 }
 
 /// Variables that schedulers set for each process of many: its number, from 0 on, and how many there are.
@@ -22,6 +65,9 @@ const SCHEDULERS: [(&str, &str, &str); 4] = [
 ];
 
 impl Shard {
+    /// All there is.
+    pub const ALL: Self = Self { index: 0, count: 1 };
+
     /// Whether the photo of this path, within the folder that was named, belongs to the share.
     pub fn takes(self, relative: &Path) -> bool {
         let name = relative.as_os_str().as_encoded_bytes();

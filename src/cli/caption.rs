@@ -1,7 +1,7 @@
 //! `patchword caption`: captions for files and folders of images.
 
 use std::path::Path;
-use std::sync::mpsc::sync_channel;
+use std::sync::Arc;
 use std::thread;
 
 use burn::tensor::FloatDType;
@@ -11,24 +11,23 @@ use super::Outcome;
 use super::caption_inputs::InputArgs;
 use super::caption_manifest::{self, ExportArgs, StatusArgs};
 use super::caption_outputs::{OutputArgs, ShapingArgs};
+use super::caption_run::{BelowTheBar, Photos, Run, Search, expect};
 use super::console::Console;
 use super::decode::{DECODING, DecodeArgs};
-use super::device::DeviceArgs;
+use super::device::DevicesArgs;
 use super::error::{CliError, EXIT_INTERRUPTED};
 use super::image_size::ImageSizeArgs;
 use super::model_args::ModelArgs;
 use super::progress::Progress;
 use super::stop;
-use crate::caption::folder::{
-    Folder, FolderError, Item, Outcome as OfPhoto, Reader, Tally, Writer,
-};
-use crate::caption::inputs::{Found, InputConfig, Named, find};
+use crate::caption::folder::{Folder, Tally};
 use crate::caption::manifest::Manifest;
-use crate::caption::output::Output;
-use crate::caption::{CaptionConfig, Prompt, caption_items, settings_hash, weights_hash};
+use crate::caption::{
+    CaptionConfig, Filling, Prompt, Replica, settings_hash, suitable_batch_size, weights_hash,
+};
 use crate::checkpoint::{self, Checkpoint};
-use crate::device::Resolved;
-use crate::image::DecodeLimits;
+use crate::device::{BackendKind, Resolved};
+use crate::image::{DecodeLimits, MemoryBudget};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Precision {
@@ -73,12 +72,16 @@ pub(super) struct CaptionArgs {
     shaping: ShapingArgs,
     #[command(flatten)]
     image_size: ImageSizeArgs,
-    /// Images captioned together [default: 16]
+    /// Images captioned together; auto takes what suits device, model and memory (-v says what)
     #[arg(long, value_name = "N|auto", default_value = "auto", hide_default_value = true, value_parser = batch_size)]
     batch_size: BatchSize,
     /// Threads that read images [default: 1 or 2 beside a CPU, up to 8 beside a GPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
+    /// Memory for decoding images, of all readers together, and for what a batch takes: 500M, 2G
+    /// [default: a quarter of the machine's, at most 1G]
+    #[arg(long, value_name = "SIZE", value_parser = memory_size)]
+    max_memory: Option<u64>,
     /// Largest image decoded, in pixels
     #[arg(long, value_name = "N", default_value_t = DecodeLimits::default().max_pixels)]
     max_pixels: u64,
@@ -97,7 +100,7 @@ pub(super) struct CaptionArgs {
     #[arg(long, requires = "prompt", action = ArgAction::SetTrue, help_heading = DECODING)]
     keep_prompt: bool,
     #[command(flatten)]
-    device: DeviceArgs,
+    devices: DevicesArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -121,6 +124,22 @@ fn batch_size(text: &str) -> Result<BatchSize, String> {
     }
 }
 
+/// Bytes, as in `500M` or `1.5GiB`.
+fn memory_size(text: &str) -> Result<u64, String> {
+    const LEAST: f64 = 16e6;
+    let expected = || "expected a size of 16M or more, as in 500M or 2G".to_owned();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" | "kib" => 1024.0,
+        "m" | "mb" | "mib" => 1024.0 * 1024.0,
+        "g" | "gb" | "gib" => 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(expected()),
+    };
+    let bytes = digits.trim().parse::<f64>().map_err(|_| expected())? * factor;
+    if bytes >= LEAST && bytes < 1e18 { Ok(bytes as u64) } else { Err(expected()) }
+}
+
 pub(super) fn run(arguments: CaptionArgs, console: &Console) -> Result<Outcome, CliError> {
     match arguments.command {
         Some(CaptionCommand::Status(arguments)) => caption_manifest::status(&arguments, console),
@@ -132,24 +151,23 @@ pub(super) fn run(arguments: CaptionArgs, console: &Console) -> Result<Outcome, 
 fn caption(arguments: CaptionArgs, console: &Console) -> Result<Outcome, CliError> {
     let shaping = arguments.shaping.shaping()?;
     arguments.outputs.check()?;
-    let config = arguments.inputs.config(console)?;
+    let search = Search::of(arguments.inputs.config(console)?);
     let manifest = arguments.outputs.manifest.as_deref().map(Manifest::open).transpose()?;
     let (named, again) = (arguments.inputs.named()?, arguments.inputs.named_again());
-    let mut photos = Photos::find(named, config.clone(), console)?;
-    let location = arguments.model.locate(console)?;
-    let device = arguments.device.open(console)?;
-    let options = arguments.image_size.load_options();
-    let checkpoint = checkpoint::load_with(&location, &device.device, &options)?;
-    let checkpoint = in_precision(checkpoint, arguments.dtype, &device)?;
-    let decoding = caption_config(&arguments, &checkpoint, &device)?;
+    let mut photos = Photos::find(named, search.clone(), console)?;
+    let captioners = Captioners::load(&arguments, console)?;
+    let decoding = captioners.config(&arguments, console)?;
+    let checkpoint = captioners.checkpoint();
     let (model, settings) = match manifest {
-        Some(_) => (weights_hash(&checkpoint)?, settings_hash(&checkpoint, &decoding)),
+        Some(_) => (weights_hash(checkpoint)?, settings_hash(checkpoint, &decoding)),
         None => Default::default(),
     };
     if let Some(manifest) = &manifest {
         manifest.name_settings(&settings.0, &settings.1)?;
     }
-    let (sidecars, outputs) = (arguments.outputs.sidecars(), arguments.outputs.open(console)?);
+    let progress = Arc::new(Progress::new(console, "caption", None, "images"));
+    let stdout = BelowTheBar::stdout(&progress, console);
+    let (sidecars, outputs) = (arguments.outputs.sidecars(), arguments.outputs.open(stdout)?);
     let folder = Folder {
         shaping: &shaping,
         sidecars: &sidecars,
@@ -158,30 +176,91 @@ fn caption(arguments: CaptionArgs, console: &Console) -> Result<Outcome, CliErro
         only_failed: arguments.outputs.retry_failed,
         model: &arguments.model.name(),
         hashes: (&model, &settings.0),
-        limits: DecodeLimits::of_pixels(arguments.max_pixels).for_input(&checkpoint.preprocess),
+        limits: arguments.limits(checkpoint),
     };
     stop::listen_and_say(console, STOPPING);
-    let progress = Progress::new(console, "caption", None, "images");
+    let replicas = captioners.replicas();
+    let run = Run {
+        replicas: &replicas,
+        decoding: &decoding,
+        folder: &folder,
+        progress: &progress,
+        console,
+    };
     let tally = thread::scope(|scope| {
-        // Walks the inputs a second time, far ahead: how many there are, and what the manifest has to expect.
         scope.spawn(|| {
             if let Some(named) = again {
-                expect(named, &config, folder.manifest, &progress);
+                expect(named, &search, folder.manifest, &progress);
             }
         });
-        caption_photos(
-            &checkpoint,
-            &device,
-            &decoding,
-            &folder,
-            &mut photos,
-            outputs,
-            &progress,
-            console,
-        )
+        run.over(&mut photos, outputs)
     })?;
     progress.finish();
-    close(&arguments.outputs, tally, photos.stopped(), console)
+    close(&arguments.outputs, tally, stop::requested(), console)
+}
+
+impl CaptionArgs {
+    fn limits(&self, checkpoint: &Checkpoint) -> DecodeLimits {
+        let limits = DecodeLimits::of_pixels(self.max_pixels).for_input(&checkpoint.preprocess);
+        match self.max_memory {
+            Some(bytes) => DecodeLimits { memory: MemoryBudget::of_bytes(bytes), ..limits },
+            None => limits,
+        }
+    }
+}
+
+/// The model on every device.
+struct Captioners(Vec<(Checkpoint, Resolved)>);
+
+impl Captioners {
+    fn load(arguments: &CaptionArgs, console: &Console) -> Result<Self, CliError> {
+        let location = arguments.model.locate(console)?;
+        let options = arguments.image_size.load_options();
+        let each = arguments.devices.open(console)?.into_iter().map(|device| {
+            let checkpoint = checkpoint::load_with(&location, &device.device, &options)?;
+            Ok((in_precision(checkpoint, arguments.dtype, &device)?, device))
+        });
+        each.collect::<Result<_, CliError>>().map(Self)
+    }
+
+    /// One of them: they are equal.
+    fn checkpoint(&self) -> &Checkpoint {
+        &self.0[0].0
+    }
+
+    fn replicas(&self) -> Vec<Replica<'_>> {
+        let each = self.0.iter();
+        each.map(|(checkpoint, device)| Replica { checkpoint, device: &device.device }).collect()
+    }
+
+    fn config(
+        &self,
+        arguments: &CaptionArgs,
+        console: &Console,
+    ) -> Result<CaptionConfig, CliError> {
+        let (checkpoint, device) = &self.0[0];
+        let ids = match &arguments.prompt {
+            Some(text) => checkpoint.tokenizer.encode(text)?,
+            None => Vec::new(),
+        };
+        let generate = arguments.decode.over(checkpoint, arguments.num_captions)?;
+        let usual = CaptionConfig::new(generate, &device.device);
+        let has_manifest = arguments.outputs.manifest.is_some();
+        let mut config = CaptionConfig {
+            prompt: Prompt { ids, keep: arguments.keep_prompt },
+            workers: arguments.workers.map_or(usual.workers * self.0.len(), usize::from),
+            filling: if has_manifest { Filling::Full } else { Filling::Eager },
+            ..usual
+        };
+        let is_cpu = device.kind == BackendKind::Flex;
+        let memory = arguments.max_memory.map(|bytes| bytes / 2);
+        config.batch_size = arguments.batch_size.0.unwrap_or_else(|| {
+            let suitable = suitable_batch_size(checkpoint, &config, is_cpu, memory);
+            console.detail(&suitable.reason);
+            suitable.photos
+        });
+        Ok(config)
+    }
 }
 
 fn in_precision(
@@ -197,140 +276,6 @@ fn in_precision(
         return Err(CliError::new(problem).hint("leave it out to compute in f32"));
     }
     Ok(checkpoint.into_f16())
-}
-
-fn caption_config(
-    arguments: &CaptionArgs,
-    checkpoint: &Checkpoint,
-    device: &Resolved,
-) -> Result<CaptionConfig, CliError> {
-    let ids = match &arguments.prompt {
-        Some(text) => checkpoint.tokenizer.encode(text)?,
-        None => Vec::new(),
-    };
-    let generate = arguments.decode.over(checkpoint, arguments.num_captions)?;
-    let usual = CaptionConfig::new(generate, &device.device);
-    Ok(CaptionConfig {
-        prompt: Prompt { ids, keep: arguments.keep_prompt },
-        batch_size: arguments.batch_size.0.unwrap_or(usual.batch_size),
-        workers: arguments.workers.map_or(usual.workers, usize::from),
-        ..usual
-    })
-}
-
-/// Photos as they are found, by a thread of its own that is never far ahead.
-struct Photos {
-    found: std::sync::mpsc::IntoIter<Found>,
-    /// Those met before there was a photo, and the first one.
-    first: Vec<Found>,
-}
-
-impl Photos {
-    /// Waits for the first photo: without one no model is loaded.
-    fn find(named: Vec<Named>, config: InputConfig, console: &Console) -> Result<Self, CliError> {
-        let (give, take) = sync_channel(64);
-        thread::spawn(move || find(named, &config, &mut |found| give.send(found).is_ok()));
-        let mut found = take.into_iter();
-        let mut first = Vec::new();
-        for one in found.by_ref() {
-            let is_photo = one.is_ok();
-            first.push(one);
-            if is_photo {
-                return Ok(Self { found, first });
-            }
-        }
-        for error in first.into_iter().filter_map(Result::err) {
-            console.warn(error);
-        }
-        Err(CliError::new("no images to caption")
-            .hint("name image files, folders, globs in quotes, or - for a list on stdin"))
-    }
-
-    fn stopped(&self) -> bool {
-        stop::requested()
-    }
-}
-
-fn expect(
-    named: Vec<Named>,
-    config: &InputConfig,
-    manifest: Option<&Manifest>,
-    progress: &Progress,
-) {
-    const AT_A_TIME: usize = 1000;
-    let (mut count, mut some) = (0, Vec::new());
-    find(named, config, &mut |found| {
-        if let Ok(input) = found {
-            some.push(input);
-        }
-        if some.len() >= AT_A_TIME {
-            note(manifest, &mut count, &mut some);
-        }
-        !stop::requested()
-    });
-    note(manifest, &mut count, &mut some);
-    if !stop::requested() {
-        progress.set_length(count as u64);
-    }
-}
-
-/// The run itself meets a manifest that fails.
-fn note(
-    manifest: Option<&Manifest>,
-    count: &mut usize,
-    some: &mut Vec<crate::caption::inputs::Input>,
-) {
-    if let Some(manifest) = manifest {
-        let _ = manifest.expect(*count, some);
-    }
-    *count += some.len();
-    some.clear();
-}
-
-#[expect(clippy::too_many_arguments, reason = "what a run is made of")]
-fn caption_photos(
-    checkpoint: &Checkpoint,
-    device: &Resolved,
-    decoding: &CaptionConfig,
-    folder: &Folder<'_>,
-    photos: &mut Photos,
-    outputs: Vec<Output>,
-    progress: &Progress,
-    console: &Console,
-) -> Result<Tally, CliError> {
-    let reader = Reader::new(folder);
-    let observer = |outcome: OfPhoto<'_>| match outcome {
-        OfPhoto::Failed(reason) => {
-            progress.suspend(|| console.warn(format_args!("no caption: {reason}")));
-            progress.advance_failed(1);
-        }
-        OfPhoto::Written(_) | OfPhoto::Known(_) | OfPhoto::Skipped(_) => progress.advance(1),
-    };
-    let mut writer = Writer::new(&reader, outputs, observer);
-    let first = std::mem::take(&mut photos.first);
-    let found = first.into_iter().chain(photos.found.by_ref());
-    let mut position = 0;
-    let items = found.take_while(|_| !stop::requested()).map(|found| {
-        if let (Some(manifest), Ok(input)) = (folder.manifest, &found) {
-            // What a second walk, if there is one, says again.
-            let _ = manifest.expect(position, std::slice::from_ref(input));
-            position += 1;
-        }
-        Item::from(found)
-    });
-    let read = |item: &mut Item| reader.read(item);
-    let emit = |item, result| writer.take(item, result);
-    let ended = caption_items::<_, _, FolderError>(
-        checkpoint,
-        &device.device,
-        items,
-        &read,
-        decoding,
-        emit,
-    );
-    let tally = writer.finish(ended.is_ok() && !stop::requested());
-    ended?;
-    Ok(tally?)
 }
 
 fn close(
@@ -361,4 +306,19 @@ fn close(
             .code(EXIT_INTERRUPTED));
     }
     Ok(if failed > 0 { Outcome::SomeInputsFailed } else { Outcome::Complete })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_of_memory_are_read_as_people_write_them() {
+        assert_eq!(memory_size("500M"), Ok(500 << 20));
+        assert_eq!(memory_size("1.5GiB"), Ok(3 << 29));
+        assert_eq!(memory_size("20000000"), Ok(20_000_000));
+        for text in ["", "G", "2X", "1M", "-1G", "1e30", "nan"] {
+            assert!(memory_size(text).is_err(), "{text}");
+        }
+    }
 }

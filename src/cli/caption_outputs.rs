@@ -1,11 +1,10 @@
 //! Where `patchword caption` puts captions, and how they are shaped.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::console::Console;
 use super::error::CliError;
 use crate::caption::output::{Existing, Format, Output, SidecarConfig, Sidecars};
 use crate::caption::shape::Shaping;
@@ -149,18 +148,23 @@ impl OutputArgs {
         !self.write.is_empty() || self.caption_extension.is_some()
     }
 
-    /// Opens the outputs: stdout where nothing else is asked for.
-    pub(super) fn open(&self, console: &Console) -> Result<Vec<Output>, CliError> {
+    /// Opens the outputs: `stdout` where nothing else is asked for.
+    pub(super) fn open(&self, stdout: Box<dyn Write>) -> Result<Vec<Output>, CliError> {
+        let mut stdout = Some(stdout);
         let usual = self.format.map_or(Format::Text, FormatName::format);
         let mut outputs = Vec::new();
         for file in &self.outputs {
             outputs.push(match file.as_os_str() == "-" {
-                true => Output::stream(Box::new(io::stdout()), usual),
+                // A second one: `-o -` twice.
+                true => {
+                    let stdout = stdout.take().unwrap_or_else(|| Box::new(io::stdout()));
+                    Output::stream(stdout, usual)
+                }
                 false => Output::file(file, self.format_of(file))?,
             });
         }
         if self.outputs.is_empty() && !self.has_sidecars() {
-            outputs.push(Output::stream(Box::new(console.stdout()), usual));
+            outputs.extend(stdout.map(|stdout| Output::stream(stdout, usual)));
         }
         Ok(outputs)
     }

@@ -17,6 +17,7 @@ mod caption;
 mod caption_inputs;
 mod caption_manifest;
 mod caption_outputs;
+mod caption_run;
 mod completions;
 pub mod console;
 mod data;

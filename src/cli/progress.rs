@@ -24,6 +24,8 @@ pub struct Progress {
 /// What follows the figures.
 #[derive(Debug, Default)]
 struct Told {
+    /// Parts that there was nothing to do for.
+    skipped: u64,
     /// Parts that are done with, but not done.
     failed: u64,
     message: String,
@@ -31,12 +33,15 @@ struct Told {
 
 impl fmt::Display for Told {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { failed, message } = self;
-        match (failed, message.as_str()) {
-            (0, message) => formatter.write_str(message),
-            (failed, "") => write!(formatter, "{failed} failed"),
-            (failed, message) => write!(formatter, "{failed} failed, {message}"),
+        let Self { skipped, failed, message } = self;
+        let counts = [(*skipped, "skipped"), (*failed, "failed")].into_iter();
+        let counts = counts.filter(|(count, _)| *count > 0);
+        let mut parts: Vec<String> =
+            counts.map(|(count, word)| format!("{count} {word}")).collect();
+        if !message.is_empty() {
+            parts.push(message.clone());
         }
+        formatter.write_str(&parts.join(", "))
     }
 }
 
@@ -111,6 +116,13 @@ impl Progress {
     /// Says that `count` more parts are done with, but failed: they are counted apart as well.
     pub fn advance_failed(&self, count: u64) {
         self.tell(|told| told.failed += count);
+        self.advance(count);
+    }
+
+    /// Says that `count` more parts are done with, as there was nothing to do: they are counted apart as
+    /// well.
+    pub fn advance_skipped(&self, count: u64) {
+        self.tell(|told| told.skipped += count);
         self.advance(count);
     }
 
@@ -424,6 +436,8 @@ mod tests {
         progress.advance_failed(1);
         let text = line(&progress);
         assert!(text.starts_with("caption: 4/4 images") && text.ends_with(", 1 failed"), "{text}");
+        progress.advance_skipped(2);
+        assert!(line(&progress).ends_with(", 2 skipped, 1 failed"), "{}", line(&progress));
         progress.set_message("loss 2");
         assert!(line(&progress).ends_with(", 1 failed, loss 2"), "{}", line(&progress));
     }

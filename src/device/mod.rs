@@ -125,6 +125,20 @@ pub fn auto_choice() -> AutoChoice {
     }
 }
 
+/// Every GPU of this machine, each once: those on the API of the best one. Without any, what `auto` takes.
+pub fn all_gpus() -> Vec<DeviceRequest> {
+    let adapters = adapters();
+    let gpus = auto_order(&adapters);
+    if let Some(best) = gpus.first() {
+        let same_api = gpus.iter().filter(|adapter| adapter.api == best.api);
+        return same_api.map(|adapter| DeviceRequest::Wgpu(Some(adapter.index))).collect();
+    }
+    match num_cuda_devices() {
+        0 => vec![DeviceRequest::Auto],
+        count => (0..count).map(|index| DeviceRequest::Cuda(Some(index))).collect(),
+    }
+}
+
 /// Opens the device that `request` names.
 ///
 /// Asking again for the same device gives a handle to the one already open.
