@@ -295,7 +295,9 @@ impl<'a> Writer<'a> {
         }
         // The manifest has them from now on.
         let mut on_their_way = self.reader.on_their_way();
-        fresh.keys().for_each(|hash| drop(on_their_way.remove(hash)));
+        for hash in fresh.keys() {
+            on_their_way.remove(hash);
+        }
         drop(on_their_way);
         let mut settled = Vec::new();
         let written: Result<(), FolderError> = fates.iter().try_for_each(|(item, fate)| {

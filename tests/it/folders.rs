@@ -209,34 +209,33 @@ fn a_manifest_knows_what_is_done() {
     assert!(world.text("notes.db").starts_with("these are notes"));
 }
 
-/// Killed at many moments and started again until it is done, a run leaves what an undisturbed one leaves.
+/// Killed at random moments and started again until it is done, a run leaves what an undisturbed one leaves,
+/// to the byte, and captions nothing twice. `tests/killed_runs.py` is the long form.
 #[test]
 fn a_run_that_is_killed_goes_on() {
     let world = World::new(40);
-    let flags = [
-        "--manifest",
-        "a.db",
-        "-o",
-        "a.jsonl",
-        "--write",
-        "txt",
-        "--write-to",
-        "a",
-        "--batch-size",
-        "2",
-    ];
-    let ended = world.caption(&flags);
-    assert_eq!(ended.code, 0, "{}", ended.stderr);
-    let flags: Vec<String> =
-        flags.iter().map(|flag| flag.replacen('a', "b", usize::from(flag.len() < 8))).collect();
-    assert!(flags.contains(&"b.db".to_owned()) && flags.contains(&"b".to_owned()), "{flags:?}");
-    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    for kill in 0..12 {
-        let mut child = world.command(&flags);
+    fs::write(world.photos.join("bad.png"), "no image").unwrap();
+    fs::copy(world.photos.join("000.png"), world.photos.join("same.png")).unwrap();
+    let flags = |name: &str| {
+        let (database, lines) = (format!("{name}.db"), format!("{name}.jsonl"));
+        let flags = ["--manifest", &database, "-o", &lines, "--write", "txt", "--write-to", name];
+        let flags = flags.iter().chain(&["--batch-size", "3", "--num-beams", "2"]);
+        flags.map(|flag| (*flag).to_owned()).collect::<Vec<String>>()
+    };
+    let command =
+        |name: &str| world.command(&flags(name).iter().map(String::as_str).collect::<Vec<_>>());
+    let ended = run(&mut command("a"));
+    assert_eq!(ended.code, 3, "{}", ended.stderr);
+    let mut random = blake3::hash(&std::process::id().to_le_bytes());
+    let mut kills = 0;
+    for _ in 0..12 {
+        let mut child = command("b");
         let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        thread::sleep(Duration::from_millis(60 + 35 * kill));
+        random = blake3::hash(random.as_bytes());
+        let moment = u64::from(u16::from_le_bytes([random.as_bytes()[0], random.as_bytes()[1]]));
+        thread::sleep(Duration::from_millis(30 + moment % 500));
         child.kill().unwrap();
-        child.wait().unwrap();
+        kills += u32::from(child.wait().unwrap().code().is_none());
         for entry in walkdir::WalkDir::new(world.at("b")).into_iter().filter_map(Result::ok) {
             if entry.path().extension().is_some_and(|extension| extension == "txt") {
                 assert!(
@@ -246,8 +245,9 @@ fn a_run_that_is_killed_goes_on() {
             }
         }
     }
-    let ended = world.caption(&flags);
-    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(kills > 0, "every run was over before its end was due");
+    let ended = run(&mut command("b"));
+    assert_eq!(ended.code, 3, "{}", ended.stderr);
     assert_eq!(world.text("b.jsonl"), world.text("a.jsonl"));
     let sidecars = |folder: &str| {
         let mut all = snapshot(&world.at(folder));
@@ -255,7 +255,21 @@ fn a_run_that_is_killed_goes_on() {
         all
     };
     assert_eq!(sidecars("b"), sidecars("a"));
-    assert_eq!(sidecars("a").len(), 40);
+    assert_eq!(sidecars("a").len(), 41);
+    for name in ["a", "b"] {
+        let (database, csv) = (format!("{name}.db"), format!("{name}-export.jsonl"));
+        let mut export = patchword();
+        export.current_dir(world.folder.path()).args(["caption", "export", &database, "-o", &csv]);
+        let ended = run(&mut export);
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+    }
+    assert_eq!(world.text("b-export.jsonl"), world.text("a-export.jsonl"));
+    // What the model said is kept at once, and no photo that has captions goes to it again.
+    let database = rusqlite::Connection::open(world.at("b.db")).unwrap();
+    let most: u32 = database
+        .query_row("SELECT max(attempts) FROM photos WHERE status = 'done'", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(most, 1, "captioned twice");
 }
 
 #[test]
