@@ -66,8 +66,9 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--photos", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("flags", nargs="*")
-    options = parser.parse_args()
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options = parser.parse_args(sys.argv[1:end])
+    options.flags = sys.argv[end + 1 :]
     options.flags = [str(Path(flag).resolve()) if (Path(flag) / "config.json").is_file() else flag for flag in options.flags]
     program, rng = str(Path(options.program).resolve()), random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
