@@ -179,6 +179,8 @@ struct ReadItem<Item, Unread> {
     input: Result<ModelInput, Unread>,
 }
 
+type ReadOf<S> = ReadItem<<S as Source>::Item, <S as Source>::Unread>;
+
 /// Items in their order, and the photos of those that have one: a batch.
 struct Group<Item, Unread> {
     number: usize,
@@ -228,7 +230,7 @@ impl<'a, S: Source> Batcher<'a, S> {
         Self { source, permits, give, most, wanted, is_eager, group }
     }
 
-    fn run(mut self, ready: &Receiver<ReadItem<S::Item, S::Unread>>, under_way: &AtomicUsize) {
+    fn run(mut self, ready: &Receiver<ReadOf<S>>, under_way: &AtomicUsize) {
         let (mut waiting, mut next) = (BTreeMap::new(), 0);
         loop {
             while let Some((item, input)) = waiting.remove(&next) {
@@ -259,9 +261,9 @@ impl<'a, S: Source> Batcher<'a, S> {
     /// The next item that is read; `None` if the group shall go as it is.
     fn receive(
         &self,
-        ready: &Receiver<ReadItem<S::Item, S::Unread>>,
+        ready: &Receiver<ReadOf<S>>,
         under_way: &AtomicUsize,
-    ) -> Result<Option<ReadItem<S::Item, S::Unread>>, Gone> {
+    ) -> Result<Option<ReadOf<S>>, Gone> {
         match ready.try_recv() {
             Ok(read) => return Ok(Some(read)),
             Err(TryRecvError::Disconnected) => return Err(Gone),

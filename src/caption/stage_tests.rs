@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::generate::GenerateConfig;
 
+/// Numbers with what came of them, in the groups that they came back in.
+type Groups = Vec<Vec<(usize, Result<String, &'static str>)>>;
+
 /// Numbers as photos: every one that is divisible by seven cannot be read, by five is not admitted.
 struct Numbers {
     /// The most that were read at a time and not handed back.
@@ -49,7 +52,7 @@ fn run(
     devices: usize,
     config: &CaptionConfig,
     numbers: impl Iterator<Item = usize> + Send,
-) -> Vec<Vec<(usize, Result<String, &'static str>)>> {
+) -> Groups {
     let device = Device::flex();
     let checkpoint = checkpoint(&device);
     let replicas = vec![Replica { checkpoint: &checkpoint, device: &device }; devices];
@@ -90,7 +93,7 @@ fn items_come_back_in_order_whatever_is_slow_or_fails_on_however_many_devices() 
 /// Whatever a run got to before it broke off, what is left lies in the batches that it would have had.
 #[test]
 fn full_batches_are_those_of_a_run_that_went_on() {
-    let photos = |groups: &[Vec<(usize, Result<String, &'static str>)>]| {
+    let photos = |groups: &Groups| {
         let each = groups.iter().map(|group| {
             let photos = group.iter().filter(|(_, result)| result.is_ok());
             photos.map(|(item, _)| *item).collect::<Vec<_>>()

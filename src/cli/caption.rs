@@ -137,7 +137,7 @@ fn memory_size(text: &str) -> Result<u64, String> {
         _ => return Err(expected()),
     };
     let bytes = digits.trim().parse::<f64>().map_err(|_| expected())? * factor;
-    if bytes >= LEAST && bytes < 1e18 { Ok(bytes as u64) } else { Err(expected()) }
+    if (LEAST..1e18).contains(&bytes) { Ok(bytes as u64) } else { Err(expected()) }
 }
 
 pub(super) fn run(arguments: CaptionArgs, console: &Console) -> Result<Outcome, CliError> {
