@@ -12,12 +12,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ::image::RgbImage;
 
 use super::inputs::{Found, Input, InputError};
-use super::manifest::{Entry, Keeping, Manifest, ManifestError, Settled, Stamp, content_hash};
-use super::output::{Existing, Output, OutputError, Record, Shaped, Sidecars, name_of};
+use super::manifest::{Entry, Keeping, Manifest, ManifestError, Settled, Stamp};
+use super::output::{
+    Existing, Output, OutputError, Record, Shaped, Sidecars, caption_beside, name_of, tags_beside,
+};
 use super::shape::{Facts, Shaping};
 use super::{Batch, Caption, Source};
+use crate::data::SourceError;
 use crate::generate::GenerateError;
-use crate::image::{DecodeLimits, ImageError, decode_file};
+use crate::image::DecodeLimits;
 
 /// What ends a run.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +82,7 @@ pub enum Unread {
     /// There is none.
     Input(InputError),
     /// It cannot be read.
-    Image(ImageError),
+    Image(SourceError),
     /// Where its caption belongs there is something in the way.
     Output(OutputError),
     /// The manifest fails.
@@ -161,8 +164,7 @@ impl<'a> Reader<'a> {
             if *only_failed && status != "failed" {
                 return Err(Unread::NotAsked);
             }
-            let metadata = fs::metadata(&input.path).ok().filter(fs::Metadata::is_file);
-            item.stamp = metadata.as_ref().map(Stamp::of);
+            item.stamp = input.metadata().as_ref().map(Stamp::of);
             let before = entry.filter(|entry| !entry.captions.is_empty());
             let is_current =
                 |entry: &Entry| item.stamp.as_ref().is_some_and(|stamp| entry.is_current(stamp));
@@ -177,8 +179,12 @@ impl<'a> Reader<'a> {
                         return Err(Unread::Known(entry.captions, known));
                     }
                 }
+                // Its caption was written into it.
+                Some(entry) if self.has_embedded(input, &entry) => {
+                    return Err(Unread::Known(entry.captions, Known::Kept));
+                }
                 Some(entry) => {
-                    item.hash = content_hash(&input.path);
+                    item.hash = input.content_hash();
                     item.is_changed = item.hash.is_some() && item.hash != entry.hash;
                 }
                 None => {}
@@ -194,10 +200,10 @@ impl<'a> Reader<'a> {
             }
         }
         let Some(manifest) = manifest else {
-            return decode_file(&input.path, limits).map_err(Unread::Image);
+            return input.decode(limits).map_err(Unread::Image);
         };
         if item.stamp.is_some() && item.hash.is_none() {
-            item.hash = content_hash(&input.path);
+            item.hash = input.content_hash();
         }
         if let Some(hash) = &item.hash {
             let same = manifest.captions_of(hash, hashes.0, hashes.1).map_err(Unread::Manifest)?;
@@ -205,7 +211,19 @@ impl<'a> Reader<'a> {
                 return Err(Unread::Known(captions, Known::Equal));
             }
         }
-        decode_file(&input.path, limits).map_err(Unread::Image)
+        input.decode(limits).map_err(Unread::Image)
+    }
+
+    /// Whether the photo looks otherwise than it did because its caption was written into it, which a run
+    /// that broke off may not have noted.
+    fn has_embedded(&self, input: &Input, entry: &Entry) -> bool {
+        let Some(text) = entry.captions.first().map(|shaped| shaped.text.trim()) else {
+            return false;
+        };
+        let is_kept = !entry.is_done() || self.folder.existing != Existing::Overwrite;
+        let mut embedded = self.folder.sidecars.iter().filter(|one| one.changes_photos());
+        is_kept
+            && embedded.any(|one| one.existing(input).is_ok_and(|it| it.as_deref() == Some(text)))
     }
 }
 
@@ -368,17 +386,14 @@ impl<'a> Writer<'a> {
 
     fn shaped(&self, input: &Input, captions: Vec<Caption>, known: Option<Known>) -> Fate {
         let Folder { shaping, sidecars, .. } = self.reader.folder;
-        let mut existing = String::new();
-        if let Some(sidecars) = sidecars.first() {
-            existing = sidecars.existing(input).ok().flatten().unwrap_or_default();
-        }
-        let facts = facts(&input.path, existing);
+        let facts = facts(input, sidecars);
         let (mut shaped, mut objection) = (Vec::new(), None);
         for caption in captions {
             match shaping.objection(&caption.caption, caption.confidence()) {
                 Some(reason) => objection = objection.or(Some(reason)),
                 None => {
                     let text = shaping.apply(&caption.caption, &facts);
+                    let text = shaping.marked(text, caption.confidence());
                     shaped.push(Shaped { text, caption });
                 }
             }
@@ -446,7 +461,7 @@ impl<'a> Writer<'a> {
         captions: &[Shaped],
         was_done: bool,
     ) -> Result<Result<(), OutputError>, FolderError> {
-        let Folder { sidecars, model, .. } = self.reader.folder;
+        let Folder { sidecars, model, manifest, .. } = self.reader.folder;
         let record = Record { input, captions, model };
         for one in *sidecars {
             let there = was_done && matches!(one.existing(input), Ok(Some(_)));
@@ -458,6 +473,12 @@ impl<'a> Writer<'a> {
         }
         for output in &mut self.outputs {
             output.write(record)?;
+        }
+        if let (Some(manifest), true) = (manifest, sidecars.iter().any(Sidecars::changes_photos))
+            && let Some(metadata) = input.metadata()
+        {
+            // It has other bytes now, and is the photo that was captioned.
+            manifest.restamp(input, &Stamp::of(&metadata))?;
         }
         Ok(Ok(()))
     }
@@ -493,7 +514,11 @@ fn with_cause(error: &dyn std::error::Error) -> String {
     }
 }
 
-fn facts(path: &Path, existing: String) -> Facts {
+fn facts(input: &Input, sidecars: &[Sidecars]) -> Facts {
+    let path = &input.path;
+    let existing = sidecars.first().and_then(|sidecars| sidecars.existing(input).ok().flatten());
+    let existing = existing.or_else(|| caption_beside(input)).unwrap_or_default();
+    let tags = tags_beside(input).unwrap_or_default();
     let text = |part: Option<&std::ffi::OsStr>| {
         part.map_or_else(String::new, |part| name_of(Path::new(part)))
     };
@@ -501,5 +526,5 @@ fn facts(path: &Path, existing: String) -> Facts {
         let whole = fs::canonicalize(path).ok()?;
         Some(whole.parent()?.file_name()?.to_owned())
     });
-    Facts { name: text(path.file_stem()), folder: text(folder.as_deref()), existing }
+    Facts { name: text(path.file_stem()), folder: text(folder.as_deref()), existing, tags }
 }

@@ -1,5 +1,7 @@
 //! Which photos paths, globs, folders and lists name, one after the other while they are looked for. Knows
-//! the file system, and opens no photo.
+//! the file system, archives and tables, and opens no photo.
+
+mod input;
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -10,8 +12,10 @@ use glob::{MatchOptions, Pattern};
 use walkdir::{DirEntry, WalkDir};
 
 use super::shard::Shard;
-use crate::data::is_housekeeping;
+use crate::data::{ContainedError, ContainedPhoto, is_container, is_housekeeping, photos_in};
 use crate::image::is_image_path;
+
+pub use input::Input;
 
 /// What a user named.
 pub enum Named {
@@ -46,22 +50,16 @@ pub struct InputConfig {
     pub exclude: Vec<Pattern>,
     /// Only this share of the photos.
     pub shard: Option<Shard>,
+    /// Whether a table may name files that do not lie below its folder.
+    pub allow_outside: bool,
 }
 
 impl Default for InputConfig {
     fn default() -> Self {
         let (include, exclude) = (Vec::new(), Vec::new());
-        Self { recursive: true, hidden: false, include, exclude, shard: None }
+        let allow_outside = false;
+        Self { recursive: true, hidden: false, include, exclude, shard: None, allow_outside }
     }
-}
-
-/// A photo to caption.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Input {
-    /// The file, as it was named or below the folder that was.
-    pub path: PathBuf,
-    /// Its path within the folder that was named; else its name.
-    pub relative: PathBuf,
 }
 
 /// What cannot be captioned, and why.
@@ -112,6 +110,15 @@ pub enum InputError {
         line: usize,
         /// How it reads.
         text: String,
+    },
+    /// An archive or a table that cannot be read, or an entry of it without a photo.
+    #[error(transparent)]
+    Contained(#[from] ContainedError),
+    /// An archive or a table without photos.
+    #[error("{}: no images in it", path.display())]
+    NoneInside {
+        /// The archive or table.
+        path: PathBuf,
     },
     /// A list that breaks off.
     #[error("{list}: cannot be read further")]
@@ -164,6 +171,12 @@ impl Finder<'_> {
 
     /// Whether it is new; a photo of another machine's share counts, and is not given.
     fn photo(&mut self, path: PathBuf, relative: PathBuf) {
+        if self.is_new(&path) && self.config.shard.is_none_or(|shard| shard.takes(&relative)) {
+            self.give(Ok(Input::file(path, relative)));
+        }
+    }
+
+    fn is_new(&mut self, path: &Path) -> bool {
         let folder = path.parent().unwrap_or(Path::new(""));
         if self.folder.0 != folder || self.folder.1.as_os_str().is_empty() {
             let place = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
@@ -171,11 +184,38 @@ impl Finder<'_> {
             self.folder = (folder.to_owned(), real);
         }
         let key = self.hasher.hash_one((&self.folder.1, path.file_name()));
-        if !self.seen.insert(key) {
+        self.seen.insert(key)
+    }
+
+    /// The photos of an archive or a table; `relative` is its own path, which its photos' are below.
+    fn container(&mut self, path: &Path, relative: &Path) {
+        if !self.is_new(path) {
             return;
         }
-        if self.config.shard.is_none_or(|shard| shard.takes(&relative)) {
-            self.give(Ok(Input { path, relative }));
+        let mut any = false;
+        photos_in(path, self.config.allow_outside, &mut |photo| {
+            any = true;
+            match photo {
+                Ok(photo) if photo.image.container().is_some() => {
+                    let inner = photo.image.path();
+                    let inner = inner.strip_prefix(path).unwrap_or(inner);
+                    let is_wanted = self.config.hidden || !is_below_housekeeping(inner);
+                    let is_wanted = is_wanted && !is_excluded(inner, self.config);
+                    if is_wanted && is_included(inner, self.config) {
+                        let relative = relative.join(inner);
+                        if self.config.shard.is_none_or(|shard| shard.takes(&relative)) {
+                            self.give(Ok(Input::contained(photo, relative)));
+                        }
+                    }
+                }
+                // A table names files.
+                Ok(ContainedPhoto { image, .. }) => self.file(image.path()),
+                Err(error) => self.give(Err(error.into())),
+            }
+            !self.stopped
+        });
+        if !any {
+            self.give(Err(InputError::NoneInside { path: path.to_owned() }));
         }
     }
 
@@ -195,6 +235,9 @@ impl Finder<'_> {
 
     fn file(&mut self, path: &Path) {
         let relative = path.file_name().map_or_else(|| path.to_owned(), PathBuf::from);
+        if is_container(path) {
+            return self.container(path, &relative);
+        }
         self.photo(path.to_owned(), relative);
     }
 
@@ -204,12 +247,13 @@ impl Finder<'_> {
         }
     }
 
-    /// Whether there was anything in the folder to speak of.
+    /// Whether there was anything in the folder to speak of. Its archives and tables count where it has no
+    /// photo of its own: beside photos they are copies of them.
     fn walk(&mut self, root: &Path) -> bool {
         let config = self.config;
         let depth = if config.recursive { usize::MAX } else { 1 };
         let walk = WalkDir::new(root).sort_by_file_name().follow_links(true).max_depth(depth);
-        let mut any = false;
+        let (mut any, mut containers) = (false, Vec::new());
         for entry in walk.into_iter().filter_entry(|entry| is_wanted(entry, root, config)) {
             if self.stopped {
                 return true;
@@ -223,13 +267,25 @@ impl Finder<'_> {
                         self.photo(path, relative);
                     }
                 }
+                Ok(entry) if entry.file_type().is_file() && is_container(entry.path()) && !any => {
+                    containers.push(entry.into_path());
+                }
                 Ok(_) => {}
                 // A link that leads back to a folder around it: all that is there is found without it.
                 Err(error) if error.loop_ancestor().is_some() => {}
                 Err(error) => any |= self.walk_error(error, root),
             }
         }
-        any
+        if any {
+            return true;
+        }
+        for path in &containers {
+            if self.stopped {
+                return true;
+            }
+            self.container(path, path.strip_prefix(root).unwrap_or(path));
+        }
+        !containers.is_empty()
     }
 
     /// Whether it is worth speaking of: a link to nothing is if it is called like a photo.
@@ -257,6 +313,13 @@ impl Finder<'_> {
                 self.path(Path::new(&text));
                 continue;
             }
+            let is_literal = !text.contains(['*', '?', '[', '{']);
+            if is_literal && is_container(Path::new(&text)) {
+                // One of a range of shards that is not there.
+                any = true;
+                self.give(Err(InputError::NotFound { path: text.into() }));
+                continue;
+            }
             let matches = glob::glob(&literal_where_it_exists(&text));
             for path in matches.into_iter().flatten().filter_map(Result::ok) {
                 if self.stopped {
@@ -264,7 +327,7 @@ impl Finder<'_> {
                 }
                 if path.is_dir() {
                     any |= self.walk(&path);
-                } else if is_image_path(&path) {
+                } else if is_image_path(&path) || is_container(&path) {
                     any = true;
                     self.file(&path);
                 }
@@ -365,12 +428,27 @@ fn is_wanted(entry: &DirEntry, root: &Path, config: &InputConfig) -> bool {
     }
     let relative = entry.path().strip_prefix(root).unwrap_or(entry.path());
     let is_hidden = is_housekeeping(entry.file_name(), entry.file_type().is_dir());
-    (config.hidden || !is_hidden)
-        && !config.exclude.iter().any(|pattern| matches(pattern, relative))
+    (config.hidden || !is_hidden) && !matches_any(&config.exclude, relative)
+}
+
+fn matches_any(patterns: &[Pattern], relative: &Path) -> bool {
+    patterns.iter().any(|pattern| matches(pattern, relative))
+}
+
+/// Whether a member of an archive, or a folder above it there, is excluded.
+fn is_excluded(inner: &Path, config: &InputConfig) -> bool {
+    let mut above = inner.ancestors().filter(|part| !part.as_os_str().is_empty());
+    above.any(|part| matches_any(&config.exclude, part))
+}
+
+/// Whether a member of an archive, or a folder above it there, is hidden.
+fn is_below_housekeeping(inner: &Path) -> bool {
+    let mut above = inner.ancestors().filter_map(Path::file_name).enumerate();
+    above.any(|(height, name)| is_housekeeping(name, height > 0))
 }
 
 fn is_included(relative: &Path, config: &InputConfig) -> bool {
-    config.include.is_empty() || config.include.iter().any(|pattern| matches(pattern, relative))
+    config.include.is_empty() || matches_any(&config.include, relative)
 }
 
 fn matches(pattern: &Pattern, relative: &Path) -> bool {

@@ -9,7 +9,7 @@
 //! many photos there are. Table `reviews`: what a person said of captions.
 
 use std::ffi::OsString;
-use std::fs::{self, File, Metadata, TryLockError};
+use std::fs::{File, Metadata, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -375,6 +375,17 @@ impl Manifest {
         })
     }
 
+    /// Notes that a photo has other bytes since its caption was written into it.
+    ///
+    /// # Errors
+    /// The manifest cannot be written.
+    pub fn restamp(&self, input: &Input, stamp: &Stamp) -> Result<(), ManifestError> {
+        let statement = "UPDATE photos SET bytes = ?2, modified = ?3 WHERE path = ?1";
+        let values = params![name_of(&input.path), stamp.bytes, stamp.modified];
+        let done = self.database().execute(statement, values);
+        done.map(drop).map_err(|error| self.failed(error))
+    }
+
     fn in_transaction<T>(
         &self,
         photos: &[T],
@@ -479,7 +490,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     };
     let (bytes, modified): (Option<i64>, Option<String>) = (row.get(9)?, row.get(10)?);
     Ok(Entry {
-        input: Input { path, relative: row.get::<_, String>(2)?.into() },
+        input: Input::file(path, row.get::<_, String>(2)?),
         status: row.get(3)?,
         hash: row.get(4)?,
         captions: row.get::<_, Option<String>>(5)?.map_or_else(Vec::new, |text| kept(&text)),
@@ -542,14 +553,6 @@ fn beside(file: &Path, ending: &str) -> PathBuf {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(ending);
     file.with_file_name(name)
-}
-
-/// BLAKE3 of a file's content. What is no regular file has none.
-pub fn content_hash(path: &Path) -> Option<String> {
-    let metadata = fs::metadata(path).ok().filter(Metadata::is_file)?;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path).ok()?).ok()?;
-    (hasher.count() == metadata.len()).then(|| hasher.finalize().to_hex().to_string())
 }
 
 #[cfg(test)]

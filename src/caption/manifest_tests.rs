@@ -8,7 +8,7 @@ fn shaped(text: &str) -> Vec<Shaped> {
 }
 
 fn input(path: &Path) -> Input {
-    Input { path: path.to_owned(), relative: path.file_name().unwrap().into() }
+    Input::file(path, path.file_name().unwrap())
 }
 
 #[test]
@@ -16,7 +16,7 @@ fn what_became_of_a_photo_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let (file, photo) = (folder.path().join("run.db"), folder.path().join("a.jpg"));
     fs::write(&photo, "x").unwrap();
-    let hash = content_hash(&photo).unwrap();
+    let hash = input(&photo).content_hash().unwrap();
     let stamp = Stamp::of(&fs::metadata(&photo).unwrap());
     let (photo, other) = (input(&photo), input(&folder.path().join("b.jpg")));
     {

@@ -18,7 +18,8 @@ pub struct Shaping {
     /// A word that every caption begins with, a comma after it; with a template, what `{trigger}` is.
     pub trigger: Option<String>,
     /// `{trigger}`, `{caption}`, `{name}` (the file's, without extension), `{folder}` (the name of the
-    /// one that it lies in), `{existing}` (the caption that is there already).
+    /// one that it lies in), `{existing}` (the caption that is there already), `{tags}` (the tags that lie
+    /// beside the photo). Commas and blanks beside a name that stands for nothing go with it.
     pub template: Option<String>,
     /// Before everything else.
     pub prefix: String,
@@ -31,6 +32,8 @@ pub struct Shaping {
     /// Captions that the model is less sure of are withheld: the geometric mean of the words'
     /// probabilities, in `[0, 1]`.
     pub min_confidence: Option<f64>,
+    /// Before such captions, which are then not withheld.
+    pub mark: Option<String>,
 }
 
 /// What a template may name beside the caption.
@@ -42,6 +45,8 @@ pub struct Facts {
     pub folder: String,
     /// The caption that is there already.
     pub existing: String,
+    /// The tags that are there, with commas between them.
+    pub tags: String,
 }
 
 /// What is wrong with a template.
@@ -49,7 +54,8 @@ pub struct Facts {
 pub enum TemplateError {
     /// A name in braces that is none of ours.
     #[error(
-        "{{{0}}} is unknown: {{trigger}}, {{caption}}, {{name}}, {{folder}} and {{existing}} are known"
+        "{{{0}}} is unknown: {{trigger}}, {{caption}}, {{name}}, {{folder}}, {{existing}} and {{tags}} are \
+         known"
     )]
     Unknown(String),
     /// A brace that is not closed.
@@ -70,7 +76,7 @@ impl Shaping {
         let mut has_caption = false;
         for piece in template.split('{').skip(1) {
             let (name, _) = piece.split_once('}').ok_or(TemplateError::Open)?;
-            if !["trigger", "caption", "name", "folder", "existing"].contains(&name) {
+            if !["trigger", "caption", "name", "folder", "existing", "tags"].contains(&name) {
                 return Err(TemplateError::Unknown(name.to_owned()));
             }
             has_caption |= name == "caption";
@@ -102,6 +108,18 @@ impl Shaping {
         format!("{}{text}{}", self.prefix, self.suffix)
     }
 
+    /// The caption as it is written, marked where the model is not sure enough of it.
+    pub fn marked(&self, text: String, confidence: Option<f64>) -> String {
+        match &self.mark {
+            Some(mark) if self.is_doubtful(confidence) => format!("{mark}{text}"),
+            _ => text,
+        }
+    }
+
+    fn is_doubtful(&self, confidence: Option<f64>) -> bool {
+        self.min_confidence.is_some_and(|least| confidence.unwrap_or(0.0) < least)
+    }
+
     /// Why a caption is withheld, if it is.
     pub fn objection(&self, caption: &str, confidence: Option<f64>) -> Option<String> {
         let words: Vec<String> = words(caption);
@@ -117,11 +135,11 @@ impl Shaping {
                 "its caption does not say {word:?}, which is required: {caption:?}"
             ));
         }
-        let least = self.min_confidence?;
-        let confidence = confidence.unwrap_or(0.0);
-        (confidence < least).then(|| {
-            format!("the model's confidence is {confidence:.2}, below {least}: {caption:?}")
-        })
+        if self.mark.is_some() || !self.is_doubtful(confidence) {
+            return None;
+        }
+        let (least, confidence) = (self.min_confidence?, confidence.unwrap_or(0.0));
+        Some(format!("the model's confidence is {confidence:.2}, below {least}: {caption:?}"))
     }
 }
 
@@ -179,15 +197,25 @@ fn fill(template: &str, trigger: &str, caption: &str, facts: &Facts) -> String {
             (1.., Some(parts)) => parts,
             _ => ("", piece),
         };
-        text.push_str(match name {
+        let value = match name {
             "trigger" => trigger,
             "caption" => caption,
             "name" => &facts.name,
             "folder" => &facts.folder,
             "existing" => &facts.existing,
+            "tags" => &facts.tags,
             _ => "",
-        });
-        text.push_str(rest);
+        };
+        text.push_str(value);
+        // "{trigger}, {caption}, {tags}" without tags ends with the caption.
+        let is_separator = |c: char| c.is_whitespace() || [',', ';', '|'].contains(&c);
+        if name.is_empty() || !value.is_empty() {
+            text.push_str(rest);
+        } else if rest.is_empty() {
+            text.truncate(text.trim_end_matches(is_separator).len());
+        } else {
+            text.push_str(rest.trim_start_matches(is_separator));
+        }
     }
     text
 }
@@ -197,7 +225,8 @@ mod tests {
     use super::*;
 
     fn facts() -> Facts {
-        Facts { name: "IMG_1".into(), folder: "Rome".into(), existing: "old".into() }
+        let (name, folder) = ("IMG_1".into(), "Rome".into());
+        Facts { name, folder, existing: "old".into(), tags: "1girl, solo".into() }
     }
 
     #[test]
@@ -236,6 +265,12 @@ mod tests {
         let all = shaping("{trigger}: {caption} ({folder}/{name}) {existing}}");
         assert_eq!(all.validate(), Ok(()));
         assert_eq!(all.apply("{name}", &facts()), "tok: {name} (Rome/IMG_1) old}");
+        let sets = shaping("{trigger}, {caption}, {tags}");
+        assert_eq!(sets.apply("a dog", &facts()), "tok, a dog, 1girl, solo");
+        let bare = Facts::default();
+        assert_eq!(sets.apply("a dog", &bare), "tok, a dog");
+        assert_eq!(shaping("{tags}, {caption}.").apply("a dog", &bare), "a dog.");
+        assert_eq!(shaping("{caption}, {tags}, {existing}").apply("a dog", &bare), "a dog");
         assert_eq!(shaping("{captoin}").validate(), Err(TemplateError::Unknown("captoin".into())));
         assert_eq!(shaping("{caption").validate(), Err(TemplateError::Open));
         assert_eq!(shaping("{trigger}").validate(), Err(TemplateError::NoCaption));
@@ -255,5 +290,9 @@ mod tests {
         assert!(said("a hot dog", 0.6).unwrap().contains("hot dog"));
         assert!(said("a cow", 0.6).unwrap().contains("required"));
         assert!(said("a dog", 0.4).unwrap().contains("0.40"));
+        let marking = Shaping { mark: Some("[?] ".into()), ..shaping };
+        assert_eq!(marking.objection("a dog", Some(0.4)), None);
+        assert_eq!(marking.marked("a dog".into(), Some(0.4)), "[?] a dog");
+        assert_eq!(marking.marked("a dog".into(), Some(0.5)), "a dog");
     }
 }

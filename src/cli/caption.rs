@@ -50,6 +50,8 @@ Examples:
   patchword caption ~/photos --write txt --trigger ohwx
   patchword caption ~/photos -o alt.csv -o captions.jsonl --manifest run.db
   patchword caption ~/photos --write txt --write-to captions --existing overwrite
+  patchword caption ~/archive --write xmp --manifest run.db
+  patchword caption 'shards/{000..099}.tar' -o captions.parquet
   patchword caption ~/photos --model checkpoints/mine --num-beams 5 --num-captions 3
   patchword caption photo.jpg --do-sample --top-p 0.9 --seed 7
   find ~/photos -name '*.jpg' -print0 | patchword caption - -0
@@ -155,6 +157,9 @@ fn caption(arguments: CaptionArgs, console: &Console) -> Result<Outcome, CliErro
     let manifest = arguments.outputs.manifest.as_deref().map(Manifest::open).transpose()?;
     let (named, again) = (arguments.inputs.named()?, arguments.inputs.named_again());
     let mut photos = Photos::find(named, search.clone(), console)?;
+    if let Some(first) = photos.first() {
+        arguments.outputs.check_input(first)?;
+    }
     let captioners = Captioners::load(&arguments, console)?;
     let decoding = captioners.config(&arguments, console)?;
     let checkpoint = captioners.checkpoint();

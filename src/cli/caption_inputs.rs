@@ -18,8 +18,9 @@ const INPUTS: &str = "Inputs";
 #[derive(Debug, Args)]
 #[command(next_help_heading = INPUTS)]
 pub(super) struct InputArgs {
-    /// Images, folders, globs, or - to read paths from stdin, one a line. What is there under its very
-    /// name is no glob
+    /// Images, folders, globs, or - to read paths from stdin, one a line; tar shards (webdataset),
+    /// Parquet and Arrow tables, whose images are read where they lie. What is there under its very name
+    /// is no glob
     #[arg(required_unless_present = "files_from", value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Paths from a file too, one a line; - is stdin
@@ -44,6 +45,9 @@ pub(super) struct InputArgs {
     /// Hidden and housekeeping files too (.thumbnails, ._photo.jpg, @eaDir, #recycle …)
     #[arg(long)]
     hidden: bool,
+    /// Read also files outside of a table's folder that its rows name
+    #[arg(long)]
+    allow_outside: bool,
     /// Only this share of the photos, by a hash of their paths: 0/8 to 7/8 are all [default: what Slurm
     /// arrays, Kubernetes indexed Jobs, MPI or torchrun say; 0/1 to ignore them]
     #[arg(long, value_name = "I/N")]
@@ -78,6 +82,7 @@ impl InputArgs {
             include: self.include.clone(),
             exclude: self.exclude.clone(),
             shard: shard.filter(|shard| shard.count > 1),
+            allow_outside: self.allow_outside,
         })
     }
 

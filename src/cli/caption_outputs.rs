@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::error::CliError;
-use crate::caption::output::{Existing, Format, Output, SidecarConfig, Sidecars};
+use crate::caption::inputs::Input;
+use crate::caption::output::{
+    DEFAULT_LANGUAGE, Existing, Format, Output, SidecarConfig, SidecarKind, Sidecars, Style,
+};
 use crate::caption::shape::Shaping;
 use crate::checkpoint::atomic::folder_of;
 
@@ -24,6 +27,9 @@ pub(super) enum FormatName {
     Metadata,
     /// COCO's results: image_id, caption.
     Coco,
+    /// path, caption, confidence, score, words with their probabilities, model; files only.
+    #[cfg(feature = "columnar")]
+    Parquet,
 }
 
 impl FormatName {
@@ -34,6 +40,8 @@ impl FormatName {
             Self::Csv => Format::Csv,
             Self::Metadata => Format::Metadata,
             Self::Coco => Format::Coco,
+            #[cfg(feature = "columnar")]
+            Self::Parquet => Format::Parquet,
         }
     }
 }
@@ -47,6 +55,19 @@ enum Sidecar {
     Caption,
     /// photo.json with the captions, their words' probabilities and the model.
     Json,
+    /// photo.jpg.xmp with the caption as dc:description, as digiKam, darktable and exiftool read it; all else
+    /// in such a file stays.
+    Xmp,
+}
+
+/// How XMP files are called.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum XmpName {
+    /// photo.jpg.xmp, as darktable and digiKam have it.
+    #[default]
+    Full,
+    /// photo.xmp, as Lightroom has it.
+    Stem,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -65,13 +86,22 @@ enum ExistingName {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Outputs")]
 pub(super) struct OutputArgs {
-    /// Write captions into a file, in the format that its name asks for (.jsonl .csv .tsv .txt .json for
-    /// COCO's results, metadata.jsonl); - is stdout; may be given several times
+    /// Write captions into a file, in the format that its name asks for (.jsonl .csv .tsv .txt .parquet,
+    /// .json for COCO's results, metadata.jsonl and metadata.parquet for Hugging Face); - is stdout; may be
+    /// given several times
     #[arg(long = "output", short, value_name = "FILE")]
     outputs: Vec<PathBuf>,
     /// How to print, and how to write files whose names ask for nothing [default: text]
     #[arg(long, value_enum)]
     format: Option<FormatName>,
+    /// Write the probability of each word too: in text and CSV as a further column, in metadata and COCO's
+    /// results as `words`; JSON lines and Parquet have them in any case
+    #[arg(long)]
+    per_word: bool,
+    /// CSV as spreadsheets open it: with a byte order mark, and an apostrophe before what they would run as
+    /// a formula (=, +, -, @)
+    #[arg(long)]
+    excel: bool,
     /// Write a file beside each photo; may be given several times. Of a.jpg and a.png the files are
     /// a.jpg.txt and a.png.txt
     #[arg(long, value_enum, value_name = "KIND")]
@@ -79,6 +109,16 @@ pub(super) struct OutputArgs {
     /// The same as --write txt, with another extension
     #[arg(long, value_name = "EXTENSION")]
     caption_extension: Option<String>,
+    /// Write the caption into the photo, as its XMP's dc:description: JPEG, PNG and WebP; no pixel and no
+    /// other metadata changes. With --write-to into copies
+    #[arg(long)]
+    embed: bool,
+    /// What language an XMP's description is said to be in: x-default is for everybody
+    #[arg(long, value_name = "LANG", default_value = DEFAULT_LANGUAGE, value_parser = language)]
+    xmp_language: String,
+    /// How XMP files are called
+    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+    xmp_name: XmpName,
     /// Those files in this folder instead, in the tree that the photos are in
     #[arg(long, value_name = "DIR")]
     write_to: Option<PathBuf>,
@@ -105,11 +145,11 @@ impl OutputArgs {
         let is_added = [ExistingName::Append, ExistingName::Prepend].contains(&self.existing);
         if self.write.contains(&Sidecar::Json) && is_added {
             return Err(CliError::usage("--write json: a JSON file takes no caption more")
-                .hint("leave --existing append and prepend to --write txt or caption"));
+                .hint("leave --existing append and prepend to --write txt, caption or xmp"));
         }
         if self.write_to.is_some() && !self.has_sidecars() {
             return Err(CliError::usage("--write-to: nothing is written there")
-                .hint("add --write txt, caption or json"));
+                .hint("add --write txt, caption, json or xmp, or --embed"));
         }
         if let Some(extension) = &self.caption_extension
             && (extension.contains(['/', '\\']) || extension.trim_matches('.').is_empty())
@@ -119,6 +159,11 @@ impl OutputArgs {
             ))
             .hint("as in --caption-extension .txt"));
         }
+        #[cfg(feature = "columnar")]
+        if self.format == Some(FormatName::Parquet) && self.goes_to_stdout() {
+            return Err(CliError::usage("--format parquet: stdout is no place for a table")
+                .hint("write it into a file, as with --output captions.parquet"));
+        }
         let mut seen: Vec<&Path> = Vec::new();
         for file in self.files() {
             if Format::of_name(file).is_none() && self.format.is_none() {
@@ -126,7 +171,7 @@ impl OutputArgs {
                     "--output {}: a name that asks for no format",
                     file.display()
                 ))
-                .hint("end it with .jsonl, .csv, .tsv, .txt or .json, or add --format"));
+                .hint("end it with .jsonl, .csv, .tsv, .txt, .json or .parquet, or add --format"));
             }
             if seen.contains(&file) {
                 return Err(CliError::usage(format_args!(
@@ -140,31 +185,53 @@ impl OutputArgs {
         Ok(())
     }
 
+    #[cfg(feature = "columnar")]
+    fn goes_to_stdout(&self) -> bool {
+        let is_stdout = |file: &PathBuf| file.as_os_str() == "-";
+        self.outputs.iter().any(is_stdout) || (self.outputs.is_empty() && !self.has_sidecars())
+    }
+
     fn files(&self) -> impl Iterator<Item = &Path> {
         self.outputs.iter().map(PathBuf::as_path).filter(|file| file.as_os_str() != "-")
     }
 
     fn has_sidecars(&self) -> bool {
-        !self.write.is_empty() || self.caption_extension.is_some()
+        !self.write.is_empty() || self.caption_extension.is_some() || self.embed
+    }
+
+    /// That the captions of photos in archives and tables have a place to go to.
+    pub(super) fn check_input(&self, input: &Input) -> Result<(), CliError> {
+        match input.container() {
+            Some(container) if self.has_sidecars() && self.write_to.is_none() => {
+                Err(CliError::usage(format_args!(
+                    "{}: nothing is written beside the photos in an archive or a table",
+                    container.display()
+                ))
+                .hint("add --write-to DIR, or write one file of all captions with --output FILE"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Opens the outputs: `stdout` where nothing else is asked for.
     pub(super) fn open(&self, stdout: Box<dyn Write>) -> Result<Vec<Output>, CliError> {
         let mut stdout = Some(stdout);
         let usual = self.format.map_or(Format::Text, FormatName::format);
+        let style = Style { per_word: self.per_word, for_spreadsheets: self.excel };
         let mut outputs = Vec::new();
         for file in &self.outputs {
-            outputs.push(match file.as_os_str() == "-" {
+            let output = match file.as_os_str() == "-" {
                 // A second one: `-o -` twice.
                 true => {
                     let stdout = stdout.take().unwrap_or_else(|| Box::new(io::stdout()));
                     Output::stream(stdout, usual)
                 }
                 false => Output::file(file, self.format_of(file))?,
-            });
+            };
+            outputs.push(output.styled(style));
         }
         if self.outputs.is_empty() && !self.has_sidecars() {
-            outputs.extend(stdout.map(|stdout| Output::stream(stdout, usual)));
+            outputs.extend(stdout.map(|stdout| Output::stream(stdout, usual).styled(style)));
         }
         Ok(outputs)
     }
@@ -176,21 +243,29 @@ impl OutputArgs {
 
     /// The files beside photos.
     pub(super) fn sidecars(&self) -> Vec<Sidecars> {
-        let config = |extension: &str, json| SidecarConfig {
+        let text = |extension: &str| SidecarKind::Text {
             extension: extension.trim_start_matches('.').to_owned(),
-            json,
+        };
+        let language = || self.xmp_language.clone();
+        let own = self.caption_extension.iter().map(|extension| text(extension));
+        let kinds = self.write.iter().map(|kind| match kind {
+            Sidecar::Txt => text("txt"),
+            Sidecar::Caption => text("caption"),
+            Sidecar::Json => SidecarKind::Json,
+            Sidecar::Xmp => {
+                SidecarKind::Xmp { language: language(), of_stem: self.xmp_name == XmpName::Stem }
+            }
+        });
+        // The photo itself comes last: a manifest takes one whose caption is in it for done.
+        let embedded = self.embed.then(|| SidecarKind::Embedded { language: language() });
+        let configs = own.chain(kinds).chain(embedded).map(|kind| SidecarConfig {
+            kind,
             write_to: self.write_to.clone(),
             existing: self.existing(),
             separator: self.separator.clone(),
-        };
-        let own = self.caption_extension.iter().map(|extension| config(extension, false));
-        let kinds = self.write.iter().map(|kind| match kind {
-            Sidecar::Txt => config("txt", false),
-            Sidecar::Caption => config("caption", false),
-            Sidecar::Json => config("json", true),
         });
         let mut all: Vec<SidecarConfig> = Vec::new();
-        for one in own.chain(kinds) {
+        for one in configs {
             if !all.contains(&one) {
                 all.push(one);
             }
@@ -207,6 +282,17 @@ impl OutputArgs {
             ExistingName::Append => Existing::Append,
             ExistingName::Prepend => Existing::Prepend,
         }
+    }
+}
+
+/// A language tag of RFC 5646, as far as its letters go.
+fn language(text: &str) -> Result<String, String> {
+    let is_part = |part: &str| {
+        (1..=8).contains(&part.len()) && part.chars().all(|c| c.is_ascii_alphanumeric())
+    };
+    match text.split('-').all(is_part) {
+        true => Ok(text.to_owned()),
+        false => Err("expected a language, as en, de-AT or x-default".into()),
     }
 }
 
@@ -246,7 +332,8 @@ pub(super) struct ShapingArgs {
     /// A word before each caption, with a comma: --trigger ohwx gives "ohwx, a dog runs"
     #[arg(long, value_name = "WORD")]
     trigger: Option<String>,
-    /// A caption of these parts: {trigger} {caption} {name} {folder} {existing}
+    /// A caption of these parts: {trigger} {caption} {name} {folder} {existing} {tags}; tags are those of
+    /// photo.tags or photo.txt
     #[arg(long, value_name = "TEXT")]
     template: Option<String>,
     /// Before each caption, to the letter
@@ -273,9 +360,13 @@ pub(super) struct ShapingArgs {
     /// Give no caption that does not say this word; may be given several times
     #[arg(long, value_name = "WORD")]
     require: Vec<String>,
-    /// Give no caption that the model is less sure of, 0 to 1
+    /// Give no caption that the model is less sure of, 0 to 1: the geometric mean of its words'
+    /// probabilities
     #[arg(long, value_name = "P")]
     min_confidence: Option<f64>,
+    /// Give such captions all the same, with this before them, as "[?] "
+    #[arg(long, value_name = "TEXT", requires = "min_confidence")]
+    mark: Option<String>,
 }
 
 impl ShapingArgs {
@@ -292,6 +383,7 @@ impl ShapingArgs {
             forbid: self.forbid.clone(),
             require: self.require.clone(),
             min_confidence: self.min_confidence,
+            mark: self.mark.clone(),
         };
         shaping.validate().map_err(|error| {
             CliError::usage(format_args!("--template: {error}"))

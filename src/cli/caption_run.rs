@@ -103,6 +103,11 @@ impl Photos {
         }
     }
 
+    /// The first photo.
+    pub(super) fn first(&self) -> Option<&Input> {
+        self.first.iter().find_map(|(_, found)| found.as_ref().ok())
+    }
+
     fn take(&mut self) -> impl Iterator<Item = Placed> {
         std::mem::take(&mut self.first).into_iter().chain(self.found.by_ref())
     }

@@ -62,7 +62,7 @@ fn split_of(root: &Path, file: &Path) -> Option<Split> {
         })
 }
 
-fn read(path: &Path, collector: &mut Collector) -> Result<Vec<Row>, DataError> {
+pub(super) fn read(path: &Path, collector: &mut Collector) -> Result<Vec<Row>, DataError> {
     let mut rows = Vec::new();
     let result = Reader::open(path).and_then(|mut reader| {
         while let Some(batch) = reader.next_batch()? {

@@ -108,6 +108,11 @@ impl Collector {
         }
     }
 
+    /// What was found wrong so far.
+    pub(super) fn into_problems(self) -> Vec<Problem> {
+        self.dataset.problems
+    }
+
     /// Counts a file that is no part of the data set.
     pub(super) fn pass_over(&mut self, kind: impl Into<String>, path: &Path) {
         let first = || (0, slashed(path.strip_prefix(&self.dataset.root).unwrap_or(path)));

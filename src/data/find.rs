@@ -361,6 +361,13 @@ pub(super) fn clean_path(path: &Path) -> PathBuf {
     clean
 }
 
+/// The path without a root, a drive, `.` and `..`: it leads nowhere but below what it is joined to.
+pub(super) fn inner_path(path: &Path) -> PathBuf {
+    let parts = clean_path(path);
+    let parts = parts.components().filter(|part| matches!(part, Component::Normal(_)));
+    parts.collect()
+}
+
 /// A listed name as an id: one spelling, forward slashes.
 pub(super) fn name_as_id(name: &str) -> String {
     slashed(&clean_path(Path::new(&name.replace('\\', "/"))))

@@ -11,6 +11,7 @@ mod arrow_table;
 mod coco;
 mod collect;
 mod columnar;
+mod contained;
 mod csv_table;
 mod detect;
 mod encoding;
@@ -38,6 +39,7 @@ pub mod check;
 pub mod shapes;
 
 pub use check::{CheckReport, check};
+pub use contained::{ContainedError, ContainedPhoto, is_container, photos_in};
 pub use detect::{DatasetFormat, UnknownFormat, detect};
 pub use error::DataError;
 pub use features::{FeatureError, FeatureWriter, Features, hash, identity};

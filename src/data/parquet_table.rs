@@ -63,6 +63,11 @@ pub(super) fn is_table(path: &Path) -> bool {
     image_field(root).is_some() && !caption_keys(&names).is_empty()
 }
 
+/// Whether a parquet file has a column of images or of their names.
+pub(super) fn holds_images(path: &Path) -> Result<bool, DataError> {
+    Ok(image_field(metadata(path)?.file_metadata().schema().get_fields()).is_some())
+}
+
 fn failed(path: &Path, error: &impl ToString) -> DataError {
     if is_pointer_file(path) {
         return DataError::LfsPointer { path: path.to_owned() };

@@ -51,7 +51,7 @@ impl ImageSource {
     }
 
     /// The `length` bytes at `offset` of the file `container`, which it calls `name`.
-    pub fn span(container: &Arc<Path>, name: &str, offset: u64, length: u64) -> Self {
+    pub fn span(container: &Arc<Path>, name: impl AsRef<Path>, offset: u64, length: u64) -> Self {
         let path = container.join(name).into();
         Self { path, place: Place::Span { container: Arc::clone(container), offset, length } }
     }
@@ -60,7 +60,7 @@ impl ImageSource {
     /// decompressed.
     pub(super) fn memory(
         container: &Arc<Path>,
-        name: &str,
+        name: impl AsRef<Path>,
         content: &Arc<Vec<u8>>,
         (offset, length): (usize, usize),
     ) -> Self {
@@ -74,6 +74,14 @@ impl ImageSource {
     pub(super) fn row(column: &Arc<dyn ImageColumn>, name: &str, row: u64) -> Self {
         let path = column.container().join(name).into();
         Self { path, place: Place::Row { column: Arc::clone(column), row } }
+    }
+
+    /// The same image, called `name` in its archive or table.
+    pub(super) fn renamed(self, name: &Path) -> Self {
+        match self.container().map(|container| container.join(name)) {
+            Some(path) => Self { path: path.into(), ..self },
+            None => self,
+        }
     }
 
     /// The image's name: the path of its file, or that of the archive or table with the name within it.

@@ -12,13 +12,14 @@ use tar::Archive;
 
 use super::collect::{Collector, Listed, PlacedCaption};
 use super::columnar::files_below;
+use super::contained::ContainedPhoto;
 use super::detect::{file_name, split_in_name};
-use super::find::{Found, name_as_id};
+use super::find::{Found, inner_path, name_as_id};
 use super::housekeeping::is_below_housekeeping;
 use super::rows::caption_keys;
 use super::source::{ImageSource, is_pointer_file};
 use super::text_file::{TextFile, parse_json};
-use super::{Cost, DataError, LoadOptions, Origin, Position, ProblemKind, Split};
+use super::{Cost, DataError, DatasetFormat, LoadOptions, Origin, Position, ProblemKind, Split};
 use crate::image::is_image_path;
 
 /// The most bytes that compressed shards of one data set may have when they are decompressed, since they are
@@ -85,40 +86,8 @@ fn load_shard(
     collector: &mut Collector,
 ) -> Result<(), DataError> {
     let container: Arc<Path> = path.into();
-    let failed = |source| DataError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
-    let mut members: Vec<(String, Member)> = Vec::new();
-    let is_compressed = !file_name(path).to_lowercase().ends_with(".tar");
-    let result = if is_compressed {
-        let mut content = Vec::new();
-        let mut decoder = MultiGzDecoder::new(file).take(*room + 1);
-        let decoded = decoder.read_to_end(&mut content);
-        if content.len() as u64 > *room {
-            return Err(DataError::Decompressed { path: path.to_owned(), limit: MAX_DECOMPRESSED });
-        }
-        *room -= content.len() as u64;
-        let content = Arc::new(content);
-        let source = |name: &str, offset: u64, length: u64| {
-            let place = (
-                usize::try_from(offset).unwrap_or(usize::MAX),
-                usize::try_from(length).unwrap_or(0),
-            );
-            ImageSource::memory(&container, name, &content, place)
-        };
-        let length = content.len() as u64;
-        let read = read_members(Cursor::new(content.as_slice()), length, &source, &mut members);
-        decoded.map(drop).and(read)
-    } else {
-        let length = file.metadata().map_err(failed)?.len();
-        let source = |name: &str, offset: u64, length: u64| {
-            ImageSource::span(&container, name, offset, length)
-        };
-        read_members(file, length, &source, &mut members)
-    };
-    if let Err(error) = result {
-        if is_pointer_file(path) {
-            return Err(DataError::LfsPointer { path: path.to_owned() });
-        }
+    let Shard { members, damage } = Shard::read(&container, room)?;
+    if let Some(error) = damage {
         // What was read before the damage is good.
         let origin = Origin::new(&container, Position::File);
         let detail = format!("damaged behind its first {} files: {error}", members.len());
@@ -128,11 +97,105 @@ fn load_shard(
     Ok(())
 }
 
+/// Hands each photo of a shard to `each`, with the captions beside it, until it returns `false`. Of a sample
+/// every image counts that is no mask or depth of another: names with several dots are photos too.
+///
+/// # Errors
+/// A shard that cannot be read; also one that is damaged, when all that is good is handed over.
+pub(super) fn photos(
+    path: &Path,
+    each: &mut dyn FnMut(ContainedPhoto) -> bool,
+) -> Result<(), DataError> {
+    let container: Arc<Path> = path.into();
+    let Shard { members, damage } = Shard::read(&container, &mut MAX_DECOMPRESSED.clone())?;
+    let num_members = members.len();
+    // Captions that are no text are none; it is for training to say so.
+    let mut collector = Collector::new(path, DatasetFormat::Webdataset);
+    for (key, sample) in samples_of(members) {
+        let is_photo = |name: &str| !key_of(name).1.contains('.');
+        let has_photo = sample.images.iter().any(|(name, _)| is_photo(name));
+        let captions = captions_of(&container.join(&key).into(), &sample, &mut collector);
+        let captions: Vec<String> = captions.into_iter().map(|(_, caption)| caption).collect();
+        for (index, (name, image)) in sample.images.iter().enumerate() {
+            // A member that is added once more takes the place of the one before.
+            let is_replaced = sample.images[index + 1..].iter().any(|(_, later)| later == image);
+            if is_replaced || (has_photo && !is_photo(name)) {
+                continue;
+            }
+            let stem = image.path().with_extension("");
+            let shares_stem = sample
+                .images
+                .iter()
+                .any(|(_, other)| other != image && other.path().with_extension("") == stem);
+            let (image, captions) = (image.clone(), captions.clone());
+            if !each(ContainedPhoto { image, captions, shares_stem }) {
+                return Ok(());
+            }
+        }
+    }
+    match damage {
+        Some(error) => {
+            let damaged = format!("damaged behind its first {num_members} files: {error}");
+            let source = io::Error::new(io::ErrorKind::InvalidData, damaged);
+            Err(DataError::Read { path: path.to_owned(), source })
+        }
+        None => Ok(()),
+    }
+}
+
+/// What an archive holds, as far as it can be read.
+struct Shard {
+    members: Vec<(String, Member)>,
+    damage: Option<io::Error>,
+}
+
+impl Shard {
+    /// `room`: the bytes that it may have when it is decompressed; what it has is taken off.
+    fn read(container: &Arc<Path>, room: &mut u64) -> Result<Self, DataError> {
+        let path: &Path = container;
+        let failed = |source| DataError::Read { path: path.to_owned(), source };
+        let file = File::open(path).map_err(failed)?;
+        let mut members: Vec<(String, Member)> = Vec::new();
+        let is_compressed = !file_name(path).to_lowercase().ends_with(".tar");
+        let result = if is_compressed {
+            let mut content = Vec::new();
+            let mut decoder = MultiGzDecoder::new(file).take(*room + 1);
+            let decoded = decoder.read_to_end(&mut content);
+            if content.len() as u64 > *room {
+                let path = path.to_owned();
+                return Err(DataError::Decompressed { path, limit: MAX_DECOMPRESSED });
+            }
+            *room -= content.len() as u64;
+            let content = Arc::new(content);
+            let source = |name: &Path, offset: u64, length: u64| {
+                let place = (
+                    usize::try_from(offset).unwrap_or(usize::MAX),
+                    usize::try_from(length).unwrap_or(0),
+                );
+                ImageSource::memory(container, name, &content, place)
+            };
+            let length = content.len() as u64;
+            let read = read_members(Cursor::new(content.as_slice()), length, &source, &mut members);
+            decoded.map(drop).and(read)
+        } else {
+            let length = file.metadata().map_err(failed)?.len();
+            let source = |name: &Path, offset: u64, length: u64| {
+                ImageSource::span(container, name, offset, length)
+            };
+            read_members(file, length, &source, &mut members)
+        };
+        if result.is_err() && is_pointer_file(path) {
+            return Err(DataError::LfsPointer { path: path.to_owned() });
+        }
+        Ok(Self { members, damage: result.err() })
+    }
+}
+
 /// The images and texts of an archive, in order, until it ends or is damaged.
 fn read_members<R: Read + Seek>(
     reader: R,
     length: u64,
-    source: &dyn Fn(&str, u64, u64) -> ImageSource,
+    source: &dyn Fn(&Path, u64, u64) -> ImageSource,
     members: &mut Vec<(String, Member)>,
 ) -> io::Result<()> {
     let mut archive = Archive::new(reader);
@@ -151,7 +214,8 @@ fn read_members<R: Read + Seek>(
             continue;
         }
         if is_image_path(Path::new(&name)) {
-            members.push((name.clone(), Member::Image(source(&name, offset, size))));
+            let place = within(&entry.path_bytes());
+            members.push((name, Member::Image(source(&place, offset, size))));
         } else if size <= MAX_TEXT {
             let mut content = Vec::new();
             entry.read_to_end(&mut content)?;
@@ -159,6 +223,18 @@ fn read_members<R: Read + Seek>(
         }
     }
     Ok(())
+}
+
+/// A member's name as a path that leads nowhere but into its archive, byte for byte.
+fn within(name: &[u8]) -> PathBuf {
+    #[cfg(unix)]
+    let path = {
+        use std::os::unix::ffi::OsStrExt;
+        Path::new(std::ffi::OsStr::from_bytes(name)).to_owned()
+    };
+    #[cfg(not(unix))]
+    let path = PathBuf::from(String::from_utf8_lossy(name).into_owned());
+    inner_path(&path)
 }
 
 /// A member's key and extension: the name of the file is cut at its first dot, as WebDataset does.
@@ -170,12 +246,8 @@ fn key_of(name: &str) -> (&str, &str) {
     }
 }
 
-fn add_samples(
-    container: &Arc<Path>,
-    members: Vec<(String, Member)>,
-    split: Option<Split>,
-    collector: &mut Collector,
-) {
+/// Members by key, in the order of their first.
+fn samples_of(members: Vec<(String, Member)>) -> Vec<(String, Sample)> {
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut samples: Vec<(String, Sample)> = Vec::new();
     for (name, member) in members {
@@ -193,9 +265,18 @@ fn add_samples(
             Member::Text(_) => sample.has_other = true,
         }
     }
+    samples
+}
+
+fn add_samples(
+    container: &Arc<Path>,
+    members: Vec<(String, Member)>,
+    split: Option<Split>,
+    collector: &mut Collector,
+) {
     let shard =
         container.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    for (key, sample) in samples {
+    for (key, sample) in samples_of(members) {
         let member: Arc<Path> = container.join(&key).into();
         let captions = captions_of(&member, &sample, collector);
         if sample.images.is_empty() && !sample.texts.is_empty() {

@@ -5,6 +5,7 @@ mod bench;
 mod card;
 mod cli;
 mod common;
+mod containers;
 mod damaged;
 mod evaluate;
 mod exact;

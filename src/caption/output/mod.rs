@@ -1,7 +1,11 @@
 //! Captions into files: one format each ([`Output`]), and a file beside each photo ([`Sidecars`]). Knows no
 //! model.
 
+mod embed;
+#[cfg(feature = "columnar")]
+mod parquet_table;
 mod sidecar;
+mod xmp;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -16,7 +20,9 @@ use super::inputs::Input;
 use super::{Caption, WordProbability};
 use crate::escape::{escape, escape_path};
 
-pub use sidecar::{Existing, SidecarConfig, Sidecars};
+pub use sidecar::{Existing, SidecarConfig, SidecarKind, Sidecars};
+pub(in crate::caption) use sidecar::{caption_beside, tags_beside};
+pub use xmp::DEFAULT_LANGUAGE;
 
 /// A caption and how it is written.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,7 +44,15 @@ pub struct Record<'a> {
     pub model: &'a str,
 }
 
-const CSV_HEADER: &[u8] = b"path,caption,confidence\n";
+/// How captions are put into a format.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Style {
+    /// With the probability of each word; JSON lines and Parquet have them in any case.
+    pub per_word: bool,
+    /// CSV as spreadsheets open it: with a byte order mark, without which Excel takes it for Windows-1252,
+    /// and an apostrophe before what they would take for a formula.
+    pub for_spreadsheets: bool,
+}
 
 /// What a file of captions looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +68,10 @@ pub enum Format {
     Metadata,
     /// COCO's results: a JSON list of image_id and caption.
     Coco,
+    /// A Parquet table: path, caption, confidence, score, words with their probabilities, model; as
+    /// `metadata.parquet` Hugging Face's file_name and text.
+    #[cfg(feature = "columnar")]
+    Parquet,
 }
 
 impl Format {
@@ -67,6 +85,8 @@ impl Format {
             "csv" => Some(Self::Csv),
             "json" => Some(Self::Coco),
             "tsv" | "txt" => Some(Self::Text),
+            #[cfg(feature = "columnar")]
+            "parquet" => Some(Self::Parquet),
             _ => None,
         }
     }
@@ -86,17 +106,28 @@ pub struct OutputError {
 /// `FILE` when all is written.
 pub struct Output {
     format: Format,
-    out: Box<dyn Write>,
+    style: Style,
+    sink: Sink,
     file: Option<PathBuf>,
     /// The file's folder, from which `metadata.jsonl` names photos.
     folder: PathBuf,
     count: usize,
 }
 
+/// Where captions go.
+enum Sink {
+    Stream(Box<dyn Write>),
+    #[cfg(feature = "columnar")]
+    Table(Box<parquet_table::ParquetTable>),
+}
+
 impl Output {
-    /// Into a stream.
+    /// Into a stream. Parquet is for files: a stream of it is JSON lines.
     pub fn stream(out: Box<dyn Write>, format: Format) -> Self {
-        Self { format, out, file: None, folder: PathBuf::new(), count: 0 }
+        #[cfg(feature = "columnar")]
+        let format = if format == Format::Parquet { Format::Jsonl } else { format };
+        let (style, sink, folder) = (Style::default(), Sink::Stream(out), PathBuf::new());
+        Self { format, style, sink, file: None, folder, count: 0 }
     }
 
     /// Into a file.
@@ -108,8 +139,21 @@ impl Output {
         let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         let folder = fs::canonicalize(parent.unwrap_or(Path::new("."))).map_err(failed)?;
         let out = File::create(partial(file)).map_err(failed)?;
-        let out: Box<dyn Write> = Box::new(BufWriter::new(out));
-        Ok(Self { format, out, file: Some(file.to_owned()), folder, count: 0 })
+        let sink = match format {
+            #[cfg(feature = "columnar")]
+            Format::Parquet => {
+                let table = parquet_table::ParquetTable::new(out, is_metadata(file));
+                Sink::Table(Box::new(table.map_err(failed)?))
+            }
+            _ => Sink::Stream(Box::new(BufWriter::new(out))),
+        };
+        let (file, style) = (Some(file.to_owned()), Style::default());
+        Ok(Self { format, style, sink, file, folder, count: 0 })
+    }
+
+    /// The same in another style.
+    pub fn styled(self, style: Style) -> Self {
+        Self { style, ..self }
     }
 
     /// Writes a photo's captions.
@@ -117,61 +161,110 @@ impl Output {
     /// # Errors
     /// They cannot be written.
     pub fn write(&mut self, record: Record<'_>) -> Result<(), OutputError> {
-        let mut bytes = Vec::new();
-        let path = &record.input.path;
+        #[cfg(feature = "columnar")]
+        if let Sink::Table(table) = &mut self.sink {
+            let name = match self.file.as_deref().is_some_and(is_metadata) {
+                true => from_folder(&self.folder, record.input),
+                false => name_of(&record.input.path),
+            };
+            let written = table.write(record, &name);
+            self.count += 1;
+            return written.map_err(|source| self.failed(source));
+        }
+        let bytes = self.bytes(record);
+        self.count += 1;
+        self.put(&bytes)
+    }
+
+    fn bytes(&self, record: Record<'_>) -> Vec<u8> {
+        let (mut bytes, path) = (Vec::new(), &record.input.path);
         match self.format {
             Format::Text => {
                 for shaped in record.captions {
                     bytes.extend(field(path));
                     let text = escape(shaped.text.as_bytes());
-                    bytes.extend(format!("\t{text}\n").into_bytes());
-                }
-            }
-            Format::Jsonl => {
-                for shaped in record.captions {
-                    bytes.extend(json_line(record, shaped).to_string().into_bytes());
-                    bytes.push(b'\n');
+                    let words = match self.style.per_word {
+                        true => format!("\t{}", escape(words_in_line(shaped).as_bytes())),
+                        false => String::new(),
+                    };
+                    bytes.extend(format!("\t{text}{words}\n").into_bytes());
                 }
             }
             Format::Csv => {
                 if self.count == 0 {
-                    bytes.extend_from_slice(CSV_HEADER);
+                    bytes.extend(self.csv_header());
                 }
-                let mut writer = csv::Writer::from_writer(&mut bytes);
-                for shaped in record.captions {
-                    let confidence = shaped.caption.confidence();
-                    let confidence = confidence.map_or_else(String::new, |p| format!("{p:.4}"));
-                    // Into memory.
-                    let _ = writer.write_record([&name_of(path), &shaped.text, &confidence]);
-                }
-                drop(writer);
+                self.add_csv(record, &mut bytes);
             }
             Format::Metadata => {
                 if let Some(shaped) = record.captions.first() {
-                    let name = from_folder(&self.folder, path);
-                    let line = json!({ "file_name": name, "text": shaped.text });
+                    let name = from_folder(&self.folder, record.input);
+                    let mut line = json!({ "file_name": name, "text": shaped.text });
+                    self.add_words(shaped, &mut line);
                     bytes.extend(format!("{line}\n").into_bytes());
                 }
             }
             Format::Coco => {
                 if let Some(shaped) = record.captions.first() {
                     let before = if self.count == 0 { "[\n" } else { ",\n" };
-                    let line = json!({ "image_id": image_id(path), "caption": shaped.text });
+                    let mut line = json!({ "image_id": image_id(path), "caption": shaped.text });
+                    self.add_words(shaped, &mut line);
                     bytes.extend(format!("{before}{line}").into_bytes());
                 }
             }
+            // Parquet is no stream.
+            _ => {
+                for shaped in record.captions {
+                    bytes.extend(json_line(record, shaped).to_string().into_bytes());
+                    bytes.push(b'\n');
+                }
+            }
         }
-        self.count += 1;
-        self.put(&bytes)
+        bytes
+    }
+
+    fn csv_header(&self) -> Vec<u8> {
+        let mark = if self.style.for_spreadsheets { "\u{FEFF}" } else { "" };
+        let words = if self.style.per_word { ",words" } else { "" };
+        format!("{mark}path,caption,confidence{words}\n").into_bytes()
+    }
+
+    fn add_csv(&self, record: Record<'_>, bytes: &mut Vec<u8>) {
+        let cell = |text: String| match self.style.for_spreadsheets {
+            true if text.starts_with(['=', '+', '-', '@', '\t', '\r']) => format!("'{text}"),
+            _ => text,
+        };
+        let mut writer = csv::Writer::from_writer(bytes);
+        for shaped in record.captions {
+            let confidence = shaped.caption.confidence();
+            let confidence = confidence.map_or_else(String::new, |p| format!("{p:.4}"));
+            let mut row =
+                vec![cell(name_of(&record.input.path)), cell(shaped.text.clone()), confidence];
+            if self.style.per_word {
+                row.push(json!(shaped.caption.words).to_string());
+            }
+            // Into memory.
+            let _ = writer.write_record(&row);
+        }
+    }
+
+    fn add_words(&self, shaped: &Shaped, line: &mut serde_json::Value) {
+        if self.style.per_word {
+            line["words"] = json!(shaped.caption.words);
+        }
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), OutputError> {
-        let written = self.out.write_all(bytes);
+        let written = match &mut self.sink {
+            Sink::Stream(out) => out.write_all(bytes),
+            #[cfg(feature = "columnar")]
+            Sink::Table(_) => Ok(()),
+        };
         written.map_err(|source| self.failed(source))
     }
 
     fn failed(&self, source: io::Error) -> OutputError {
-        OutputError { file: self.file.clone().unwrap_or_else(|| "stdout".into()), source }
+        failed(self.file.as_deref(), source)
     }
 
     /// Ends the file, and gives it its name if it is `whole`.
@@ -180,20 +273,42 @@ impl Output {
     /// It cannot be written.
     pub fn finish(mut self, whole: bool) -> Result<(), OutputError> {
         if self.format == Format::Csv && self.count == 0 {
-            self.put(CSV_HEADER)?;
+            let header = self.csv_header();
+            self.put(&header)?;
         }
         if self.format == Format::Coco {
             let end: &[u8] = if self.count == 0 { b"[]\n" } else { b"\n]\n" };
             self.put(end)?;
         }
-        let flushed = self.out.flush();
-        flushed.map_err(|source| self.failed(source))?;
-        let Some(file) = &self.file else { return Ok(()) };
+        let Self { sink, file, .. } = self;
+        let flushed = match sink {
+            Sink::Stream(mut out) => out.flush(),
+            #[cfg(feature = "columnar")]
+            Sink::Table(table) => table.finish(),
+        };
+        flushed.map_err(|source| failed(file.as_deref(), source))?;
+        let Some(file) = &file else { return Ok(()) };
         let partial = partial(file);
         let synced = File::open(&partial).and_then(|written| written.sync_all());
         let named = synced.and_then(|()| if whole { fs::rename(&partial, file) } else { Ok(()) });
-        named.map_err(|source| self.failed(source))
+        named.map_err(|source| failed(Some(file), source))
     }
+}
+
+fn failed(file: Option<&Path>, source: io::Error) -> OutputError {
+    OutputError { file: file.unwrap_or(Path::new("stdout")).to_owned(), source }
+}
+
+/// Whether a table is called as Hugging Face has it.
+#[cfg(feature = "columnar")]
+fn is_metadata(file: &Path) -> bool {
+    file.file_name().is_some_and(|name| name.eq_ignore_ascii_case("metadata.parquet"))
+}
+
+/// Words with their probabilities, for people: `a 0.98 dog 0.71`.
+fn words_in_line(shaped: &Shaped) -> String {
+    let words = shaped.caption.words.iter();
+    words.map(|word| format!("{} {:.2}", word.word, word.probability)).collect::<Vec<_>>().join(" ")
 }
 
 /// Where a file is until it is whole.
@@ -257,9 +372,11 @@ fn image_id(path: &Path) -> serde_json::Value {
     }
 }
 
-/// How a file in `folder`, which is absolute, names `path`.
-fn from_folder(folder: &Path, path: &Path) -> String {
-    let Ok(real) = fs::canonicalize(path) else { return name_of(path) };
+/// How a file in `folder`, which is absolute, names a photo; one in an archive by its name there.
+fn from_folder(folder: &Path, input: &Input) -> String {
+    let Some(real) = fs::canonicalize(&input.path).ok().filter(|_| input.is_file()) else {
+        return name_of(&input.relative);
+    };
     let common = folder.components().zip(real.components()).take_while(|(a, b)| a == b).count();
     let up = folder.components().skip(common).map(|_| Component::ParentDir);
     let relative: PathBuf = up.chain(real.components().skip(common)).collect();
@@ -283,7 +400,7 @@ mod tests {
         for photo in photos {
             fs::create_dir_all(folder.path().join(photo).parent().unwrap()).unwrap();
             fs::write(folder.path().join(photo), "").unwrap();
-            let input = Input { path: folder.path().join(photo), relative: photo.into() };
+            let input = Input::file(folder.path().join(photo), photo);
             let captions = [shaped("a \"dog\",\nwell")];
             output.write(Record { input: &input, captions: &captions, model: "m" }).unwrap();
         }
@@ -310,7 +427,30 @@ mod tests {
         assert_eq!((&coco[0]["image_id"], &coco[1]["image_id"]), (&json!("a.jpg"), &json!(391895)));
         assert_eq!(written(Format::Coco, "x.json", &[]), "[]\n");
         assert_eq!(Format::of_name(Path::new("d/Metadata.jsonl")), Some(Format::Metadata));
-        assert_eq!(Format::of_name(Path::new("x.parquet")), None);
+        assert_eq!(Format::of_name(Path::new("x.parquets")), None);
+    }
+
+    #[test]
+    fn styles_add_what_is_asked_for() {
+        let input = Input::file("=1+1.jpg", "=1+1.jpg");
+        let line = |format, style| {
+            let captions = [shaped("-a dog")];
+            let output = Output::stream(Box::new(io::sink()), format).styled(style);
+            let bytes = output.bytes(Record { input: &input, captions: &captions, model: "m" });
+            String::from_utf8(bytes).unwrap()
+        };
+        let per_word = Style { per_word: true, ..Style::default() };
+        let sheet = Style { for_spreadsheets: true, ..Style::default() };
+        assert_eq!(line(Format::Text, per_word), "=1+1.jpg\t-a dog\tdog 0.25\n");
+        let words = r#""[{""word"":""dog"",""probability"":0.25}]""#;
+        let csv = format!("path,caption,confidence,words\n=1+1.jpg,-a dog,0.2500,{words}\n");
+        assert_eq!(line(Format::Csv, per_word), csv);
+        let csv = "\u{FEFF}path,caption,confidence\n'=1+1.jpg,'-a dog,0.2500\n";
+        assert_eq!(line(Format::Csv, sheet), csv);
+        let metadata: serde_json::Value =
+            serde_json::from_str(&line(Format::Metadata, per_word)).unwrap();
+        assert_eq!(metadata["words"][0]["word"], "dog");
+        assert!(line(Format::Coco, Style::default()).ends_with(r#""caption":"-a dog"}"#));
     }
 
     #[test]
