@@ -140,7 +140,8 @@ pub fn inspect_tokens(
     let inputs: Vec<i32> = ids[..ids.len() - 1].iter().map(|&id| id as i32).collect();
     let seq = inputs.len();
     let inputs: Tensor<2, Int> = Tensor::from_data(TensorData::new(inputs, [1, seq]), device);
-    let (logits, trace) = checkpoint.model.decode_with_trace(inputs, memory);
+    let mut trace = AttentionTrace::new();
+    let logits = checkpoint.model.decode_with_trace(inputs, memory, &mut trace);
     let log_probabilities = token_log_probabilities(logits, &ids[1..])?;
     let maps = Maps::read(&trace)?;
     let encoder = &checkpoint.model.config().encoder;
@@ -202,8 +203,9 @@ impl Maps {
         let mut layers = Vec::new();
         let (mut heads, mut seq, mut positions) = (0, 0, 0);
         for layer in &trace.cross_attention {
-            [_, heads, seq, positions] = layer.dims();
+            [_, heads, seq, positions] = layer.weights.dims();
             let values = layer
+                .weights
                 .clone()
                 .try_into_vec_as::<f32>()
                 .map_err(|error| InspectError::Device(error.to_string()))?;

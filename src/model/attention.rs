@@ -187,6 +187,19 @@ impl Attention {
         (self.merge(context), weights)
     }
 
+    /// As [`Self::attend_with_weights`], with what `see` makes of the weights in their place.
+    pub(super) fn attend_through(
+        &self,
+        x: Tensor<3>,
+        memory: KeyValue,
+        mask: &AttentionMask,
+        see: impl FnOnce(Tensor<4>) -> Tensor<4>,
+    ) -> Tensor<3> {
+        let KeyValue { key, value } = memory;
+        let weights = see(Self::weights(self.query(x), key, mask));
+        self.merge(weights.matmul(value))
+    }
+
     /// Attention itself, between projections: `softmax(query · keyᵀ / √head_dim) · value`, and the weights.
     ///
     /// # Shapes
@@ -197,13 +210,19 @@ impl Attention {
         memory: KeyValue,
         mask: &AttentionMask,
     ) -> (Tensor<4>, Tensor<4>) {
+        let weights = Self::weights(query, memory.key, mask);
+        let context = weights.clone().matmul(memory.value);
+        (context, weights)
+    }
+
+    fn weights(query: Tensor<4>, key: Tensor<4>, mask: &AttentionMask) -> Tensor<4> {
         let device = query.device();
         let [_, _, seq, head_dim] = query.dims();
-        let [_, _, length, _] = memory.key.dims();
+        let [_, _, length, _] = key.dims();
         let scale = 1.0 / (head_dim as f64).sqrt();
         // Scaling the queries touches fewer elements than scaling the scores; it rounds more often,
         // unless the scale is a power of two.
-        let key = memory.key.transpose();
+        let key = key.transpose();
         let mut scores = if head_dim.is_power_of_two() && head_dim.trailing_zeros() % 2 == 0 {
             query.mul_scalar(scale).matmul(key)
         } else {
@@ -212,9 +231,7 @@ impl Attention {
         if let Some(hidden) = mask.hidden(seq, length, &device) {
             scores = scores.mask_fill(hidden, f32::NEG_INFINITY);
         }
-        let weights = activation::softmax(scores, 3);
-        let context = weights.clone().matmul(memory.value);
-        (context, weights)
+        activation::softmax(scores, 3)
     }
 
     /// `[batch, seq, d_model]` to queries `[batch, heads, seq, head_dim]`.

@@ -141,7 +141,22 @@ impl Captioner {
         logits.reshape([chosen, vocab])
     }
 
-    /// Teacher forcing with every attention weight on the way.
+    /// As [`Self::encode`]; `trace` gets every attention weight of the encoder. What stands before the
+    /// patch embedding has no attention, and no gradient is kept of it.
+    ///
+    /// # Shapes
+    /// As [`Self::encode`].
+    pub fn encode_with_trace(&self, pixels: Tensor<4>, trace: &mut AttentionTrace) -> Tensor<3> {
+        let dtype = self.decoder.dtype();
+        let pixels = pixels.without_autodiff().cast(dtype);
+        let mut patches = self.encoder.valid().patches(pixels);
+        if self.decoder.is_autodiff() {
+            patches = patches.autodiff();
+        }
+        self.project(self.encoder.forward_patches_with_trace(patches, Some(trace)))
+    }
+
+    /// Teacher forcing; `trace` gets every attention weight of the decoder.
     ///
     /// # Shapes
     /// As [`Self::decode`].
@@ -149,9 +164,16 @@ impl Captioner {
         &self,
         ids: Tensor<2, Int>,
         memory: Tensor<3>,
-    ) -> (Tensor<3>, AttentionTrace) {
-        let (states, trace) = self.decoder.states_with_trace(ids, memory);
-        (self.decoder.logits(states), trace)
+        trace: &mut AttentionTrace,
+    ) -> Tensor<3> {
+        self.decoder.logits(self.decoder.states_with_trace(ids, memory, trace))
+    }
+
+    /// The same on a device with autodiff, where gradients are kept of gates
+    /// ([`AttentionTrace::gated`]) and of no weight.
+    #[must_use]
+    pub fn with_gated_gradients(&self) -> Self {
+        self.clone().train().no_grad()
     }
 
     /// Starts cached decoding of at most `capacity` tokens a row, `rows_per_image` rows an image

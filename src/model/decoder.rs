@@ -13,7 +13,7 @@ use super::encoder::table;
 use super::feed_forward::{FeedForward, activate};
 use super::half::normalize;
 use super::noise::{begin_pass, dropout};
-use super::trace::AttentionTrace;
+use super::trace::{AttentionTrace, Kind};
 
 /// A transformer decoder with cross-attention in every layer (Vaswani et al. 2017,
 /// <https://arxiv.org/abs/1706.03762>).
@@ -64,19 +64,24 @@ impl TextDecoder {
         self.finish(x)
     }
 
-    /// As [`Self::states`], and every attention weight on the way.
+    /// As [`Self::states`]; `trace` gets every attention weight on the way.
     pub fn states_with_trace(
         &self,
         ids: Tensor<2, Int>,
         memory: Tensor<3>,
-    ) -> (Tensor<3>, AttentionTrace) {
-        let mut trace = AttentionTrace::default();
+        trace: &mut AttentionTrace,
+    ) -> Tensor<3> {
         let mut x = self.embed(ids, 0);
         for layer in &self.layers {
             let cross = layer.cross_attention.key_value(memory.clone());
-            x = layer.forward(x, cross, Some(&mut trace));
+            x = layer.forward(x, cross, Some(trace));
         }
-        (self.finish(x), trace)
+        self.finish(x)
+    }
+
+    /// Whether the weights are on a device with autodiff.
+    pub(super) fn is_autodiff(&self) -> bool {
+        self.token_embedding.val().device().is_autodiff()
     }
 
     /// The type of the weights.
@@ -197,27 +202,31 @@ impl DecoderLayer {
         &self,
         x: Tensor<3>,
         cross: KeyValue,
-        trace: Option<&mut AttentionTrace>,
+        mut trace: Option<&mut AttentionTrace>,
     ) -> Tensor<3> {
-        let mut own_weights = None;
-        let mut cross_weights = None;
-        let looking = trace.is_some();
         let [rows, _, _] = x.dims();
         let x = self.residual(x, &self.self_attention_norm, |x| {
             let own = self.self_attention.key_value(x.clone());
-            look(&self.self_attention, x, own, &AttentionMask::Causal, looking, &mut own_weights)
+            let mask = &AttentionMask::Causal;
+            match trace.as_deref_mut() {
+                Some(trace) => self.self_attention.attend_through(x, own, mask, |weights| {
+                    trace.see(Kind::SelfAttention, weights, rows)
+                }),
+                None => self.self_attention.attend(x, own, mask),
+            }
         });
         let x = self.residual(x, &self.cross_attention_norm, |x| {
-            let rows = x.dims()[0];
-            let folded = fold(x, &cross);
-            let none = &AttentionMask::None;
-            let out = look(&self.cross_attention, folded, cross, none, looking, &mut cross_weights);
+            let (folded, mask) = (fold(x, &cross), &AttentionMask::None);
+            let out = match trace {
+                Some(trace) => {
+                    self.cross_attention.attend_through(folded, cross, mask, |weights| {
+                        trace.see(Kind::CrossAttention, weights, rows)
+                    })
+                }
+                None => self.cross_attention.attend(folded, cross, mask),
+            };
             unfold(out, rows)
         });
-        if let (Some(trace), Some(own), Some(cross)) = (trace, own_weights, cross_weights) {
-            trace.self_attention.push(own);
-            trace.cross_attention.push(unfold_weights(cross, rows));
-        }
         self.residual(x, &self.feed_forward_norm, |x| self.feed_forward.forward(x))
     }
 
@@ -273,33 +282,6 @@ fn fold(x: Tensor<3>, memory: &KeyValue) -> Tensor<3> {
 fn unfold(x: Tensor<3>, rows: usize) -> Tensor<3> {
     let [images, length, d_model] = x.dims();
     if rows == images { x } else { x.reshape([rows, length * images / rows, d_model]) }
-}
-
-/// `[images, heads, k × seq, patches]` to `[images × k, heads, seq, patches]`.
-fn unfold_weights(weights: Tensor<4>, rows: usize) -> Tensor<4> {
-    let [images, heads, length, patches] = weights.dims();
-    if rows == images {
-        return weights;
-    }
-    let (k, seq) = (rows / images, length * images / rows);
-    let weights: Tensor<5> = weights.reshape([images, heads, k, seq, patches]);
-    weights.swap_dims(1, 2).reshape([rows, heads, seq, patches])
-}
-
-fn look(
-    attention: &Attention,
-    x: Tensor<3>,
-    memory: KeyValue,
-    mask: &AttentionMask,
-    looking: bool,
-    weights: &mut Option<Tensor<4>>,
-) -> Tensor<3> {
-    if !looking {
-        return attention.attend(x, memory, mask);
-    }
-    let (out, seen) = attention.attend_with_weights(x, memory, mask);
-    *weights = Some(seen);
-    out
 }
 
 /// States to logits.

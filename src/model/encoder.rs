@@ -14,6 +14,7 @@ use super::half::normalize;
 use super::mobilenet::MobileNetV2;
 use super::noise::{drop_path, dropout, is_noisy};
 use super::positions::resized;
+use super::trace::{AttentionTrace, Kind};
 
 /// ViT (Dosovitskiy et al. 2021, <https://arxiv.org/abs/2010.11929>).
 #[derive(Module, Debug)]
@@ -133,9 +134,18 @@ impl VisionEncoder {
     /// `patches`: `[batch, patches, channels × side²]`; result: `[batch, patches, d_model]`, prefix
     /// tokens (if any) first.
     pub fn forward_patches(&self, patches: Tensor<3>) -> Tensor<3> {
+        self.forward_patches_with_trace(patches, None)
+    }
+
+    /// As [`Self::forward_patches`]; `trace`, if given, gets every attention weight on the way.
+    pub(super) fn forward_patches_with_trace(
+        &self,
+        patches: Tensor<3>,
+        mut trace: Option<&mut AttentionTrace>,
+    ) -> Tensor<3> {
         let mut x = self.embed(patches);
         for layer in &self.layers {
-            x = layer.forward(x);
+            x = layer.forward(x, trace.as_deref_mut());
         }
         match &self.final_norm {
             Some(norm) => normalize(norm, x),
@@ -212,10 +222,17 @@ impl EncoderLayer {
         }
     }
 
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, trace: Option<&mut AttentionTrace>) -> Tensor<3> {
+        let [rows, _, _] = x.dims();
         let normed = normalize(&self.attention_norm, x.clone());
         let memory = self.attention.key_value(normed.clone());
-        let branch = self.attention.attend(normed, memory, &AttentionMask::None);
+        let none = &AttentionMask::None;
+        let branch = match trace {
+            Some(trace) => self.attention.attend_through(normed, memory, none, |weights| {
+                trace.see(Kind::Encoder, weights, rows)
+            }),
+            None => self.attention.attend(normed, memory, none),
+        };
         let branch = scaled(branch, &self.attention_scale);
         let x = x + drop_path(dropout(branch, self.dropout), self.drop_path);
         let normed = normalize(&self.feed_forward_norm, x.clone());

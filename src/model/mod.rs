@@ -45,11 +45,11 @@ pub use encoder::VisionEncoder;
 pub use encoder_config::{EncoderConfig, EncoderStage, PatchPositions, PatchSource};
 pub use init::initialize;
 pub use mobilenet::{BlockShape, MobileNetV2, MobileNetV2Shape};
-pub use noise::{HeldNoise, hold_noise, seed_noise};
+pub use noise::{HeldNoise, hold_noise, seed_noise, silence_noise};
 pub use parameters::{
     MapParameters, ParameterPath, ParameterRole, VisitParameters, map_parameters, visit_parameters,
 };
-pub use trace::AttentionTrace;
+pub use trace::{AttentionTrace, LayerAttention};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -19,6 +19,8 @@ enum Host {
     Unseeded,
     /// This generator, on a CPU.
     Seeded(Box<ChaCha8Rng>),
+    /// Nothing is noisy, with autodiff either.
+    Silent,
     /// The seed of one thinned network, and how many of its masks this pass has used.
     Held { seed: u64, used: u64 },
 }
@@ -44,7 +46,15 @@ pub fn hold_noise(seed: u64) -> HeldNoise {
     HeldNoise(())
 }
 
-/// The end of [`hold_noise`].
+/// Switches this thread's noise off while the result lives, with autodiff too: gradients of the model as
+/// it captions.
+#[must_use = "noise is off while this lives"]
+pub fn silence_noise() -> HeldNoise {
+    HOST.with_borrow_mut(|host| *host = Host::Silent);
+    HeldNoise(())
+}
+
+/// The end of [`hold_noise`] and of [`silence_noise`].
 #[derive(Debug)]
 pub struct HeldNoise(());
 
@@ -65,7 +75,11 @@ pub(super) fn begin_pass() {
 
 /// Whether noise is drawn on `device` now.
 pub(super) fn is_noisy(device: &Device) -> bool {
-    device.is_autodiff() || HOST.with_borrow(|host| matches!(host, Host::Held { .. }))
+    HOST.with_borrow(|host| match host {
+        Host::Silent => false,
+        Host::Held { .. } => true,
+        Host::Unseeded | Host::Seeded(_) => device.is_autodiff(),
+    })
 }
 
 /// Dropout (Srivastava et al. 2014): zeroes elements with probability `rate` and scales the rest by

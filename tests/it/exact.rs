@@ -9,6 +9,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use patchword::checkpoint;
+use patchword::model::AttentionTrace;
 use safetensors::{Dtype, SafeTensors};
 
 /// The largest difference allowed, as a share of the largest value; of attention weights, as it is.
@@ -77,10 +78,11 @@ fn check(folder: &Path) {
     let (most, scale) =
         apart(model.decode(input.clone(), memory.clone()), &values(&exact, "logits").0);
     report.push(("logits".to_string(), most / scale));
-    let (logits, trace) = model.decode_with_trace(input, memory);
+    let mut trace = AttentionTrace::new();
+    let logits = model.decode_with_trace(input, memory, &mut trace);
     for (layer, weights) in trace.cross_attention.into_iter().enumerate() {
         let name = format!("cross_attention.{layer}");
-        report.push((name.clone(), apart(weights, &values(&exact, &name).0).0));
+        report.push((name.clone(), apart(weights.weights, &values(&exact, &name).0).0));
     }
     let vocab = logits.dims()[2];
     let logits = logits.narrow(1, 0, seq - 1).reshape([seq - 1, vocab]);

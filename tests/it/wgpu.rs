@@ -20,7 +20,7 @@ use patchword::device::{BackendKind, DeviceRequest, resolve};
 use patchword::generate::{GenerateConfig, Generated, generate_from_memory};
 use patchword::image::PreprocessConfig;
 use patchword::model::{
-    Activation, Captioner, CaptionerConfig, DecoderConfig, EncoderConfig, EncoderStage, HeadKind,
+    Activation, AttentionTrace, Captioner, CaptionerConfig, DecoderConfig, EncoderConfig, EncoderStage, HeadKind,
     NormPlacement, PatchSource, initialize,
 };
 use patchword::text::SpecialTokens;
@@ -269,17 +269,18 @@ fn forward(config: &CaptionerConfig, device: &Device) -> BTreeMap<String, Vec<f3
         Tensor::from_data(TensorData::new(ids, [IMAGES * CAPTIONS, SEQ]), device);
     let memory = encode(&model, device);
     let logits = model.decode(ids.clone(), memory.clone());
-    let (seen, trace) = model.decode_with_trace(ids, memory.clone());
+    let mut trace = AttentionTrace::new();
+    let seen = model.decode_with_trace(ids, memory.clone(), &mut trace);
     let mut found = BTreeMap::from([
         ("memory".to_string(), values(memory)),
         ("logits".to_string(), values(logits)),
         ("logits, looking".to_string(), values(seen)),
     ]);
     for (layer, weights) in trace.self_attention.into_iter().enumerate() {
-        found.insert(format!("self-attention of layer {layer}"), values(weights));
+        found.insert(format!("self-attention of layer {layer}"), values(weights.weights));
     }
     for (layer, weights) in trace.cross_attention.into_iter().enumerate() {
-        found.insert(format!("cross-attention of layer {layer}"), values(weights));
+        found.insert(format!("cross-attention of layer {layer}"), values(weights.weights));
     }
     found
 }

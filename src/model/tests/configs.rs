@@ -55,15 +55,16 @@ fn every_kind_of_config_builds_and_has_the_right_shapes() {
         let memory = model.encode(images(2, &config, &device));
         assert_eq!(memory.dims(), [2, patches, config.memory_width()], "{name}");
         let captions = ids(&[&[1, 2, 3], &[1, 4, 5], &[1, 6, 7], &[1, 8, 9]], &device);
-        let (logits, trace) = model.decode_with_trace(captions.clone(), memory.clone());
+        let mut trace = AttentionTrace::new();
+        let logits = model.decode_with_trace(captions.clone(), memory.clone(), &mut trace);
         assert_eq!(logits.dims(), [4, 3, VOCAB], "{name}");
         assert_close(&values(logits.clone()), &values(model.decode(captions, memory)), 1e-5);
         assert_eq!((trace.self_attention.len(), trace.cross_attention.len()), (2, 2), "{name}");
-        for weights in trace.self_attention {
+        for weights in trace.self_attention.into_iter().map(|layer| layer.weights) {
             assert_eq!(weights.dims(), [4, 2, 3, 3], "{name}");
             assert_close(&values(weights.sum_dim(3)), &[1.0; 24], 1e-5);
         }
-        for weights in trace.cross_attention {
+        for weights in trace.cross_attention.into_iter().map(|layer| layer.weights) {
             assert_eq!(weights.dims(), [4, 2, 3, patches], "{name}");
             assert_close(&values(weights.sum_dim(3)), &[1.0; 24], 1e-5);
         }

@@ -15,6 +15,7 @@ mod configs;
 mod decoding;
 mod encoder;
 mod gradients;
+mod trace;
 
 use super::*;
 use crate::checkpoint::tensors::{HostTensor, HostTensors, apply, parameters};
