@@ -1,19 +1,38 @@
-//! Which region each word came from: attention traces as JSON and as a picture.
+//! Which region each word came from: relevance of the photo's patches for each word, what changes the
+//! word's probability, as JSON, a page and a picture.
+//!
+//! [`Relevance`] is one map a word, whatever computed it. No map is a proof: what a map says can be
+//! checked by hiding the region ([`Evidence::hidden`]).
 
 pub mod colour;
+mod evidence;
+mod methods;
+//pub mod page;
+mod passes;
 pub mod pointing;
+mod relevance;
 pub mod sheet;
 
+use std::ops::Range;
+
 use ::image::RgbImage;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use serde::Serialize;
 
-use crate::caption::{CaptionConfig, ModelInput, caption_inputs};
+use crate::caption::CaptionConfig;
 use crate::checkpoint::Checkpoint;
-use crate::generate::GenerateError;
+use crate::generate::{GenerateError, generate_images};
+use crate::image::PreprocessConfig;
 use crate::model::AttentionTrace;
 use crate::plural::counted;
-use crate::text::TextError;
+use crate::text::{TextError, Word};
+pub use evidence::occlusion_passes;
+use evidence::{blurred, hide, occlusion};
+use methods::{HostAttention, over_steps};
+use passes::{Backward, Passes};
+pub use relevance::{
+    Core, Method, Pool, Position, Relevance, RelevanceConfig, WordRelevance, is_content, phrases,
+};
 
 /// Why an inspection failed.
 #[derive(Debug, thiserror::Error)]
@@ -32,12 +51,43 @@ pub enum InspectError {
         /// Most tokens that the model can read.
         most: usize,
     },
+    /// A layer or a head that the decoder does not have.
+    #[error("{what} {found}: the decoder has {what}s 0 to {}", count.saturating_sub(1))]
+    Choice {
+        /// `layer` or `head`.
+        what: &'static str,
+        /// The number asked for.
+        found: usize,
+        /// How many there are.
+        count: usize,
+    },
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),
 }
 
-/// Cross-attention of one word over the patch grid.
+/// What stood at a word's place besides it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Alternative {
+    /// The token, as text.
+    pub text: String,
+    /// Its probability, in `[0, 1]`.
+    pub probability: f32,
+}
+
+/// What changes a word's probability.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evidence {
+    /// The word's probability given the same words before it and an image of the mean colour, in `[0, 1]`:
+    /// what language alone expects.
+    pub blank: f32,
+    /// The same with the photo blurred beyond recognition.
+    pub blurred: f32,
+    /// The same with the core of the word's first map hidden; none where the map has no core.
+    pub hidden: Option<f32>,
+}
+
+/// One word, its cross-attention and its place in the caption.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WordAttention {
     /// The word as it stands in the caption.
@@ -52,6 +102,19 @@ pub struct WordAttention {
     pub elsewhere: f32,
     /// `layers[layer][head]`: the grid of one head, mean over the word's tokens.
     pub layers: Vec<Vec<Vec<f32>>>,
+    /// Whether it says something that may be seen ([`is_content`]).
+    pub content: bool,
+    /// The likeliest tokens at the place of its first, itself perhaps among them.
+    pub alternatives: Vec<Alternative>,
+    /// Self-attention of the decoder to each word of the caption, mean over layers and heads; what goes to
+    /// the begin token is missing.
+    pub to_words: Vec<f32>,
+    /// The core of the first map on the photo, `[x0, y0, x1, y1]` in its pixels.
+    pub region: Option<[f32; 4]>,
+    /// The share of the first map in that region, in `[0, 1]`.
+    pub region_share: Option<f32>,
+    /// What changes its probability, where that was asked for.
+    pub evidence: Option<Evidence>,
 }
 
 impl WordAttention {
@@ -84,6 +147,29 @@ pub struct Inspection {
     pub region: [f32; 4],
     /// Each word with its attention.
     pub words: Vec<WordAttention>,
+    /// The maps that were asked for, in that order.
+    pub maps: Vec<Relevance>,
+    /// Runs of words that name one thing ([`phrases`]).
+    pub phrases: Vec<Range<usize>>,
+}
+
+/// What is computed of a photo.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InspectConfig {
+    /// This caption instead of the model's own.
+    pub text: Option<String>,
+    /// The maps, at least one; the first decides each word's region.
+    pub maps: Vec<RelevanceConfig>,
+    /// Whether to measure what changes each word's probability: an encoder pass a word, and two.
+    pub evidence: bool,
+}
+
+impl Default for InspectConfig {
+    /// The model's caption, raw attention, no evidence.
+    fn default() -> Self {
+        let maps = vec![RelevanceConfig::new(Method::Attention)];
+        Self { text: None, maps, evidence: false }
+    }
 }
 
 /// Captions an image, or takes the caption given, and reads the cross-attention of every word.
@@ -97,8 +183,26 @@ pub fn inspect(
     text: Option<&str>,
     config: &CaptionConfig,
 ) -> Result<Inspection, InspectError> {
+    let what = InspectConfig { text: text.map(Into::into), ..InspectConfig::default() };
+    inspect_with(checkpoint, device, photo, &what, config, &mut |_| ())
+}
+
+/// Captions an image, or takes the caption given, and computes what `what` asks for. `progress` is told how
+/// many more photos were encoded, of those of occlusion ([`occlusion_passes`]) and of evidence.
+///
+/// # Errors
+/// See [`InspectError`].
+pub fn inspect_with(
+    checkpoint: &Checkpoint,
+    device: &Device,
+    photo: &RgbImage,
+    what: &InspectConfig,
+    config: &CaptionConfig,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Inspection, InspectError> {
     let special = checkpoint.tokenizer.special_tokens();
-    let ids: Vec<u32> = match text {
+    let view = View::new(checkpoint, device, photo, &what.maps);
+    let ids = match &what.text {
         Some(text) => {
             let mut ids = vec![special.bos];
             ids.extend(checkpoint.tokenizer.encode(text)?);
@@ -106,14 +210,16 @@ pub fn inspect(
             ids
         }
         None => {
-            let input = ModelInput::new(&checkpoint.preprocess, photo);
-            let captions = caption_inputs(checkpoint, device, &[input], config)?;
-            let first = captions.into_iter().flatten().next();
-            first.map(|caption| caption.token_ids).unwrap_or_default()
+            let (model, begin) = (&checkpoint.model, [special.bos]);
+            let decode =
+                crate::generate::GenerateConfig { num_captions: 1, ..config.generate.clone() };
+            let (memory, end, bucket) = (&view.memory, special.eos, config.bucket);
+            let captions = generate_images(model, memory, 0, &begin, end, &decode, bucket)?;
+            captions.into_iter().next().map(|caption| caption.ids).unwrap_or_default()
         }
     };
-    let inspection = inspect_tokens(checkpoint, device, photo, &ids)?;
-    Ok(Inspection { generated: text.is_none(), ..inspection })
+    let inspection = view.read(&ids, what, progress)?;
+    Ok(Inspection { generated: what.text.is_none(), ..inspection })
 }
 
 /// Reads the cross-attention of every word of a caption that is given as token ids, from the begin
@@ -129,110 +235,355 @@ pub fn inspect_tokens(
     photo: &RgbImage,
     ids: &[u32],
 ) -> Result<Inspection, InspectError> {
-    let preprocess = &checkpoint.preprocess;
-    let most = checkpoint.model.config().decoder.max_positions;
-    if ids.len() < 2 || ids.len() - 1 > most {
-        return Err(InspectError::Length { tokens: ids.len().saturating_sub(1), most });
+    let what = InspectConfig::default();
+    View::new(checkpoint, device, photo, &what.maps).read(ids, &what, &mut |_| ())
+}
+
+/// A photo as the model sees it, encoded once.
+struct View<'a> {
+    checkpoint: &'a Checkpoint,
+    device: &'a Device,
+    pixels: Vec<f32>,
+    memory: Tensor<3>,
+    /// Self-attention of the encoder, where a map reads it.
+    encoder: AttentionTrace,
+    region: [f32; 4],
+}
+
+impl<'a> View<'a> {
+    fn new(
+        checkpoint: &'a Checkpoint,
+        device: &'a Device,
+        photo: &RgbImage,
+        maps: &[RelevanceConfig],
+    ) -> Self {
+        let pixels = checkpoint.preprocess.apply(photo);
+        let passes = Passes { checkpoint, device, ids: &[] };
+        let mut encoder = AttentionTrace::new();
+        let images = passes.images(pixels.clone(), 1, device);
+        let memory = match maps.iter().any(|map| map.method == Method::Rollout) {
+            true => checkpoint.model.encode_with_trace(images, &mut encoder),
+            false => checkpoint.model.encode(images),
+        };
+        let region = grid_region(&checkpoint.preprocess, photo.dimensions());
+        Self { checkpoint, device, pixels, memory, encoder, region }
     }
-    let pixels = preprocess.apply(photo);
-    let shape = [1, 3, preprocess.height, preprocess.width];
-    let memory = checkpoint.model.encode(Tensor::from_data(TensorData::new(pixels, shape), device));
-    let inputs: Vec<i32> = ids[..ids.len() - 1].iter().map(|&id| id as i32).collect();
-    let seq = inputs.len();
-    let inputs: Tensor<2, Int> = Tensor::from_data(TensorData::new(inputs, [1, seq]), device);
-    let mut trace = AttentionTrace::new();
-    let logits = checkpoint.model.decode_with_trace(inputs, memory, &mut trace);
-    let log_probabilities = token_log_probabilities(logits, &ids[1..])?;
-    let maps = Maps::read(&trace)?;
-    let encoder = &checkpoint.model.config().encoder;
-    let [rows, cols] = encoder.grid();
-    let words = checkpoint
-        .tokenizer
-        .words(ids)
-        .into_iter()
-        .map(|word| {
-            let steps: Vec<usize> = word.tokens.clone().map(|at| at - 1).collect();
-            let layers = maps.word(&steps, encoder.num_prefix());
-            let count: usize = layers.iter().map(Vec::len).sum();
-            let mut mean = vec![0.0; rows * cols];
-            for head in layers.iter().flatten() {
-                mean.iter_mut().zip(head).for_each(|(sum, x)| *sum += x / count as f32);
-            }
-            let probability: f32 = steps.iter().map(|&step| log_probabilities[step]).sum();
-            WordAttention {
-                word: word.text,
-                token_ids: ids[word.tokens].to_vec(),
-                probability: probability.exp(),
-                elsewhere: (1.0 - mean.iter().sum::<f32>()).max(0.0),
-                mean,
-                layers,
-            }
-        })
-        .collect();
-    let visible = preprocess.placement(photo.width(), photo.height()).visible();
-    Ok(Inspection {
-        caption: checkpoint.tokenizer.decode(ids),
-        generated: true,
-        log_probability: log_probabilities.iter().sum(),
-        rows,
-        cols,
-        region: [visible.left, visible.top, visible.right, visible.bottom].map(|x| x as f32),
-        words,
-    })
-}
 
-fn token_log_probabilities(logits: Tensor<3>, targets: &[u32]) -> Result<Vec<f32>, InspectError> {
-    let [_, seq, vocab] = logits.dims();
-    let rows = burn::tensor::activation::log_softmax(logits.reshape([seq, vocab]), 1);
-    let rows =
-        rows.try_into_vec_as::<f32>().map_err(|error| InspectError::Device(error.to_string()))?;
-    Ok(rows.chunks(vocab).zip(targets).map(|(row, &id)| row[id as usize]).collect())
-}
-
-/// Cross-attention weights of one sequence on the host.
-struct Maps {
-    /// A layer: `[heads, seq, positions]`.
-    layers: Vec<Vec<f32>>,
-    heads: usize,
-    seq: usize,
-    positions: usize,
-}
-
-impl Maps {
-    fn read(trace: &AttentionTrace) -> Result<Self, InspectError> {
-        let mut layers = Vec::new();
-        let (mut heads, mut seq, mut positions) = (0, 0, 0);
-        for layer in &trace.cross_attention {
-            [_, heads, seq, positions] = layer.weights.dims();
-            let values = layer
-                .weights
-                .clone()
-                .try_into_vec_as::<f32>()
-                .map_err(|error| InspectError::Device(error.to_string()))?;
-            layers.push(values);
+    fn read(
+        &self,
+        ids: &[u32],
+        what: &InspectConfig,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Inspection, InspectError> {
+        let checkpoint = self.checkpoint;
+        let model = checkpoint.model.config();
+        let most = model.decoder.max_positions;
+        if ids.len() < 2 || ids.len() - 1 > most {
+            return Err(InspectError::Length { tokens: ids.len().saturating_sub(1), most });
         }
-        Ok(Self { layers, heads, seq, positions })
+        for map in &what.maps {
+            let (layers, heads) = (model.decoder.num_layers, model.decoder.num_heads);
+            for (what, found, count) in [("layer", map.layer, layers), ("head", map.head, heads)] {
+                if let Some(found) = found.filter(|found| *found >= count) {
+                    return Err(InspectError::Choice { what, found, count });
+                }
+            }
+        }
+        let passes = Passes { checkpoint, device: self.device, ids };
+        let (rows, trace) = passes.decode(self.memory.clone())?;
+        let vocab = rows.len() / passes.seq();
+        let log_probabilities: Vec<f32> =
+            rows.chunks(vocab).zip(&ids[1..]).map(|(row, &id)| row[id as usize]).collect();
+        let own = HostAttention::weights(&trace.self_attention)?;
+        let cross = HostAttention::weights(&trace.cross_attention)?;
+        let caption = Caption {
+            passes,
+            words: checkpoint.tokenizer.words(ids),
+            own,
+            cross,
+            log_probabilities,
+        };
+        let maps = caption.maps(self, &what.maps, progress)?;
+        let [grid_rows, grid_cols] = model.encoder.grid();
+        let mut words: Vec<WordAttention> =
+            (0..caption.words.len()).map(|at| caption.word(at, &rows, vocab)).collect();
+        if let Some(first) = maps.first() {
+            caption.explain(self, first, what.evidence, &mut words, progress)?;
+        }
+        let phrases = phrases(words.iter().map(|word| word.word.as_str()));
+        Ok(Inspection {
+            caption: checkpoint.tokenizer.decode(ids),
+            generated: true,
+            log_probability: caption.log_probabilities.iter().sum(),
+            rows: grid_rows,
+            cols: grid_cols,
+            region: self.region,
+            words,
+            maps,
+            phrases,
+        })
+    }
+}
+
+/// A caption read over a photo.
+struct Caption<'a> {
+    passes: Passes<'a>,
+    words: Vec<Word>,
+    own: HostAttention,
+    cross: HostAttention,
+    /// Of the token after each step.
+    log_probabilities: Vec<f32>,
+}
+
+impl Caption<'_> {
+    fn steps(&self, position: Position) -> Vec<Vec<usize>> {
+        let seq = self.passes.seq();
+        self.words.iter().map(|word| relevance::steps(word, position, seq)).collect()
     }
 
-    /// `[layer][head]` grids, mean over `steps`, without the first `prefix` positions.
-    fn word(&self, steps: &[usize], prefix: usize) -> Vec<Vec<Vec<f32>>> {
-        self.layers
-            .iter()
+    fn maps(
+        &self,
+        view: &View<'_>,
+        configs: &[RelevanceConfig],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Relevance>, InspectError> {
+        // One backward pass serves every method that reads gradients at the same steps.
+        let mut backwards: [Option<Backward>; 2] = [None, None];
+        let mut maps = Vec::with_capacity(configs.len());
+        for config in configs {
+            let steps = self.steps(config.position);
+            let place = usize::from(config.position == Position::Reading);
+            if config.method.needs_gradients() && !steps.is_empty() && backwards[place].is_none() {
+                backwards[place] = Some(self.passes.backward(&view.pixels, &steps)?);
+            }
+            let backward = backwards[place].as_ref();
+            maps.push(self.map(view, config, &steps, backward, progress)?);
+        }
+        Ok(maps)
+    }
+
+    fn map(
+        &self,
+        view: &View<'_>,
+        config: &RelevanceConfig,
+        steps: &[Vec<usize>],
+        backward: Option<&Backward>,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Relevance, InspectError> {
+        let encoder = &self.passes.checkpoint.model.config().encoder;
+        let [rows, cols] = encoder.grid();
+        let (prefix, keys) = (encoder.num_prefix(), self.cross.keys);
+        let seq = self.passes.seq();
+        let each_step = |steps: &[usize], all: &[f32]| {
+            over_steps(steps, keys, |step| all[step * keys..(step + 1) * keys].to_vec())
+        };
+        let per_word = |of: &dyn Fn(usize, usize) -> Vec<f32>| -> Vec<f32> {
+            let words = steps.iter().enumerate();
+            words.flat_map(|(word, steps)| over_steps(steps, keys, |step| of(word, step))).collect()
+        };
+        let values: Vec<f32> = match (config.method, backward) {
+            (Method::Attention, _) => {
+                per_word(&|_, step| methods::attention(&self.cross, config, step))
+            }
+            (Method::Residual, _) => {
+                per_word(&|_, step| methods::residual(&self.own, &self.cross, config, step))
+            }
+            (Method::Rollout, _) => {
+                let all = methods::rollout(&self.own, &self.cross);
+                let words = steps.iter().flat_map(|steps| each_step(steps, &all)).collect();
+                let encoder = methods::encoder_rollout(&view.encoder.encoder);
+                methods::through_encoder(words, keys, encoder.as_ref())?
+            }
+            (Method::Gradient | Method::DecoderGradient, Some(backward)) => {
+                let words = steps.iter().enumerate().flat_map(|(word, steps)| {
+                    each_step(steps, &backward.attention.decoder_relevance(word))
+                });
+                let encoder = match config.method {
+                    Method::Gradient => backward.encoder.as_ref(),
+                    _ => None,
+                };
+                methods::through_encoder(words.collect(), keys, encoder)?
+            }
+            (Method::GradCam, Some(backward)) => {
+                per_word(&|word, step| backward.attention.cam(&backward.cross, config, word, step))
+            }
+            (Method::Occlusion, _) => {
+                let before = &self.log_probabilities;
+                let (passes, side) = (&self.passes, config.window);
+                let falls = occlusion(passes, &view.pixels, before, steps, side, progress)?;
+                let words = falls.iter().map(|fall| WordRelevance::new(fall, 0)).collect();
+                return Ok(Relevance { config: config.clone(), rows, cols, words });
+            }
+            // No word, so no backward pass.
+            (_, None) => Vec::new(),
+        };
+        debug_assert!(seq > 0);
+        let words = values.chunks(keys).map(|word| WordRelevance::new(word, prefix)).collect();
+        Ok(Relevance { config: config.clone(), rows, cols, words })
+    }
+
+    /// A word without its region; `rows` are log-probabilities, `[seq, vocab]`.
+    fn word(&self, at: usize, rows: &[f32], vocab: usize) -> WordAttention {
+        let encoder = &self.passes.checkpoint.model.config().encoder;
+        let (prefix, word) = (encoder.num_prefix(), &self.words[at]);
+        let steps = relevance::steps(word, Position::Predicting, self.passes.seq());
+        let cross = &self.cross;
+        let layers: Vec<Vec<Vec<f32>>> = (0..cross.layers.len())
             .map(|layer| {
-                (0..self.heads)
-                    .map(|head| {
-                        let mut grid = vec![0.0; self.positions - prefix];
-                        for &step in steps {
-                            let start = (head * self.seq + step) * self.positions;
-                            let row = &layer[start + prefix..start + self.positions];
-                            grid.iter_mut()
-                                .zip(row)
-                                .for_each(|(sum, x)| *sum += x / steps.len() as f32);
-                        }
-                        grid
+                let heads = 0..cross.heads;
+                let grid = |head: usize| {
+                    over_steps(&steps, cross.keys - prefix, |step| {
+                        cross.row(layer, head, step)[prefix..].to_vec()
                     })
-                    .collect()
+                };
+                heads.map(grid).collect()
             })
-            .collect()
+            .collect();
+        let count = (layers.len() * cross.heads) as f32;
+        let mut mean = vec![0.0; cross.keys - prefix];
+        for head in layers.iter().flatten() {
+            mean.iter_mut().zip(head).for_each(|(sum, x)| *sum += x / count);
+        }
+        let probability: f32 = steps.iter().map(|&step| self.log_probabilities[step]).sum();
+        WordAttention {
+            word: word.text.clone(),
+            token_ids: self.passes.ids[word.tokens.clone()].to_vec(),
+            probability: probability.exp(),
+            elsewhere: (1.0 - mean.iter().sum::<f32>()).max(0.0),
+            mean,
+            layers,
+            content: is_content(&word.text),
+            alternatives: self.alternatives(&rows[steps[0] * vocab..(steps[0] + 1) * vocab]),
+            to_words: self.to_words(&steps),
+            region: None,
+            region_share: None,
+            evidence: None,
+        }
+    }
+
+    fn alternatives(&self, row: &[f32]) -> Vec<Alternative> {
+        let tokenizer = &self.passes.checkpoint.tokenizer;
+        let mut best: Vec<usize> = (0..row.len()).collect();
+        let shown = 6.min(best.len());
+        if shown < best.len() {
+            best.select_nth_unstable_by(shown, |a, b| row[*b].total_cmp(&row[*a]));
+        }
+        best.truncate(shown);
+        best.sort_by(|a, b| row[*b].total_cmp(&row[*a]));
+        let each = best.into_iter().map(|id| {
+            let text = tokenizer.decode(&[id as u32]).trim().to_owned();
+            let text = match text.is_empty() {
+                true => tokenizer.token(id as u32).unwrap_or_default(),
+                false => text,
+            };
+            Alternative { text, probability: row[id].exp() }
+        });
+        each.collect()
+    }
+
+    fn to_words(&self, steps: &[usize]) -> Vec<f32> {
+        let own = &self.own;
+        let count = (own.layers.len() * own.heads * steps.len()) as f32;
+        let mut to_tokens = vec![0.0; own.keys];
+        for layer in 0..own.layers.len() {
+            for head in 0..own.heads {
+                for &step in steps {
+                    let row = own.row(layer, head, step);
+                    to_tokens.iter_mut().zip(row).for_each(|(sum, x)| *sum += x / count);
+                }
+            }
+        }
+        let tokens = |word: &Word| word.tokens.clone().filter_map(|at| to_tokens.get(at)).sum();
+        self.words.iter().map(tokens).collect()
+    }
+
+    /// Adds each word's region by its map, and what changes its probability.
+    fn explain(
+        &self,
+        view: &View<'_>,
+        map: &Relevance,
+        evidence: bool,
+        words: &mut [WordAttention],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<(), InspectError> {
+        let cores: Vec<Option<Core>> =
+            map.words.iter().map(|word| Core::of(&word.map, map.cols)).collect();
+        for (word, core) in words.iter_mut().zip(&cores) {
+            word.region = core.as_ref().map(|core| {
+                let [x0, y0, x1, y1] = view.region;
+                let [top, left, bottom, right] = core.grid_box.map(|edge| edge as f32);
+                let (wide, tall) = ((x1 - x0) / map.cols as f32, (y1 - y0) / map.rows as f32);
+                [x0 + left * wide, y0 + top * tall, x0 + right * wide, y0 + bottom * tall]
+            });
+            word.region_share = core.as_ref().map(|core| core.share);
+        }
+        if !evidence {
+            return Ok(());
+        }
+        let encoder = &self.passes.checkpoint.model.config().encoder;
+        let mut changes = vec![Change::Blank, Change::Blurred];
+        changes.extend(cores.iter().flatten().map(|core| Change::Hidden(core.grid_box)));
+        let blurred = blurred(&view.pixels, encoder);
+        let change = |pixels: &mut [f32], change: &Change| match change {
+            Change::Blank => pixels.fill(0.0),
+            Change::Blurred => pixels.copy_from_slice(&blurred),
+            Change::Hidden(grid_box) => hide(pixels, encoder, *grid_box),
+        };
+        let mut found =
+            self.passes.with_changes(&view.pixels, &changes, change, progress)?.into_iter();
+        let (blank, blurred) = (found.next(), found.next());
+        let steps = self.steps(Position::Predicting);
+        for ((word, core), steps) in words.iter_mut().zip(&cores).zip(&steps) {
+            let probability =
+                |all: &Vec<f32>| -> f32 { steps.iter().map(|&step| all[step]).sum::<f32>().exp() };
+            let hidden = if core.is_some() { found.next() } else { None };
+            if let (Some(blank), Some(blurred)) = (&blank, &blurred) {
+                word.evidence = Some(Evidence {
+                    blank: probability(blank),
+                    blurred: probability(blurred),
+                    hidden: hidden.as_ref().map(probability),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Change {
+    Blank,
+    Blurred,
+    Hidden([usize; 4]),
+}
+
+/// The part of a photo of this size that the grid covers, beyond the photo where it was padded.
+fn grid_region(preprocess: &PreprocessConfig, (width, height): (u32, u32)) -> [f32; 4] {
+    let placement = preprocess.placement(width, height);
+    let (visible, covered) = (placement.visible(), placement.covered());
+    let across = visible.width() / covered.width().max(f64::MIN_POSITIVE);
+    let down = visible.height() / covered.height().max(f64::MIN_POSITIVE);
+    let (left, top) = (visible.left - covered.left * across, visible.top - covered.top * down);
+    let (right, bottom) =
+        (left + preprocess.width as f64 * across, top + preprocess.height as f64 * down);
+    [left, top, right, bottom].map(|edge| edge as f32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::ResizeMode;
+
+    #[test]
+    fn the_grid_lies_on_the_photo_as_it_was_cropped_or_padded() {
+        let with = |resize| PreprocessConfig {
+            height: 100,
+            width: 100,
+            resize,
+            ..PreprocessConfig::default()
+        };
+        let region = |resize| grid_region(&with(resize), (400, 200));
+        assert_eq!(region(ResizeMode::Squash), [0.0, 0.0, 400.0, 200.0]);
+        assert_eq!(region(ResizeMode::Crop), [100.0, 0.0, 300.0, 200.0]);
+        // A quarter of the input above the photo is padding, and one below it.
+        assert_eq!(region(ResizeMode::Pad), [0.0, -100.0, 400.0, 300.0]);
     }
 }

@@ -277,14 +277,13 @@ impl Core {
     /// Of a map over `cols` columns; none where nothing is positive.
     pub fn of(map: &[f32], cols: usize) -> Option<Self> {
         let positive = |value: &f32| value.is_finite() && *value > 0.0;
-        let (peak, most) = map
-            .iter()
-            .enumerate()
-            .filter(|(_, value)| positive(value))
-            .fold(None, |best: Option<(usize, f32)>, (at, &value)| match best {
+        let (peak, most) = map.iter().enumerate().filter(|(_, value)| positive(value)).fold(
+            None,
+            |best: Option<(usize, f32)>, (at, &value)| match best {
                 Some((_, most)) if most >= value => best,
                 _ => Some((at, value)),
-            })?;
+            },
+        )?;
         let rows = map.len() / cols.max(1);
         let mut taken = vec![false; map.len()];
         taken[peak] = true;
@@ -345,11 +344,11 @@ pub(super) fn steps(word: &Word, position: Position, seq: usize) -> Vec<usize> {
 
 /// English words that name nothing to be seen.
 const LITTLE: [&str; 62] = [
-    "a", "an", "the", "of", "in", "on", "at", "to", "by", "with", "from", "and", "or", "as", "is", "are",
-    "was", "were", "be", "been", "being", "it", "its", "his", "her", "their", "there", "that", "this",
-    "these", "those", "which", "who", "while", "some", "for", "into", "onto", "up", "down", "out", "off",
-    "over", "under", "through", "has", "have", "had", "he", "she", "they", "them", "him", "one", "very",
-    "other", "another", "each", "not", "near", "next", "behind",
+    "a", "an", "the", "of", "in", "on", "at", "to", "by", "with", "from", "and", "or", "as", "is",
+    "are", "was", "were", "be", "been", "being", "it", "its", "his", "her", "their", "there",
+    "that", "this", "these", "those", "which", "who", "while", "some", "for", "into", "onto", "up",
+    "down", "out", "off", "over", "under", "through", "has", "have", "had", "he", "she", "they",
+    "them", "him", "one", "very", "other", "another", "each", "not", "near", "next", "behind",
 ];
 
 /// Whether a word says something that may be seen: no article, preposition or pronoun of English, and no
