@@ -190,6 +190,8 @@ mod tests {
             cols: 1,
             region: [0.0, 0.0, 1.0, 1.0],
             words: Vec::new(),
+            maps: Vec::new(),
+            phrases: Vec::new(),
         };
         assert_eq!(heading(&inspection(true)), "a dog");
         assert_eq!(heading(&inspection(false)), "a dog (given, not generated)");

@@ -7,7 +7,6 @@
 pub mod colour;
 mod evidence;
 mod methods;
-//pub mod page;
 mod passes;
 pub mod pointing;
 mod relevance;
@@ -19,9 +18,9 @@ use ::image::RgbImage;
 use burn::tensor::{Device, Tensor};
 use serde::Serialize;
 
-use crate::caption::CaptionConfig;
+use crate::caption::{CaptionConfig, ModelInput, caption_memory};
 use crate::checkpoint::Checkpoint;
-use crate::generate::{GenerateError, generate_images};
+use crate::generate::GenerateError;
 use crate::image::PreprocessConfig;
 use crate::model::AttentionTrace;
 use crate::plural::counted;
@@ -210,12 +209,9 @@ pub fn inspect_with(
             ids
         }
         None => {
-            let (model, begin) = (&checkpoint.model, [special.bos]);
-            let decode =
-                crate::generate::GenerateConfig { num_captions: 1, ..config.generate.clone() };
-            let (memory, end, bucket) = (&view.memory, special.eos, config.bucket);
-            let captions = generate_images(model, memory, 0, &begin, end, &decode, bucket)?;
-            captions.into_iter().next().map(|caption| caption.ids).unwrap_or_default()
+            let captions = caption_memory(checkpoint, &view.memory, [view.identity], config)?;
+            let first = captions.into_iter().flatten().next();
+            first.map(|caption| caption.token_ids).unwrap_or_default()
         }
     };
     let inspection = view.read(&ids, what, progress)?;
@@ -244,6 +240,8 @@ struct View<'a> {
     checkpoint: &'a Checkpoint,
     device: &'a Device,
     pixels: Vec<f32>,
+    /// See [`ModelInput::identity`].
+    identity: u64,
     memory: Tensor<3>,
     /// Self-attention of the encoder, where a map reads it.
     encoder: AttentionTrace,
@@ -257,7 +255,8 @@ impl<'a> View<'a> {
         photo: &RgbImage,
         maps: &[RelevanceConfig],
     ) -> Self {
-        let pixels = checkpoint.preprocess.apply(photo);
+        let ModelInput { values: pixels, identity } =
+            ModelInput::new(&checkpoint.preprocess, photo);
         let passes = Passes { checkpoint, device, ids: &[] };
         let mut encoder = AttentionTrace::new();
         let images = passes.images(pixels.clone(), 1, device);
@@ -266,7 +265,7 @@ impl<'a> View<'a> {
             false => checkpoint.model.encode(images),
         };
         let region = grid_region(&checkpoint.preprocess, photo.dimensions());
-        Self { checkpoint, device, pixels, memory, encoder, region }
+        Self { checkpoint, device, pixels, identity, memory, encoder, region }
     }
 
     fn read(

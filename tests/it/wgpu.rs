@@ -20,8 +20,8 @@ use patchword::device::{BackendKind, DeviceRequest, resolve};
 use patchword::generate::{GenerateConfig, Generated, generate_from_memory};
 use patchword::image::PreprocessConfig;
 use patchword::model::{
-    Activation, AttentionTrace, Captioner, CaptionerConfig, DecoderConfig, EncoderConfig, EncoderStage, HeadKind,
-    NormPlacement, PatchSource, initialize,
+    Activation, AttentionTrace, Captioner, CaptionerConfig, DecoderConfig, EncoderConfig,
+    EncoderStage, HeadKind, NormPlacement, PatchSource, initialize,
 };
 use patchword::text::SpecialTokens;
 use patchword::train::{AdamW, AdamWConfig, Regularization, forward_loss};

@@ -14,9 +14,9 @@ use safetensors::{Dtype, SafeTensors};
 use super::super::tensors::HostTensors;
 use super::super::{CheckpointError, load};
 use super::*;
-use crate::model::AttentionTrace;
 use crate::generate::{EarlyStopping, GenerateConfig, generate_from_memory};
 use crate::image::{DecodeLimits, decode_file};
+use crate::model::AttentionTrace;
 use crate::shared::shared;
 
 const CASES: [&str; 3] = ["blip", "vit-gpt2", "vit-bert"];
