@@ -8,6 +8,7 @@
 //! preprocessor.json   image size, resize mode, filter, mean, std
 //! training/           what resuming needs (`patchword train --resume`)
 //! README.md           model card
+//! inspect.json        the map of an inspection that was found best, if one was sought
 //! ```
 //!
 //! A Hugging Face folder of a captioner is read as it was downloaded (`transformers`).
@@ -97,7 +98,12 @@ pub struct Checkpoint {
     pub generate: GenerateConfig,
     /// The public model that it is or was trained from, if it was.
     pub architecture: Option<Architecture>,
+    /// What [`INSPECT_FILE`] says, if there is one: see [`crate::inspect::DefaultMap`].
+    pub default_map: Option<serde_json::Value>,
 }
+
+/// The file that names the map of an inspection that was found best.
+pub const INSPECT_FILE: &str = "inspect.json";
 
 /// How a checkpoint is read where it is not to be taken as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -154,7 +160,8 @@ fn load_as_it_is(location: &Location, device: &Device) -> Result<Checkpoint, Che
     if let Files::Folder(folder) = &files
         && is_of_transformers(&fields)
     {
-        return transformers::load(folder.clone(), &fields, adapter.as_ref(), device);
+        let checkpoint = transformers::load(folder.clone(), &fields, adapter.as_ref(), device)?;
+        return Ok(Checkpoint { default_map: default_map(&files)?, ..checkpoint });
     }
     if let Some(adapter) = adapter
         && !files.has(adapter::FILE)
@@ -173,8 +180,13 @@ fn load_as_it_is(location: &Location, device: &Device) -> Result<Checkpoint, Che
         Files::Folder(folder) => adapter::add(folder, model)?,
         Files::Embedded(_) => model,
     };
+    let default_map = default_map(&files)?;
     let folder = files.folder().into();
-    Ok(Checkpoint { folder, model, tokenizer, preprocess, generate, architecture })
+    Ok(Checkpoint { folder, model, tokenizer, preprocess, generate, architecture, default_map })
+}
+
+fn default_map(files: &Files) -> Result<Option<serde_json::Value>, CheckpointError> {
+    files.has(INSPECT_FILE).then(|| files.read_json(INSPECT_FILE)).transpose()
 }
 
 /// Whether a `config.json` is one of transformers'.

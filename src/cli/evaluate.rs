@@ -255,6 +255,7 @@ impl<'a> Shown<'a> {
         match (event, &self.progress) {
             (Event::JudgeScenes(count), _) => self.progress = bar("judge", count, "scenes"),
             (Event::CaptionImages(count), _) => self.progress = bar("caption", count, "images"),
+            (Event::Measure { what, images }, _) => self.progress = bar(what, images, "images"),
             (Event::Image, Some(progress)) => progress.advance(1),
             (Event::NoCaption { image, is_news }, Some(progress)) => {
                 if is_news {

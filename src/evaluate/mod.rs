@@ -1,9 +1,11 @@
 //! How good a captioner is on a split: loss ([`evaluate`]), captions and their scores ([`caption_split`],
-//! [`captions::Scored`]), scene accuracy and attention pointing ([`scenes`]); what a reader is told of it
-//! ([`report`]), and a page that shows every image with its caption ([`gallery`]).
+//! [`captions::Scored`]), scene accuracy and attention pointing ([`scenes`]), whether its maps are true
+//! ([`maps`]); what a reader is told of it ([`report`]), and a page that shows every image with its caption
+//! ([`gallery`]).
 
 pub mod captions;
 pub mod gallery;
+pub mod maps;
 pub mod report;
 pub mod scenes;
 
@@ -57,6 +59,13 @@ pub enum Event<'a> {
     JudgeScenes(usize),
     /// So many images are captioned next.
     CaptionImages(usize),
+    /// Something is measured on so many images next.
+    Measure {
+        /// What, in a word or two.
+        what: &'static str,
+        /// How many.
+        images: usize,
+    },
     /// An image is done with.
     Image,
     /// An image has no caption.

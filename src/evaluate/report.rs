@@ -328,7 +328,7 @@ fn percent(part: usize, all: usize) -> String {
 }
 
 /// The last part of the data set's path, also where it was named `.`.
-fn dataset_name(data: &Path) -> String {
+pub(super) fn dataset_name(data: &Path) -> String {
     let whole = || fs::canonicalize(data).unwrap_or_else(|_| PathBuf::from(data));
     let name =
         data.file_name().map(ToOwned::to_owned).or_else(|| Some(whole().file_name()?.into()));

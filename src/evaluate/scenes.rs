@@ -85,14 +85,10 @@ impl Pointing {
     fn add(&mut self, inspection: &Inspection, scene: &Scene) {
         let layers = inspection.words.first().map_or(0, |word| word.layers.len());
         self.hits.resize(layers, 0);
-        // The two sides may split words at other places: they meet at letters.
-        let starts = starts(inspection.words.iter().map(|word| word.word.as_str()));
-        let wanted = self::starts(inspection.caption.split_whitespace());
+        let places = Places::new(inspection);
         let (rows, cols, region) = (inspection.rows, inspection.cols, inspection.region);
         for grounded in grounded_words(&inspection.caption, scene) {
-            let Some(&start) = wanted.get(grounded.index) else { continue };
-            let at = starts.partition_point(|&other| other <= start);
-            let Some(word) = at.checked_sub(1).and_then(|at| inspection.words.get(at)) else {
+            let Some(word) = places.of(grounded.index).map(|at| &inspection.words[at]) else {
                 continue;
             };
             let bbox = grounded.bbox.map(|edge| edge as f32);
@@ -103,6 +99,28 @@ impl Pointing {
                 *hits += usize::from(inside(peak(&map, rows, cols, region), bbox));
             }
         }
+    }
+}
+
+/// Where the words of a caption, split at white space, are among those of its inspection. The two may be
+/// split at other places: they meet at letters.
+pub(super) struct Places {
+    inspected: Vec<usize>,
+    written: Vec<usize>,
+}
+
+impl Places {
+    pub(super) fn new(inspection: &Inspection) -> Self {
+        Self {
+            inspected: starts(inspection.words.iter().map(|word| word.word.as_str())),
+            written: starts(inspection.caption.split_whitespace()),
+        }
+    }
+
+    /// Of the word at `index` of the caption.
+    pub(super) fn of(&self, index: usize) -> Option<usize> {
+        let start = *self.written.get(index)?;
+        self.inspected.partition_point(|&other| other <= start).checked_sub(1)
     }
 }
 

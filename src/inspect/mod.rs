@@ -5,26 +5,31 @@
 //! checked by hiding the region ([`Evidence::hidden`]).
 
 pub mod colour;
+mod default_map;
 mod evidence;
+mod imputation;
 mod methods;
 mod passes;
 pub mod pointing;
 mod relevance;
+pub mod removal;
 pub mod sheet;
 
 use std::ops::Range;
+use std::path::PathBuf;
 
 use ::image::RgbImage;
 use burn::tensor::{Device, Tensor};
 use serde::Serialize;
 
 use crate::caption::{CaptionConfig, ModelInput, caption_memory};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::generate::GenerateError;
 use crate::image::PreprocessConfig;
 use crate::model::AttentionTrace;
 use crate::plural::counted;
 use crate::text::{TextError, Word};
+pub use default_map::{DefaultMap, Measure, Measured};
 pub use evidence::occlusion_passes;
 use evidence::{blurred, hide, occlusion};
 use methods::{HostAttention, over_steps};
@@ -60,6 +65,17 @@ pub enum InspectError {
         /// How many there are.
         count: usize,
     },
+    /// The checkpoint's choice of a map cannot be used.
+    #[error("{}: {problem}", file.display())]
+    DefaultMap {
+        /// `inspect.json`.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file could not be written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),
@@ -171,7 +187,18 @@ impl Default for InspectConfig {
     }
 }
 
-/// Captions an image, or takes the caption given, and reads the cross-attention of every word.
+impl InspectConfig {
+    /// The model's caption, the map that the checkpoint names as its best, no evidence.
+    ///
+    /// # Errors
+    /// [`InspectError::DefaultMap`].
+    pub fn of(checkpoint: &Checkpoint) -> Result<Self, InspectError> {
+        Ok(Self { maps: vec![DefaultMap::of(checkpoint)?.map], ..Self::default() })
+    }
+}
+
+/// Captions an image, or takes the caption given, and reads the cross-attention of every word, with the map
+/// that the checkpoint names as its best ([`DefaultMap`]).
 ///
 /// # Errors
 /// See [`InspectError`].
@@ -182,7 +209,7 @@ pub fn inspect(
     text: Option<&str>,
     config: &CaptionConfig,
 ) -> Result<Inspection, InspectError> {
-    let what = InspectConfig { text: text.map(Into::into), ..InspectConfig::default() };
+    let what = InspectConfig { text: text.map(Into::into), ..InspectConfig::of(checkpoint)? };
     inspect_with(checkpoint, device, photo, &what, config, &mut |_| ())
 }
 
@@ -236,7 +263,7 @@ pub fn inspect_tokens(
 }
 
 /// A photo as the model sees it, encoded once.
-struct View<'a> {
+pub(crate) struct View<'a> {
     checkpoint: &'a Checkpoint,
     device: &'a Device,
     pixels: Vec<f32>,
@@ -249,14 +276,26 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn new(
+    pub(crate) fn new(
         checkpoint: &'a Checkpoint,
         device: &'a Device,
         photo: &RgbImage,
         maps: &[RelevanceConfig],
     ) -> Self {
-        let ModelInput { values: pixels, identity } =
-            ModelInput::new(&checkpoint.preprocess, photo);
+        let input = ModelInput::new(&checkpoint.preprocess, photo);
+        let region = grid_region(&checkpoint.preprocess, photo.dimensions());
+        Self::of_input(checkpoint, device, input, region, maps)
+    }
+
+    /// Of pixels that are as the model takes them; `region` is what the grid covers.
+    pub(crate) fn of_input(
+        checkpoint: &'a Checkpoint,
+        device: &'a Device,
+        input: ModelInput,
+        region: [f32; 4],
+        maps: &[RelevanceConfig],
+    ) -> Self {
+        let ModelInput { values: pixels, identity } = input;
         let passes = Passes { checkpoint, device, ids: &[] };
         let mut encoder = AttentionTrace::new();
         let images = passes.images(pixels.clone(), 1, device);
@@ -264,11 +303,18 @@ impl<'a> View<'a> {
             true => checkpoint.model.encode_with_trace(images, &mut encoder),
             false => checkpoint.model.encode(images),
         };
-        let region = grid_region(&checkpoint.preprocess, photo.dimensions());
         Self { checkpoint, device, pixels, identity, memory, encoder, region }
     }
 
-    fn read(
+    /// The steps that predict each word of a caption.
+    pub(crate) fn steps(&self, ids: &[u32]) -> Vec<Vec<usize>> {
+        let words = self.checkpoint.tokenizer.words(ids);
+        let seq = ids.len().saturating_sub(1);
+        words.iter().map(|word| relevance::steps(word, Position::Predicting, seq)).collect()
+    }
+
+    /// Reads a caption, `ids` from the begin token to the end token, if it came.
+    pub(crate) fn read(
         &self,
         ids: &[u32],
         what: &InspectConfig,
@@ -281,12 +327,7 @@ impl<'a> View<'a> {
             return Err(InspectError::Length { tokens: ids.len().saturating_sub(1), most });
         }
         for map in &what.maps {
-            let (layers, heads) = (model.decoder.num_layers, model.decoder.num_heads);
-            for (what, found, count) in [("layer", map.layer, layers), ("head", map.head, heads)] {
-                if let Some(found) = found.filter(|found| *found >= count) {
-                    return Err(InspectError::Choice { what, found, count });
-                }
-            }
+            map.check(&model.decoder)?;
         }
         let passes = Passes { checkpoint, device: self.device, ids };
         let (rows, trace) = passes.decode(self.memory.clone())?;

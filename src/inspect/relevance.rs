@@ -3,12 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::InspectError;
+use crate::model::DecoderConfig;
 use crate::text::Word;
 
 /// How relevance is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
     /// Cross-attention as it is: where the decoder looked.
@@ -87,7 +89,7 @@ impl FromStr for Method {
 
 /// Which step of the decoder stands for a word: the state that predicts a word and the one that reads it
 /// differ (<https://arxiv.org/abs/2210.10914>).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Position {
     /// The step that predicts the word, at the token before it.
@@ -110,7 +112,7 @@ impl FromStr for Position {
 }
 
 /// How layers and heads become one map.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pool {
     /// Their mean.
@@ -133,20 +135,30 @@ impl FromStr for Pool {
 }
 
 /// A method with its settings.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RelevanceConfig {
     /// The method.
     pub method: Method,
     /// This decoder layer, from 0, instead of all; see [`Method::has_heads`].
+    #[serde(default)]
     pub layer: Option<usize>,
     /// This head, from 0, instead of all.
+    #[serde(default)]
     pub head: Option<usize>,
     /// How layers and heads become one map.
+    #[serde(default)]
     pub pool: Pool,
     /// Which step stands for a word.
+    #[serde(default)]
     pub position: Position,
     /// Of occlusion: the side, in patches, of the square that is hidden.
+    #[serde(default = "usual_window")]
     pub window: usize,
+}
+
+fn usual_window() -> usize {
+    3
 }
 
 impl RelevanceConfig {
@@ -158,8 +170,51 @@ impl RelevanceConfig {
             head: None,
             pool: Pool::Mean,
             position: Position::Predicting,
-            window: 3,
+            window: usual_window(),
         }
+    }
+
+    /// Every map that is looked at in search of the best: each method with all layers and heads, where it
+    /// can with one layer, attention with one head as well, at both steps. Occlusion is not among them: it
+    /// takes a pass of the encoder a patch.
+    pub fn candidates(decoder: &DecoderConfig) -> Vec<Self> {
+        let mut found = Vec::new();
+        for position in [Position::Predicting, Position::Reading] {
+            for method in Method::ALL.into_iter().filter(|method| *method != Method::Occlusion) {
+                let whole = Self { position, ..Self::new(method) };
+                found.push(whole.clone());
+                if !method.has_heads() {
+                    continue;
+                }
+                if method != Method::GradCam {
+                    found.push(Self { pool: Pool::Max, ..whole.clone() });
+                }
+                for layer in 0..decoder.num_layers {
+                    found.push(Self { layer: Some(layer), ..whole.clone() });
+                    if method == Method::Attention {
+                        let heads = 0..decoder.num_heads;
+                        let one =
+                            |head| Self { layer: Some(layer), head: Some(head), ..whole.clone() };
+                        found.extend(heads.map(one));
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether the decoder has the layer and the head.
+    ///
+    /// # Errors
+    /// [`InspectError::Choice`].
+    pub fn check(&self, decoder: &DecoderConfig) -> Result<(), InspectError> {
+        let (layers, heads) = (decoder.num_layers, decoder.num_heads);
+        for (what, found, count) in [("layer", self.layer, layers), ("head", self.head, heads)] {
+            if let Some(found) = found.filter(|found| *found >= count) {
+                return Err(InspectError::Choice { what, found, count });
+            }
+        }
+        Ok(())
     }
 
     /// The layers it reads of `count`.

@@ -18,6 +18,7 @@ pub mod meteor;
 mod ngrams;
 pub mod ptb;
 mod ptb_rules;
+pub mod rank;
 mod rouge;
 
 pub use cider::{CiderD, CiderDOfWords, CiderVector};

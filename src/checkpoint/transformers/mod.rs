@@ -181,7 +181,8 @@ fn assemble(
     let model = tensors::apply(model, import, weights.origin())?;
     let architecture = Some(description.architecture());
     let generate = description.generate;
-    Ok(Checkpoint { folder, model, tokenizer, preprocess, generate, architecture })
+    let default_map = None;
+    Ok(Checkpoint { folder, model, tokenizer, preprocess, generate, architecture, default_map })
 }
 
 #[cfg(test)]

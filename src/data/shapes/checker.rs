@@ -1,5 +1,5 @@
 //! Says whether a caption is true of a scene, and where its words point.
-use super::grammar::{GroundedWord, colour_word, shape_word, size_word};
+use super::grammar::{GroundedWord, RelatedWord, colour_word, shape_word, size_word};
 use super::parse::{Claim, Mention, Parsed, parse};
 use super::scene::{Relation, Scene, SceneObject};
 
@@ -67,6 +67,24 @@ pub fn grounded_words(caption: &str, scene: &Scene) -> Vec<GroundedWord> {
         }
     }
     words
+}
+
+/// The words of a correct caption that say how two objects lie, such as "above", in the caption's order, each
+/// with the boxes of both; empty for one that is not correct. A word that could speak of other objects as
+/// well is left out.
+pub fn related_words(caption: &str, scene: &Scene) -> Vec<RelatedWord> {
+    let Ok(parsed) = parse(caption) else { return Vec::new() };
+    let readings = readings(&parsed, scene, true);
+    let Some(first) = readings.first() else { return Vec::new() };
+    let certain = |mention: usize| readings.iter().all(|one| one[mention] == first[mention]);
+    let known = parsed.relations.iter().filter(|one| certain(one.first) && certain(one.second));
+    let words = known.flat_map(|relation| {
+        let bbox = |mention: usize| scene.objects[first[mention]].bbox;
+        let boxes = [bbox(relation.first), bbox(relation.second)];
+        let words = relation.words.iter();
+        words.map(move |(index, word)| RelatedWord { word: word.clone(), index: *index, boxes })
+    });
+    words.collect()
 }
 
 /// More ways to read a caption than this are not looked at.

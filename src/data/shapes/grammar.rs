@@ -31,6 +31,17 @@ pub struct GroundedWord {
     pub bbox: [u32; 4],
 }
 
+/// A word of a caption that says how two objects lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelatedWord {
+    /// The word in lower case, without punctuation.
+    pub word: String,
+    /// Its index among the caption's words, split at white space.
+    pub index: usize,
+    /// The boxes of both objects, `[x0, y0, x1, y1]` in pixels, x1 and y1 exclusive.
+    pub boxes: [[u32; 4]; 2],
+}
+
 /// Words for each shape; captions are written with the first and, less often, the others.
 const SHAPE_WORDS: [(Shape, &[&str]); 7] = [
     (Shape::Circle, &["circle", "disc"]),

@@ -19,10 +19,10 @@ mod scene;
 mod tests;
 mod write;
 
-pub use checker::{Verdict, check_caption, grounded_words};
+pub use checker::{Verdict, check_caption, grounded_words, related_words};
 pub use config::{ShapesConfig, SplitCounts};
 pub use draw::{draw, encode_png};
 pub use error::ShapesError;
-pub use grammar::{CAPTIONS_PER_IMAGE, Caption, GroundedWord, captions};
+pub use grammar::{CAPTIONS_PER_IMAGE, Caption, GroundedWord, RelatedWord, captions};
 pub use scene::{Colour, Place, Relation, Scene, SceneObject, Shape, Size};
 pub use write::{Summary, generate};

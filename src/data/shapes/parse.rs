@@ -31,10 +31,19 @@ pub(super) enum Claim {
     Place { mention: usize, place: Place },
 }
 
+/// Words that say how two mentions lie, such as "above", with their index in the caption.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RelationWords {
+    pub(super) first: usize,
+    pub(super) second: usize,
+    pub(super) words: Vec<(usize, String)>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Parsed {
     pub(super) mentions: Vec<Mention>,
     pub(super) claims: Vec<Claim>,
+    pub(super) relations: Vec<RelationWords>,
 }
 
 /// Parses a caption; the error says at which word and what was expected there.
@@ -43,7 +52,14 @@ pub(super) fn parse(caption: &str) -> Result<Parsed, String> {
     if tokens.is_empty() {
         return Err("the caption is empty".to_owned());
     }
-    Parser { tokens, position: 0, mentions: Vec::new(), claims: Vec::new() }.caption()
+    let (mentions, claims, relations) = (Vec::new(), Vec::new(), Vec::new());
+    Parser { tokens, position: 0, mentions, claims, relations }.caption()
+}
+
+/// A relation as a caption names it.
+struct Phrase {
+    relation: Relation,
+    words: Vec<(usize, String)>,
 }
 
 /// A word or a break (comma, full stop) and its index among the caption's words.
@@ -77,8 +93,11 @@ struct Parser {
     position: usize,
     mentions: Vec<Mention>,
     claims: Vec<Claim>,
+    relations: Vec<RelationWords>,
 }
 
+/// Words of a relation that alone say nothing of it.
+const LITTLE: [&str; 7] = ["to", "on", "at", "the", "its", "side", "of"];
 const ARTICLES: [&str; 4] = ["a", "an", "the", "one"];
 const PICTURES: [&str; 5] = ["picture", "image", "photo", "drawing", "scene"];
 
@@ -118,7 +137,7 @@ impl Parser {
                 return Err(self.unexpected("a relation, a place, “and”, “with” or a comma"));
             }
         }
-        Ok(Parsed { mentions: self.mentions, claims: self.claims })
+        Ok(Parsed { mentions: self.mentions, claims: self.claims, relations: self.relations })
     }
 
     fn opening(&mut self) {
@@ -215,22 +234,27 @@ impl Parser {
         Some(place)
     }
 
-    fn phrase(&mut self, phrases: &[(Relation, &[&str])]) -> Option<Relation> {
+    fn phrase(&mut self, phrases: &[(Relation, &[&str])]) -> Option<Phrase> {
         let matching = phrases.iter().find(|(_, words)| {
             words.iter().enumerate().all(|(offset, word)| {
                 self.tokens.get(self.position + offset).is_some_and(|token| token.word == *word)
             })
         });
         let &(relation, words) = matching?;
-        self.position += words.len();
-        Some(relation)
+        let tokens = &self.tokens[self.position..self.position + words.len()];
+        let telling = tokens.iter().filter(|token| !LITTLE.contains(&token.word.as_str()));
+        let words = telling.map(|token| (token.index, token.word.clone())).collect();
+        self.position += tokens.len();
+        Some(Phrase { relation, words })
     }
 
-    fn relate(&mut self, first: usize, relation: Relation, second: usize) -> Result<(), String> {
+    fn relate(&mut self, first: usize, phrase: Phrase, second: usize) -> Result<(), String> {
         if first == second {
             return Err(self.unexpected("two objects for a relation"));
         }
+        let Phrase { relation, words } = phrase;
         self.claims.push(Claim::Relation { first, relation, second });
+        self.relations.push(RelationWords { first, second, words });
         Ok(())
     }
 

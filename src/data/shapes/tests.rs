@@ -250,6 +250,36 @@ fn what_is_not_of_the_grammar_is_unparsed() {
 }
 
 #[test]
+fn words_of_a_relation_point_at_both_of_its_objects() {
+    let mut seen = BTreeSet::new();
+    for config in difficulties() {
+        for index in 0..60 {
+            let scene = Scene::compose(&config, index);
+            for caption in captions(&scene, &config, index) {
+                let words: Vec<&str> = caption.text.split_whitespace().collect();
+                for related in related_words(&caption.text, &scene) {
+                    let written = words[related.index].trim_end_matches(',').to_lowercase();
+                    assert_eq!(written, related.word);
+                    let [one, other] = related.boxes;
+                    assert_ne!(one, other, "{}", caption.text);
+                    let horizontal = ["left", "right"].contains(&related.word.as_str());
+                    let apart = match horizontal {
+                        true => one[0].abs_diff(other[0]),
+                        false => one[1].abs_diff(other[1]),
+                    };
+                    assert!(apart > 0, "{}: {}", caption.text, related.word);
+                    seen.insert(related.word);
+                }
+            }
+        }
+    }
+    for word in ["above", "below", "left", "right"] {
+        assert!(seen.contains(word), "{seen:?}");
+    }
+    assert!(["of", "the", "its", "side"].iter().all(|word| !seen.contains(*word)), "{seen:?}");
+}
+
+#[test]
 fn like_objects_are_told_apart_by_a_relation_or_left_out() {
     let mut scene = known_scene();
     scene.objects[2] = object(Shape::Circle, Colour::Red, Size::Small, [40, 44, 50, 54]);
