@@ -10,7 +10,7 @@ use crate::checkpoint::{self, Checkpoint, CheckpointError};
 use crate::device::{DeviceError, DeviceRequest, resolve};
 use crate::generate::{GenerateConfig, GenerateError};
 use crate::image::{DecodeLimits, ImageError, decode_file};
-use crate::inspect::{InspectError, Inspection, inspect};
+use crate::inspect::{InspectConfig, InspectError, Inspection, inspect, inspect_with};
 
 /// Why a captioner could not be opened, or a photo not be captioned.
 #[derive(Debug, thiserror::Error)]
@@ -125,12 +125,54 @@ impl Captioner {
         Ok(caption_inputs(&self.checkpoint, &self.device, &inputs, &self.config)?)
     }
 
-    /// What it says of a photo, and where its attention was for each word.
+    /// What it says of a photo, and where its attention was for each word; [`Inspection::maps`] holds the map
+    /// that the model's folder names as its best, else raw attention.
     ///
     /// # Errors
     /// A failing device.
     pub fn inspect(&self, photo: &RgbImage) -> Result<Inspection, CaptionerError> {
         Ok(inspect(&self.checkpoint, &self.device, photo, None, &self.config)?)
+    }
+
+    /// The same with chosen maps, and if asked for with what changes each word's probability.
+    ///
+    /// ```
+    /// # #[cfg(feature = "shipped")]
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use patchword::inspect::{InspectConfig, Method, RelevanceConfig};
+    /// use patchword::{Captioner, read_photo};
+    ///
+    /// let captioner = Captioner::open("flickr8k")?;
+    /// let photo = read_photo("datasets/photos/dog.jpg")?;
+    /// let what = InspectConfig {
+    ///     text: Some("a dog runs on grass".into()),
+    ///     maps: vec![RelevanceConfig::new(Method::Gradient)],
+    ///     ..InspectConfig::default()
+    /// };
+    /// let inspection = captioner.inspect_with(&photo, &what)?;
+    ///
+    /// // One map a word over the grid of patches, which covers `region` of the photo.
+    /// let dog = &inspection.maps[0].words[1];
+    /// assert_eq!(inspection.words[1].word, "dog");
+    /// assert_eq!(dog.map.len(), inspection.rows * inspection.cols);
+    /// // Words that rely on the upper left quarter, by their share there.
+    /// let quarter = [0, 0, inspection.rows / 2, inspection.cols / 2];
+    /// let shares = inspection.maps[0].words_of_box(quarter);
+    /// assert_eq!(shares.len(), inspection.words.len());
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "shipped"))]
+    /// # fn main() {}
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Self::inspect_text`]; a layer or head that the decoder does not have.
+    pub fn inspect_with(
+        &self,
+        photo: &RgbImage,
+        what: &InspectConfig,
+    ) -> Result<Inspection, CaptionerError> {
+        Ok(inspect_with(&self.checkpoint, &self.device, photo, what, &self.config, &mut |_| ())?)
     }
 
     /// Where its attention is when it reads `text` as the photo's caption, and how likely it finds it.

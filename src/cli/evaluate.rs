@@ -96,9 +96,12 @@ pub(super) struct EvaluateArgs {
     device: DeviceArgs,
 }
 
-/// The data set, split as it was for the model's training, if that was on it.
-fn load_split(
-    arguments: &EvaluateArgs,
+/// The data set, split as it was for the model's training, if that was on it; shared with `patchword inspect
+/// evaluate`.
+pub(super) fn load_split(
+    data: &Path,
+    format: Option<DatasetFormat>,
+    val_share: Option<f64>,
     location: &Location,
     console: &Console,
 ) -> Result<Dataset, CliError> {
@@ -107,10 +110,10 @@ fn load_split(
         Location::Path(path) => checkpoint::locate(path).ok(),
         _ => None,
     };
-    let held_out = checkpoint.and_then(|folder| held_out(&folder, &arguments.data));
-    let val_share = arguments.val_share.or(held_out).unwrap_or(usual.val_share);
-    let options = LoadOptions { format: arguments.dataset_format, val_share, ..usual };
-    let dataset = load(&arguments.data, &options)?;
+    let held_out = checkpoint.and_then(|folder| held_out(&folder, data));
+    let val_share = val_share.or(held_out).unwrap_or(usual.val_share);
+    let options = LoadOptions { format, val_share, ..usual };
+    let dataset = load(data, &options)?;
     if let Some(held_out) = held_out.filter(|&held_out| held_out != val_share) {
         console.warn(format_args!(
             "--val-share is {val_share}, but the model's run held out {held_out} of these images: what is \
@@ -125,7 +128,8 @@ pub(super) fn run(arguments: EvaluateArgs, console: &Console) -> Result<Outcome,
         check_place(file)?;
     }
     let location = arguments.model.locate(console)?;
-    let dataset = load_split(&arguments, &location, console)?;
+    let (format, share) = (arguments.dataset_format, arguments.val_share);
+    let dataset = load_split(&arguments.data, format, share, &location, console)?;
     let device = arguments.device.open(console)?;
     let options = arguments.image_size.load_options();
     let checkpoint = checkpoint::load_with(&location, &device.device, &options)?;

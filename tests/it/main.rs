@@ -20,6 +20,7 @@ mod hub;
 mod model_convert;
 mod parity;
 #[cfg(unix)]
+mod relevance;
 mod resume;
 mod sampling;
 mod score;

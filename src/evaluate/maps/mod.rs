@@ -41,6 +41,8 @@ pub struct MapsConfig {
     pub removal_images: usize,
     /// At most so many images of the validation split to choose the best map on.
     pub choose_images: usize,
+    /// Seek the best map where the checkpoint names one, too.
+    pub search: bool,
     /// Photos drawn together, words and orders follow from it.
     pub seed: u64,
     /// How intervals are drawn.
@@ -54,6 +56,7 @@ impl Default for MapsConfig {
             images: 500,
             removal_images: 40,
             choose_images: 200,
+            search: false,
             seed: 0,
             bootstrap: BootstrapConfig::default(),
         }
@@ -197,7 +200,7 @@ pub fn evaluate_maps(
     if records.is_empty() {
         return Err(EvaluateError::NoImages { root: dataset.root.clone(), split });
     }
-    let stored = DefaultMap::stored(checkpoint)?;
+    let stored = if config.search { None } else { DefaultMap::stored(checkpoint)? };
     let limits = DecodeLimits::default();
     let setup = Setup { checkpoint, device, decode, seed: config.seed, limits };
     let by = if records.iter().all(|record| scene_of(record).is_some()) {
