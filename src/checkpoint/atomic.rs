@@ -137,7 +137,7 @@ pub fn replace_file(target: &Path, contents: &[u8]) -> Result<(), CheckpointErro
 ///
 /// # Errors
 /// The file that could not be written, which is then as it was: a folder, a block device, a socket, a file
-/// that is write-protected, a disk that is full, an error of `write`.
+/// that this user may not write, a disk that is full, an error of `write`.
 pub fn write_file(
     target: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -231,10 +231,15 @@ impl Place {
             refuse("is a folder; expected the name of a file")
         } else if kind.is_file() && is_open {
             OpenOptions::new().append(true).open(target).map(Self::Stream)
-        } else if kind.is_file() && metadata.permissions().readonly() {
-            Err(io::Error::new(io::ErrorKind::PermissionDenied, "is write-protected"))
         } else if kind.is_file() {
-            end_of_links(target).map(Self::File)
+            // Its folder would allow to replace it, but whoever may not write it may not replace it either.
+            match OpenOptions::new().append(true).open(target) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    Err(io::Error::new(error.kind(), "is write-protected"))
+                }
+                Err(error) => Err(error),
+                Ok(_) => end_of_links(target).map(Self::File),
+            }
         } else if is_stream(kind) {
             OpenOptions::new().write(true).open(target).map(Self::Stream)
         } else {
@@ -372,7 +377,15 @@ mod tests {
         fs::set_permissions(at("protected"), fs::Permissions::from_mode(0o444)).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
         assert!(reason(replace_file(&at("folder"), b"x")).contains("is a folder"));
-        assert!(reason(replace_file(&at("protected"), b"x")).contains("write-protected"));
+        // Root may write what is write-protected; nobody else.
+        if OpenOptions::new().append(true).open(at("protected")).is_ok() {
+            replace_file(&at("protected"), b"new").unwrap();
+            assert_eq!(fs::read(at("protected")).unwrap(), b"new");
+            assert_eq!(fs::metadata(at("protected")).unwrap().permissions().mode() & 0o777, 0o444);
+        } else {
+            assert!(reason(replace_file(&at("protected"), b"x")).contains("write-protected"));
+            assert_eq!(fs::read(at("protected")).unwrap(), b"old");
+        }
         assert!(reason(replace_file(&at("socket"), b"x")).contains("neither"));
         assert!(replace_file(&at("nowhere/page"), b"x").is_err());
         // What fails half way leaves the old file.

@@ -20,15 +20,27 @@ pub fn head(license: &str) -> String {
     )
 }
 
-/// `text` as a code span, in which nothing means anything to Markdown: between more backticks than it holds in
-/// a row (CommonMark 6.1), without line breaks and control characters.
+/// `text` as code on one line, in which nothing means anything to Markdown or HTML. A text with backticks
+/// stands in `<code>` with entities: a longer fence is a code span to CommonMark alone, and other readers end
+/// it at the first backtick.
 pub fn code(text: &str) -> String {
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let fence = "`".repeat(longest_run(&text, '`') + 1);
-    // A space is taken off each side; without it a backtick at an end would join the fence.
-    let pad = text.starts_with('`') || text.ends_with('`') || text.trim().is_empty();
-    let pad = if pad { " " } else { "" };
-    format!("{fence}{pad}{text}{pad}{fence}")
+    if !text.contains('`') {
+        let pad = if text.trim().is_empty() { " " } else { "" };
+        return format!("`{pad}{text}{pad}`");
+    }
+    let mut entities = String::with_capacity(2 * text.len());
+    for c in text.chars() {
+        // All signs but those of ordinary names: within tags Markdown still reads its own.
+        match c {
+            '-' | '.' | '/' | ',' => entities.push(c),
+            _ if c.is_ascii_punctuation() => {
+                entities.push_str(&format!("&#{};", u32::from(c)));
+            }
+            _ => entities.push(c),
+        }
+    }
+    format!("<code>{entities}</code>")
 }
 
 /// `text` as a fenced block of `language`, whatever fences stand in it.
@@ -138,9 +150,10 @@ mod tests {
     fn what_a_card_quotes_cannot_leave_its_place() {
         for (text, expected) in [
             ("photo.jpg", "`photo.jpg`"),
-            ("q`<b>.png", "``q`<b>.png``"),
-            ("d`<img src=x>`", "`` d`<img src=x>` ``"),
-            ("``a``` b", "```` ``a``` b ````"),
+            ("a <b>.png", "`a <b>.png`"),
+            ("q`<b>.png", "<code>q&#96;&#60;b&#62;.png</code>"),
+            ("d`<img src=x>`", "<code>d&#96;&#60;img src&#61;x&#62;&#96;</code>"),
+            ("`*a*` &amp; [b](c)", "<code>&#96;&#42;a&#42;&#96; &#38;amp&#59; &#91;b&#93;&#40;c&#41;</code>"),
             ("two\nlines\u{1b}[31m", "`two lines [31m`"),
             ("", "`  `"),
         ] {
