@@ -16,8 +16,8 @@ use rand_chacha::ChaCha8Rng;
 use super::features::{FeatureError, Features};
 use super::record::{Dataset, Split};
 use super::skipped::SkippedImage;
-use super::source::{ImageSource, SourceError};
-use crate::image::{AugmentConfig, DecodeLimits, PreprocessConfig, augment};
+use super::source::ImageSource;
+use crate::image::{AugmentConfig, DecodeLimits, ImageError, PreprocessConfig, augment};
 use crate::text::{SpecialTokens, TextError, Tokenizer};
 
 /// An image with its captions as token ids, specials not included.
@@ -367,7 +367,7 @@ impl LoaderConfig {
 pub enum ReadImageError {
     /// The image cannot be read.
     #[error(transparent)]
-    Source(#[from] SourceError),
+    Image(#[from] ImageError),
     /// Its features cannot.
     #[error(transparent)]
     Features(#[from] FeatureError),

@@ -53,7 +53,7 @@ pub use record::{
     Split, Uncaptioned, UnknownSplit, bad_share, ensure_usable, is_too_many_bad,
 };
 pub use skipped::{SkippedImage, SkippedImages};
-pub use source::{ImageSource, SourceError};
+pub use source::ImageSource;
 
 use collect::Collector;
 

@@ -142,27 +142,15 @@ impl ImageSource {
     /// The image as upright 8-bit RGB, as [`decode_file`] gives it.
     ///
     /// # Errors
-    /// As [`decode_file`]; and a [`SourceError::LfsPointer`] where a Git LFS pointer stands in its place.
-    pub fn decode(&self, limits: &DecodeLimits) -> Result<RgbImage, SourceError> {
-        let decoded = match &self.place {
+    /// As [`decode_file`].
+    pub fn decode(&self, limits: &DecodeLimits) -> Result<RgbImage, ImageError> {
+        match &self.place {
             Place::File => decode_file(&self.path, limits),
             _ => {
-                let bytes = self.read().map_err(|error| {
-                    SourceError::Image(ImageError::Io { path: self.path.to_path_buf(), error })
-                })?;
-                if lfs::is_pointer(&bytes) {
-                    return Err(SourceError::LfsPointer { path: self.path.to_path_buf() });
-                }
-                decode_bytes(&bytes, &self.path, limits)
+                let failed = |error| ImageError::Io { path: self.path.to_path_buf(), error };
+                decode_bytes(&self.read().map_err(failed)?, &self.path, limits)
             }
-        };
-        decoded.map_err(|error| {
-            // Looked for only after the decoder has refused: no image is a pointer.
-            match matches!(self.place, Place::File) && is_pointer_file(&self.path) {
-                true => SourceError::LfsPointer { path: self.path.to_path_buf() },
-                false => SourceError::Image(error),
-            }
-        })
+        }
     }
 }
 
@@ -173,20 +161,6 @@ pub(super) fn is_pointer_file(path: &Path) -> bool {
     is_file
         && File::open(path).is_ok_and(|file| file.take(1025).read_to_end(&mut head).is_ok())
         && lfs::is_pointer(&head)
-}
-
-/// Why an image could not be read; the message names it.
-#[derive(Debug, thiserror::Error)]
-pub enum SourceError {
-    /// It cannot be read or decoded.
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    /// A Git LFS pointer stands in its place.
-    #[error("{}: {}", path.display(), lfs::REMEDY)]
-    LfsPointer {
-        /// The image.
-        path: PathBuf,
-    },
 }
 
 impl PartialEq for ImageSource {
@@ -245,11 +219,11 @@ mod tests {
             ImageSource::span(&path.as_path().into(), "x", 0, pointer.len() as u64),
         ] {
             let error = source.decode(&limits).unwrap_err();
-            assert!(matches!(error, SourceError::LfsPointer { .. }), "{error}");
+            assert!(matches!(error, ImageError::LfsPointer { .. }), "{error}");
             assert!(error.to_string().contains("git lfs pull"), "{error}");
         }
         fs::write(&path, b"not an image").unwrap();
         let error = ImageSource::file(&path).decode(&limits).unwrap_err();
-        assert!(matches!(error, SourceError::Image(_)), "{error}");
+        assert!(matches!(error, ImageError::Unrecognised { .. }), "{error}");
     }
 }

@@ -6,9 +6,9 @@ use serde_json::json;
 use super::{EvaluateError, Event, Observer};
 use crate::caption::{Caption, CaptionConfig, caption_items};
 use crate::checkpoint::Checkpoint;
-use crate::data::{ImageRecord, SkippedImage, SkippedImages, SourceError};
+use crate::data::{ImageRecord, SkippedImage, SkippedImages};
 use crate::generate::GenerateConfig;
-use crate::image::DecodeLimits;
+use crate::image::{DecodeLimits, ImageError};
 use crate::metrics::bootstrap::Interval;
 use crate::metrics::{CIDER, CorpusScores, NUM_SCORES, ScoredImage};
 
@@ -115,7 +115,7 @@ pub fn caption_split(
     let limits = DecodeLimits::default();
     let read = |record: &mut &ImageRecord| record.image.decode(&limits);
     let mut captioned = CaptionedSplit::default();
-    let emit = |record: &ImageRecord, result: Result<Vec<Caption>, SourceError>| {
+    let emit = |record: &ImageRecord, result: Result<Vec<Caption>, ImageError>| {
         let first = result.map_err(|error| error.to_string()).and_then(first_caption);
         let answer = first.map(|caption| {
             let answer = Answer::of(&caption, checkpoint, &config.generate);

@@ -10,8 +10,8 @@ use super::captions::first_caption;
 use crate::caption::{Caption, CaptionConfig, caption_items};
 use crate::checkpoint::Checkpoint;
 use crate::data::shapes::{Scene, check_caption, grounded_words};
-use crate::data::{ImageRecord, ImageSource, SkippedImage, SkippedImages, SourceError};
-use crate::image::DecodeLimits;
+use crate::data::{ImageRecord, ImageSource, SkippedImage, SkippedImages};
+use crate::image::{DecodeLimits, ImageError};
 use crate::inspect::pointing::{chance, inside, peak};
 use crate::inspect::{Inspection, inspect_tokens};
 
@@ -158,7 +158,7 @@ pub fn judge(
     let mut report = SceneReport::default();
     let read = |(image, _): &mut (ImageSource, Scene)| image.decode(limits);
     let judge_one = |(image, scene): (ImageSource, Scene),
-                     captions: Result<Vec<Caption>, SourceError>|
+                     captions: Result<Vec<Caption>, ImageError>|
      -> Result<(), EvaluateError> {
         progress();
         let path = image.path().to_owned();

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::lfs;
+
 /// Why an image could not be decoded. Every variant's text is complete: it names the file and the
 /// cause on one line, and has no further source.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +27,12 @@ pub enum ImageError {
         path: PathBuf,
         /// How its content starts.
         found: String,
+    },
+    /// A Git LFS pointer stands in place of the image.
+    #[error("{}: {}", path.display(), lfs::REMEDY)]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
     },
     /// A folder, a device, a pipe or a socket. It was not opened.
     #[error("{}: not a regular file: it is {kind}", path.display())]

@@ -5,6 +5,11 @@ use std::io::Read;
 use ::image::metadata::Orientation;
 use flate2::read::ZlibDecoder;
 
+/// The tag of the orientation, and the types that its number may have.
+const TAG: u16 = 274;
+const SHORT: u16 = 3;
+const LONG: u16 = 4;
+
 /// No text about an image is as long; what inflates to more is no such text.
 const LONGEST_TEXT: u64 = 4 << 20;
 
@@ -25,7 +30,30 @@ pub(super) fn bytes_to_turn(orientation: Option<Orientation>) -> u64 {
 /// programs put before it elsewhere too.
 pub(super) fn of_exif(exif: &[u8]) -> Option<Orientation> {
     let exif = exif.strip_prefix(b"Exif\0").and_then(|rest| rest.get(1..)).unwrap_or(exif);
-    Orientation::from_exif_chunk(exif)
+    let is_big_endian = match exif.get(..4)? {
+        b"II*\0" => false,
+        b"MM\0*" => true,
+        _ => return None,
+    };
+    let short = |at: usize| {
+        let bytes = *exif.get(at..)?.first_chunk::<2>()?;
+        Some(if is_big_endian { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) })
+    };
+    let long = |at: usize| {
+        let bytes = *exif.get(at..)?.first_chunk::<4>()?;
+        Some(if is_big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) })
+    };
+    let directory = usize::try_from(long(4)?).ok()?;
+    let count = usize::from(short(directory)?);
+    let entries = (0..count).map(|index| directory.saturating_add(2 + 12 * index));
+    let entry = entries.take_while(|&entry| entry < exif.len()).find(|&e| short(e) == Some(TAG))?;
+    let value = match short(entry + 2)? {
+        SHORT => short(entry + 8)?.into(),
+        // Some programs write it so, and Pillow turns by it.
+        LONG => long(entry + 8)?,
+        _ => return None,
+    };
+    Orientation::from_exif(u8::try_from(value).ok()?)
 }
 
 /// From an XMP packet: `tiff:Orientation`, as an attribute or as an element.
@@ -163,6 +191,11 @@ mod tests {
             let prefixed = [b"Exif\0\0", plain.as_slice()].concat();
             assert_eq!(of_exif(&prefixed), Some(Orientation::Rotate90));
         }
+        // As a number of four bytes, in either order.
+        let long = b"MM\0\x2A\0\0\0\x08\0\x01\x01\x12\0\x04\0\0\0\x01\0\0\0\x06\0\0\0\0";
+        assert_eq!(of_exif(long), Some(Orientation::Rotate90));
+        let long = b"II\x2A\0\x08\0\0\0\x01\0\x12\x01\x04\0\x01\0\0\0\x08\0\0\0\0\0\0\0";
+        assert_eq!(of_exif(long), Some(Orientation::Rotate270));
         assert_eq!(of_exif(b""), None);
         assert_eq!(of_exif(b"Exif\0"), None);
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use ::image::ImageFormat;
 
 use super::error::ImageError;
+use crate::lfs;
 
 /// Bytes from the start of a file that [`recognise`] needs.
 pub(super) const HEAD_LENGTH: usize = 64;
@@ -121,6 +122,9 @@ impl Format {
 
 /// The image format of `head`, the first [`HEAD_LENGTH`] bytes of a file (or all of a shorter one).
 pub(super) fn recognise(head: &[u8], path: &Path) -> Result<Format, ImageError> {
+    if lfs::is_pointer(head) {
+        return Err(ImageError::LfsPointer { path: path.to_owned() });
+    }
     if let Some(format) = known_but_undecodable(head) {
         return Err(ImageError::Unsupported { path: path.to_owned(), format: format.into() });
     }
@@ -189,9 +193,33 @@ fn known_but_undecodable(head: &[u8]) -> Option<&'static str> {
             _ => None,
         };
     }
-    let signatures: [(&[u8], &str); 8] = [
+    let start = text_of(head).trim_start().to_ascii_lowercase();
+    let is_xml = start.starts_with("<?xml") || start.starts_with("<!--");
+    if start.starts_with("<svg") || (is_xml && start.contains("<svg")) {
+        return Some("SVG");
+    }
+    // Apple's tools write it for telephones; the chunk is none of PNG's.
+    if head.get(12..16) == Some(b"CgBI") {
+        return Some("PNG of Apple's own kind (CgBI)");
+    }
+    let signatures: [(&[u8], &str); 23] = [
         (b"8BPS", "Photoshop"),
         (b"%PDF", "PDF"),
+        (b"%!PS", "PostScript"),
+        (b"\xC5\xD0\xD3\xC6", "PostScript"),
+        (b"/* XPM */", "XPM"),
+        (b"PF\n", "PFM"),
+        (b"Pf\n", "PFM"),
+        (b"\x01\xDA", "SGI"),
+        (b"\x59\xA6\x6A\x95", "Sun raster"),
+        (b"\x0A\x05\x01", "PCX"),
+        (b"\xD7\xCD\xC6\x9A", "Windows metafile"),
+        (b"AT&TFORM", "DjVu"),
+        (b"\xABKTX ", "KTX"),
+        (b"SIMPLE  =", "FITS"),
+        (b"\x8AMNG", "MNG"),
+        (b"\x8BJNG", "JNG"),
+        (b"\x97JB2", "JBIG2"),
         (b"II\xBC\x01", "JPEG XR"),
         (b"II\xBC\x00", "JPEG XR"),
         (b"gimp xcf", "GIMP (XCF)"),
@@ -218,9 +246,70 @@ fn looks_like_tga(head: &[u8]) -> bool {
     map_is_right && depth_is_right && descriptor_is_right && width > 0 && height > 0
 }
 
+/// The first bytes as text, of UTF-16 as well; what is no text is left out.
+fn text_of(head: &[u8]) -> String {
+    let head = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(head);
+    if head.starts_with(b"\xFF\xFE") || head.starts_with(b"\xFE\xFF") {
+        return head[2..]
+            .iter()
+            .filter(|byte| byte.is_ascii() && **byte != 0)
+            .map(|&byte| char::from(byte))
+            .collect();
+    }
+    String::from_utf8_lossy(head).into_owned()
+}
+
+/// What a file is that was never meant to be an image, as far as its first bytes tell.
+fn other_content(head: &[u8]) -> Option<&'static str> {
+    if head.get(4..8) == Some(b"ftyp") {
+        return Some("a video or a sound (MP4 or QuickTime)");
+    }
+    if head.starts_with(b"RIFF") {
+        return Some("a sound or a video (RIFF)");
+    }
+    if head.iter().all(|&byte| byte == 0) {
+        return Some("it begins with nothing but zero bytes (a copy that failed?)");
+    }
+    let signatures: [(&[u8], &str); 14] = [
+        (b"PK\x03\x04", "a ZIP archive or an office document"),
+        (b"\x1F\x8B", "a gzip archive"),
+        (b"Rar!", "a RAR archive"),
+        (b"7z\xBC\xAF", "a 7-Zip archive"),
+        (b"BZh", "a bzip2 archive"),
+        (b"\xFD7zXZ", "an xz archive"),
+        (b"\x28\xB5\x2F\xFD", "a Zstandard archive"),
+        (b"\x1A\x45\xDF\xA3", "a video (WebM or Matroska)"),
+        (b"OggS", "a sound or a video (Ogg)"),
+        (b"ID3", "a sound (MP3)"),
+        (b"MZ", "a program"),
+        (b"\x7FELF", "a program"),
+        (b"SQLite format 3", "a database (SQLite)"),
+        (b"bplist00", "a property list of Apple's"),
+    ];
+    let known = signatures.iter().find(|(signature, _)| head.starts_with(signature));
+    known.map(|&(_, name)| name).or_else(|| {
+        let text = text_of(head).trim_start().to_ascii_lowercase();
+        let begins = |beginnings: &[&str]| beginnings.iter().any(|start| text.starts_with(start));
+        if begins(&["<!doctype html", "<html", "<head", "<body"]) {
+            Some("a web page (a download that failed?)")
+        } else if begins(&["<?xml", "<!doctype"]) {
+            Some("an XML document")
+        } else if begins(&["{", "["]) {
+            Some("JSON (a download that failed?)")
+        } else if begins(&["data:image/"]) {
+            Some("an image as the text of a data: address")
+        } else {
+            None
+        }
+    })
+}
+
 fn describe(head: &[u8]) -> String {
     if head.is_empty() {
         return "the file is empty".to_owned();
+    }
+    if let Some(name) = other_content(head) {
+        return name.to_owned();
     }
     let start = &head[..head.len().min(24)];
     let is_text = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();

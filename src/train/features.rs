@@ -15,9 +15,9 @@ use super::plan::Plan;
 use super::trained::parts_before;
 use crate::checkpoint::tensors::parameters;
 use crate::data::{
-    Example, FeatureWriter, Features, SkippedImage, SkippedImages, SourceError, hash, identity, mix,
+    Example, FeatureWriter, Features, SkippedImage, SkippedImages, hash, identity, mix,
 };
-use crate::image::{DecodeLimits, augment};
+use crate::image::{DecodeLimits, ImageError, augment};
 use crate::model::{Captioner, EncoderConfig, EncoderStage};
 
 /// Images that go through the encoder together.
@@ -110,7 +110,7 @@ fn read_views<'v, 'a>(
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             augment(&image, &config.augment, &mut rng, !view.example.has_direction)
         };
-        Ok::<_, SourceError>(config.image.apply(&image))
+        Ok::<_, ImageError>(config.image.apply(&image))
     };
     let read: Vec<_> = views.par_iter().map(read).collect();
     let (mut of, mut values) = (Vec::with_capacity(views.len()), Vec::new());

@@ -105,19 +105,21 @@ fn decode_scaled(
     let rgb: Vec<u8> = match info.pixel_format {
         PixelFormat::RGB24 => samples,
         PixelFormat::L8 => samples.iter().flat_map(|&grey| [grey; 3]).collect(),
-        PixelFormat::CMYK32 => samples
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .flat_map(|&[c, m, y, k]| [c, m, y].map(|ink| over_black(ink, k)))
-            .collect(),
+        PixelFormat::CMYK32 => {
+            // jpeg-decoder inverts what is stored. A file of its own, as all writers write it, stores 255
+            // where there is no ink; a stream within a TIFF stores ink as that does.
+            let stored = if transform.is_none() { u8::MAX } else { 0 };
+            let pixels = samples.as_chunks::<4>().0.iter();
+            let pixels = pixels.map(|inks| inks.map(|ink| ink ^ stored));
+            pixels.flat_map(|[c, m, y, k]| [c, m, y].map(|ink| over_black(ink, k))).collect()
+        }
         PixelFormat::L16 => return Err(Failure::Unsupported("lossless JPEG".into())),
     };
     RgbImage::from_raw(width, height, rgb)
         .ok_or_else(|| Failure::Damaged("fewer pixels than its header says".into()))
 }
 
-/// jpeg-decoder gives inks as most writers store them: 255 is none.
+/// One of red, green and blue of an ink with black over it, where 255 is none.
 fn over_black(ink: u8, black: u8) -> u8 {
     ((u32::from(ink) * u32::from(black) + 127) / 255) as u8
 }

@@ -2,6 +2,7 @@
 //! and what turns them upright out.
 
 mod gif;
+mod ico;
 mod jpeg;
 mod jpeg_codes;
 mod jpeg_survey;
@@ -120,6 +121,7 @@ pub(super) fn decode(format: Format, bytes: &[u8], job: &mut Job<'_>) -> Result<
         Format::Jpeg => jpeg::decode(bytes, job),
         Format::Png => png::decode(bytes, job),
         Format::Gif => gif::decode(bytes, job),
+        Format::Ico => ico::decode(bytes, job),
         Format::Tiff => tiff::decode(bytes, job),
         Format::Raw => raw::decode(bytes, job),
         other => other::decode(other, bytes, job),

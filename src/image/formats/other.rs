@@ -22,6 +22,7 @@ pub(super) fn decode(format: Format, bytes: &[u8], job: &mut Job<'_>) -> Result<
             let orientation = orientation::of_webp(bytes);
             with_image_crate(ImageFormat::WebP, bytes, orientation, job)
         }
+        Format::Dds => decode_dds(bytes, job),
         format => match format.in_image_crate() {
             Some(format) => with_image_crate(format, bytes, None, job),
             None => Err(Failure::Unsupported(format!("{} image", format.name()))),
@@ -29,7 +30,31 @@ pub(super) fn decode(format: Format, bytes: &[u8], job: &mut Job<'_>) -> Result<
     }
 }
 
-fn with_image_crate(
+/// Blocks of 4 x 4 pixels, the last ones of a line or column cut: the image crate takes whole ones only.
+fn decode_dds(bytes: &[u8], job: &mut Job<'_>) -> Result<Stored, Failure> {
+    const HEIGHT: std::ops::Range<usize> = 12..16;
+    const WIDTH: std::ops::Range<usize> = 16..20;
+    const KIND: std::ops::Range<usize> = 84..88;
+    let kind = bytes.get(KIND);
+    if kind.is_some_and(|kind| !matches!(kind, b"DXT1" | b"DXT3" | b"DXT5" | b"DX10")) {
+        return Err(Failure::Unsupported("DDS other than DXT1, DXT3 and DXT5".into()));
+    }
+    let mut whole = bytes.to_vec();
+    let mut round_up = |place: std::ops::Range<usize>| {
+        let number = whole.get_mut(place)?;
+        let exact = u32::from_le_bytes([number[0], number[1], number[2], number[3]]);
+        number.copy_from_slice(&exact.checked_next_multiple_of(4)?.to_le_bytes());
+        Some(exact)
+    };
+    let (height, width) = (round_up(HEIGHT).unwrap_or(0), round_up(WIDTH).unwrap_or(0));
+    let mut stored = with_image_crate(ImageFormat::Dds, &whole, None, job)?;
+    if stored.pixels.dimensions() != (width, height) {
+        stored.pixels = ::image::imageops::crop_imm(&stored.pixels, 0, 0, width, height).to_image();
+    }
+    Ok(stored)
+}
+
+pub(super) fn with_image_crate(
     format: ImageFormat,
     bytes: &[u8],
     orientation: Option<Orientation>,
@@ -53,9 +78,7 @@ fn with_image_crate(
     job.admit(width, height, planes + stored + converted.max(turning))?;
     let decoded = DynamicImage::from_decoder(decoder)?;
     let decoded = match format {
-        ImageFormat::Bmp | ImageFormat::Tga | ImageFormat::Ico => {
-            colour::without_unused_alpha(decoded)
-        }
+        ImageFormat::Bmp | ImageFormat::Tga => colour::without_unused_alpha(decoded),
         _ => decoded,
     };
     let alpha = match format {
@@ -72,7 +95,8 @@ mod heif {
     use heic_rs::context::Context;
     use heic_rs::hevc::{self, Frame};
     use heic_rs::{
-        DecodeOptions, Error, MatrixCoefficients, Nclx, PixelLayout, Range, color, grid, transform,
+        ChromaFormat, DecodeOptions, Error, MatrixCoefficients, Nclx, PixelLayout, Range, color,
+        grid, transform,
     };
 
     use super::*;
@@ -86,7 +110,12 @@ mod heif {
             .with_layout(layout)
             .with_max_pixels(Some(job.limits.max_pixels))
             .with_threads(Some(1));
-        let image = decode_pixels(bytes, &options).map_err(failed)?;
+        let image = decode_pixels(bytes, &options).map_err(|error| match info.chroma {
+            // What heic-rs 0.1 says of these is that they are damaged.
+            ChromaFormat::Yuv422 => Failure::Unsupported("HEIF with 4:2:2 colour".into()),
+            ChromaFormat::Yuv444 => Failure::Unsupported("HEIF with 4:4:4 colour".into()),
+            _ => failed(error),
+        })?;
         let (width, height) = (image.width, image.height);
         let decoded = if info.has_alpha {
             RgbaImage::from_raw(width, height, image.data).map(DynamicImage::ImageRgba8)

@@ -24,7 +24,7 @@ pub(super) fn decode(bytes: &[u8], job: &mut Job<'_>) -> Result<Stored, Failure>
     decoder.set_limits(Limits { bytes: 256 << 20 });
     decoder.set_transformations(Transformations::EXPAND);
     let header = decoder.read_header_info().map_err(failed)?;
-    let (width, height) = (header.width, header.height);
+    let (width, height, is_interlaced) = (header.width, header.height, header.interlaced);
     let orientation = orientation::of_png(bytes);
     job.admit(width, height, BYTES_A_PIXEL + orientation::bytes_to_turn(orientation))?;
     let mut reader = decoder.read_info().map_err(failed)?;
@@ -39,7 +39,12 @@ pub(super) fn decode(bytes: &[u8], job: &mut Job<'_>) -> Result<Stored, Failure>
     let stride = 3 * width as usize;
     let mut line = vec![0; stride];
     let mut next_line = 0;
-    while let Some(row) = reader.next_interlaced_row().map_err(failed)? {
+    let mut rows_left = rows_of(width, height, is_interlaced);
+    while rows_left > 0
+        && let Some(row) = reader.next_interlaced_row().map_err(failed)?
+    {
+        // What follows the last row is not asked for: the end may be missing though all pixels are there.
+        rows_left -= 1;
         let wide;
         let samples = row.data();
         let written = if depth == BitDepth::Sixteen {
@@ -63,6 +68,18 @@ pub(super) fn decode(bytes: &[u8], job: &mut Job<'_>) -> Result<Stored, Failure>
         }
     }
     Ok(Stored::new(pixels, orientation))
+}
+
+/// How many rows are stored: of an interlaced image those of all seven passes.
+fn rows_of(width: u32, height: u32, is_interlaced: bool) -> u64 {
+    /// First column, first line, and every how many lines.
+    const PASSES: [(u32, u32, u32); 7] =
+        [(0, 0, 8), (4, 0, 8), (0, 4, 8), (2, 0, 4), (0, 2, 4), (1, 0, 2), (0, 1, 2)];
+    if !is_interlaced {
+        return height.into();
+    }
+    let passes = PASSES.iter().filter(|&&(left, top, _)| left < width && top < height);
+    passes.map(|&(_, top, step)| u64::from((height - top).div_ceil(step))).sum()
 }
 
 fn failed(error: DecodingError) -> Failure {

@@ -39,6 +39,9 @@ pub(super) fn decode(bytes: &[u8], job: &mut Job<'_>) -> Result<Stored, Failure>
     job.check_size(width, height)?;
     let orientation = orientation_of(&mut decoder);
     let compression = tag(&mut decoder, Tag::Compression, 1);
+    if let Some(name) = unread_compression(compression) {
+        return Err(Failure::Unsupported(format!("TIFF compressed as {name}")));
+    }
     let meaning = Meaning::of(&mut decoder, photometric.unwrap_or(1))?;
     let (chunk_width, chunk_height) = decoder.chunk_dimensions();
     let chunk = u64::from(chunk_width) * u64::from(chunk_height.min(height.max(1)));
@@ -52,6 +55,24 @@ pub(super) fn decode(bytes: &[u8], job: &mut Job<'_>) -> Result<Stored, Failure>
         _ => decode_chunks(&mut decoder, &meaning)?,
     };
     Ok(Stored::new(pixels, orientation))
+}
+
+/// What people call a compression that is not undone here.
+fn unread_compression(number: u32) -> Option<&'static str> {
+    Some(match number {
+        2 => "CCITT Huffman codes",
+        3 => "fax (CCITT Group 3)",
+        32809 => "ThunderScan",
+        33003 | 33005 | 34712 => "JPEG 2000",
+        34661 => "JBIG",
+        34676 | 34677 => "LogLuv",
+        34887 => "LERC",
+        34925 => "LZMA",
+        50000 => "Zstandard",
+        50001 => "WebP",
+        50002 | 52546 => "JPEG XL",
+        _ => return None,
+    })
 }
 
 /// No list in a directory is longer than the file, whatever its count says.
