@@ -1,86 +1,87 @@
 //! JSON as Python writes it and strict readers refuse it: `NaN` and `Infinity`, and halves of surrogate
 //! pairs in strings.
 
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 
-/// Parses a document. Numbers that JSON does not have are read as null, half a surrogate pair as U+FFFD.
-///
-/// # Errors
-/// What a strict reader says, where that is not all that is wrong.
-pub(crate) fn parse(text: &str) -> Result<Value, serde_json::Error> {
-    serde_json::from_str(text)
-        .or_else(|error| serde_json::from_str(&mended(text)).map_err(|_| error))
+/// Parses JSON, and what Python writes in its place: `NaN` and `Infinity`, which become `null`, and halves of
+/// surrogate pairs, which become U+FFFD (the second value says whether there were any).
+pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<(T, bool), serde_json::Error> {
+    let error = match serde_json::from_str(text) {
+        Ok(value) => return Ok((value, false)),
+        Err(error) => error,
+    };
+    let Some((mended, has_half_pairs)) = mend(text) else { return Err(error) };
+    serde_json::from_str(&mended).map(|value| (value, has_half_pairs))
 }
 
-fn mended(text: &str) -> String {
+/// The text with Python's additions to JSON replaced, and whether half pairs were among them; `None` where
+/// there are none. What is replaced keeps its length where it can, so that columns stay true.
+fn mend(text: &str) -> Option<(String, bool)> {
+    const NUMBERS: [(&str, &str); 3] =
+        [("-Infinity", "null     "), ("Infinity", "null    "), ("NaN", "null")];
     let mut mended = String::with_capacity(text.len());
+    let (mut has_half_pairs, mut has_numbers, mut is_quoted) = (false, false, false);
     let mut rest = text;
-    while let Some(place) = rest.find(['"', 'N', 'I', '-']) {
-        mended.push_str(&rest[..place]);
-        rest = &rest[place..];
-        if rest.starts_with('"') {
-            rest = string(rest, &mut mended);
-            continue;
-        }
-        match ["NaN", "Infinity", "-Infinity"].into_iter().find(|word| rest.starts_with(word)) {
-            Some(word) => {
-                mended.push_str("null");
-                rest = &rest[word.len()..];
-            }
-            None => {
-                mended.push_str(&rest[..1]);
-                rest = &rest[1..];
-            }
-        }
-    }
-    mended.push_str(rest);
-    mended
-}
-
-/// Copies the string that `text` begins with; returns what is behind it.
-fn string<'a>(text: &'a str, mended: &mut String) -> &'a str {
-    mended.push('"');
-    let mut rest = &text[1..];
-    while let Some(place) = rest.find(['"', '\\']) {
-        mended.push_str(&rest[..place]);
-        rest = &rest[place..];
-        if let Some(behind) = rest.strip_prefix('"') {
-            mended.push('"');
-            return behind;
-        }
-        let length = match unit(rest) {
-            Some(0xD800..=0xDBFF) if matches!(unit(&rest[6..]), Some(0xDC00..=0xDFFF)) => 12,
-            Some(0xD800..=0xDFFF) => {
-                mended.push_str("\\uFFFD");
-                rest = &rest[6..];
+    while let Some(first) = rest.chars().next() {
+        let mut taken = first.len_utf8();
+        if !is_quoted {
+            is_quoted = first == '"';
+            if let Some((number, null)) =
+                NUMBERS.iter().find(|(number, _)| rest.starts_with(number))
+            {
+                mended.push_str(null);
+                has_numbers = true;
+                rest = &rest[number.len()..];
                 continue;
             }
-            Some(_) => 6,
-            None => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
-        };
-        mended.push_str(&rest[..length]);
-        rest = &rest[length..];
+        } else if first == '"' {
+            is_quoted = false;
+        } else if first == '\\' {
+            match code_unit(rest) {
+                Some(0xd800..=0xdbff)
+                    if rest
+                        .get(6..)
+                        .and_then(code_unit)
+                        .is_some_and(|unit| (0xdc00..=0xdfff).contains(&unit)) =>
+                {
+                    taken = 12;
+                }
+                Some(0xd800..=0xdfff) => {
+                    mended.push_str("\\ufffd");
+                    has_half_pairs = true;
+                    rest = &rest[6..];
+                    continue;
+                }
+                // Whatever is escaped, its character does not end the text.
+                _ => taken = 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+            }
+        }
+        let (token, others) = rest.split_at(taken);
+        mended.push_str(token);
+        rest = others;
     }
-    mended.push_str(rest);
-    ""
+    (has_half_pairs || has_numbers).then_some((mended, has_half_pairs))
 }
 
-/// The UTF-16 unit of an escape `\uXXXX` at the beginning of `text`.
-fn unit(text: &str) -> Option<u16> {
-    u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok()
+/// The UTF-16 unit of an escape `\uXXXX` that the text begins with.
+fn code_unit(text: &str) -> Option<u32> {
+    u32::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
-    use super::parse;
+    fn parse(text: &str) -> Result<(Value, bool), serde_json::Error> {
+        super::parse(text)
+    }
 
     #[test]
     fn what_python_writes_is_read() {
         let text = r#"{"a": NaN, "b": [Infinity, -Infinity, -1.5], "NaN": "NaN \"Infinity\" é",
             "half": "\ud83d x \udc15", "whole": "\ud83d\udc15 \u00e9 \\ud83d"}"#;
-        let value = parse(text).unwrap();
+        let (value, has_half_pairs) = parse(text).unwrap();
+        assert!(has_half_pairs);
         assert_eq!(
             value,
             json!({"a": null, "b": [null, null, -1.5], "NaN": "NaN \"Infinity\" é",
@@ -94,6 +95,20 @@ mod tests {
         {
             assert!(parse(text).is_err(), "{text}");
         }
-        assert_eq!(parse("{\"a\": NaN,\n  b}").unwrap_err().line(), 1);
+        assert_eq!(parse("{\"a\": NaN,\n  b}").unwrap_err().line(), 2);
+    }
+
+    #[test]
+    fn json_as_python_writes_it() {
+        let (value, has_half_pairs) =
+            parse(r#"{"a": NaN, "b": [-Infinity, Infinity], "c": "NaN \" Infinity"}"#).unwrap();
+        assert_eq!(value, json!({"a": null, "b": [null, null], "c": "NaN \" Infinity"}));
+        assert!(!has_half_pairs);
+        let (value, has_half_pairs) =
+            parse(r#"["\ud83d dog", "\ud83d\ude00", "\\ud83d", "x\udc00"]"#).unwrap();
+        assert_eq!(value, json!(["\u{fffd} dog", "\u{1f600}", "\\ud83d", "x\u{fffd}"]));
+        assert!(has_half_pairs);
+        assert!(parse("[NaN, }").is_err() && parse("[1, ]").is_err());
+        assert!(parse("[\"\\ud83d").is_err() && parse("\\").is_err());
     }
 }

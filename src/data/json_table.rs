@@ -6,9 +6,10 @@ use serde_json::{Map, Value};
 
 use super::collect::Collector;
 use super::rows::{Row, RowError, caption_keys, image_key, row_of, shortened};
-use super::text_file::{TextFile, parse_json, without_position};
+use super::text_file::{TextFile, without_position};
 use super::{Cost, DataError, Origin, Position};
 use crate::image::is_image_path;
+use crate::lenient_json;
 
 /// Keys of an object that wrap the list of rows.
 const WRAPPERS: [&str; 5] = ["data", "annotations", "images", "rows", "samples"];
@@ -61,7 +62,7 @@ pub(super) fn read_lines(path: &Path, collector: &mut Collector) -> Result<Vec<R
     let first = file.bytes().iter().find(|byte| !byte.is_ascii_whitespace());
     if first == Some(&b'[') {
         let text = String::from_utf8_lossy(file.bytes());
-        if let Ok((Value::Array(entries), _)) = parse_json(&text) {
+        if let Ok((Value::Array(entries), _)) = lenient_json::parse(&text) {
             return Ok(rows_of(entries, &file, "", collector));
         }
     }
@@ -94,7 +95,7 @@ fn add(
 }
 
 fn parse_object(line: &str) -> Result<Map<String, Value>, RowError> {
-    let (value, _) = parse_json(line).map_err(|error| RowError::Json {
+    let (value, _) = lenient_json::parse(line).map_err(|error| RowError::Json {
         column: error.column(),
         detail: without_position(&error),
     })?;
@@ -126,7 +127,7 @@ fn as_pair(values: Vec<Value>) -> Result<Map<String, Value>, RowError> {
 pub(super) fn read_file(path: &Path, collector: &mut Collector) -> Result<Vec<Row>, DataError> {
     let file = TextFile::read(path)?;
     let text = String::from_utf8_lossy(file.bytes());
-    let parsed = parse_json::<Value>(&text);
+    let parsed = lenient_json::parse::<Value>(&text);
     drop(text);
     let value = match parsed {
         Ok((value, _)) => value,

@@ -14,7 +14,6 @@ mod columnar;
 mod contained;
 mod csv_table;
 mod detect;
-mod encoding;
 mod error;
 mod features;
 mod find;
@@ -129,5 +128,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Dataset, DataError> {
     collector.finish(path, options)
 }
 
+#[cfg(all(test, feature = "columnar"))]
+mod columnar_tests;
 #[cfg(test)]
 mod tests;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use super::encoding::{self, Decoded};
 use super::{DataError, Origin, Position};
-use crate::lfs;
+use crate::encoding::{self, Decoded};
+use crate::{lenient_json, lfs};
 
 /// The most bytes of an annotation file that are read: an archive or a table by mistake is not.
 const MAX_LENGTH: u64 = 4 << 30;
@@ -163,7 +163,7 @@ pub(super) fn read_json<T: DeserializeOwned>(
     let file = TextFile::read(path)?;
     let text = String::from_utf8_lossy(file.bytes());
     let is_damaged = matches!(text, Cow::Owned(_));
-    let (value, is_mended) = parse_json(&text).map_err(|error| DataError::Json {
+    let (value, is_mended) = lenient_json::parse(&text).map_err(|error| DataError::Json {
         path: path.to_owned(),
         line: error.line(),
         column: error.column(),
@@ -176,71 +176,6 @@ pub(super) fn read_json<T: DeserializeOwned>(
         has_damaged_text: is_damaged || is_mended,
         converted_from: file.converted_from,
     })
-}
-
-/// Parses JSON, and what Python writes in its place: `NaN` and `Infinity`, which become `null`, and halves of
-/// surrogate pairs, which become U+FFFD (the second value says whether there were any).
-pub(super) fn parse_json<T: DeserializeOwned>(text: &str) -> Result<(T, bool), serde_json::Error> {
-    let error = match serde_json::from_str(text) {
-        Ok(value) => return Ok((value, false)),
-        Err(error) => error,
-    };
-    let Some((mended, has_half_pairs)) = mend(text) else { return Err(error) };
-    serde_json::from_str(&mended).map(|value| (value, has_half_pairs))
-}
-
-/// The text with Python's additions to JSON replaced, and whether half pairs were among them; `None` where
-/// there are none. What is replaced keeps its length where it can, so that columns stay true.
-fn mend(text: &str) -> Option<(String, bool)> {
-    const NUMBERS: [(&str, &str); 3] =
-        [("-Infinity", "null     "), ("Infinity", "null    "), ("NaN", "null")];
-    let mut mended = String::with_capacity(text.len());
-    let (mut has_half_pairs, mut has_numbers, mut is_quoted) = (false, false, false);
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let mut taken = first.len_utf8();
-        if !is_quoted {
-            is_quoted = first == '"';
-            if let Some((number, null)) =
-                NUMBERS.iter().find(|(number, _)| rest.starts_with(number))
-            {
-                mended.push_str(null);
-                has_numbers = true;
-                rest = &rest[number.len()..];
-                continue;
-            }
-        } else if first == '"' {
-            is_quoted = false;
-        } else if first == '\\' {
-            match code_unit(rest) {
-                Some(0xd800..=0xdbff)
-                    if rest
-                        .get(6..)
-                        .and_then(code_unit)
-                        .is_some_and(|unit| (0xdc00..=0xdfff).contains(&unit)) =>
-                {
-                    taken = 12;
-                }
-                Some(0xd800..=0xdfff) => {
-                    mended.push_str("\\ufffd");
-                    has_half_pairs = true;
-                    rest = &rest[6..];
-                    continue;
-                }
-                // Whatever is escaped, its character does not end the text.
-                _ => taken = 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
-            }
-        }
-        let (token, others) = rest.split_at(taken);
-        mended.push_str(token);
-        rest = others;
-    }
-    (has_half_pairs || has_numbers).then_some((mended, has_half_pairs))
-}
-
-/// The UTF-16 unit of an escape `\uXXXX` that the text begins with.
-fn code_unit(text: &str) -> Option<u32> {
-    u32::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok()
 }
 
 /// What the parser says, without the position that it appends.
@@ -296,23 +231,5 @@ mod tests {
             lines(b"d\xc3\xa9j\xc3\xa0\na\xff")[1],
             Err(TextError::NotUtf8 { at: 2, .. })
         ));
-    }
-
-    #[test]
-    fn json_as_python_writes_it() {
-        let parse = |text: &str| parse_json::<serde_json::Value>(text);
-        let (value, has_half_pairs) =
-            parse(r#"{"a": NaN, "b": [-Infinity, Infinity], "c": "NaN \" Infinity"}"#).unwrap();
-        assert_eq!(
-            value,
-            serde_json::json!({"a": null, "b": [null, null], "c": "NaN \" Infinity"})
-        );
-        assert!(!has_half_pairs);
-        let (value, has_half_pairs) =
-            parse(r#"["\ud83d dog", "\ud83d\ude00", "\\ud83d", "x\udc00"]"#).unwrap();
-        assert_eq!(value, serde_json::json!(["\u{fffd} dog", "\u{1f600}", "\\ud83d", "x\u{fffd}"]));
-        assert!(has_half_pairs);
-        assert!(parse("[NaN, }").is_err() && parse("[1, ]").is_err());
-        assert!(parse("[\"\\ud83d").is_err() && parse("\\").is_err());
     }
 }

@@ -18,9 +18,10 @@ use super::find::{Found, inner_path, name_as_id};
 use super::housekeeping::is_below_housekeeping;
 use super::rows::caption_keys;
 use super::source::{ImageSource, is_pointer_file};
-use super::text_file::{TextFile, parse_json};
+use super::text_file::TextFile;
 use super::{Cost, DataError, DatasetFormat, LoadOptions, Origin, Position, ProblemKind, Split};
 use crate::image::is_image_path;
+use crate::lenient_json;
 
 /// The most bytes that compressed shards of one data set may have when they are decompressed, since they are
 /// held in memory.
@@ -342,7 +343,7 @@ fn captions_of(
 
 fn captions_in_json(text: &TextFile) -> Vec<PlacedCaption> {
     let content = String::from_utf8_lossy(text.bytes());
-    let value = parse_json::<Value>(&content).map_or(Value::Null, |(value, _)| value);
+    let value = lenient_json::parse::<Value>(&content).map_or(Value::Null, |(value, _)| value);
     let value = match value {
         Value::Object(fields) => {
             let keys: Vec<&str> = fields.keys().map(String::as_str).collect();

@@ -51,7 +51,7 @@ pub enum ImageError {
         target: PathBuf,
     },
     /// A known format, or a kind of it, that has no decoder here.
-    #[error("{}: {format} images cannot be decoded here; convert it to JPEG, PNG or WebP", path.display())]
+    #[error("{}: {format}, which is not read here (convert it to JPEG, PNG or WebP)", path.display())]
     Unsupported {
         /// The file.
         path: PathBuf,

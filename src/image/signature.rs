@@ -135,6 +135,9 @@ pub(super) fn recognise(head: &[u8], path: &Path) -> Result<Format, ImageError> 
     if let Some(format) = known {
         return Ok(format);
     }
+    if looks_like_cursor(head) {
+        return Ok(Format::Ico);
+    }
     if looks_like_tga(head) {
         return Ok(Format::Tga);
     }
@@ -228,6 +231,14 @@ fn known_but_undecodable(head: &[u8]) -> Option<&'static str> {
         (b"icns", "ICNS"),
     ];
     signatures.iter().find(|(signature, _)| head.starts_with(signature)).map(|&(_, name)| name)
+}
+
+/// A cursor begins as a TGA may, but for the number of its pictures.
+fn looks_like_cursor(head: &[u8]) -> bool {
+    head.starts_with(b"\0\0\x02\0")
+        && head.get(4).is_some_and(|&count| count > 0)
+        && head.get(5) == Some(&0)
+        && head.get(9) == Some(&0)
 }
 
 /// TGA has no signature: all that can be asked is that every field of its header makes sense.

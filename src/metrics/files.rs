@@ -9,6 +9,7 @@ use thiserror::Error;
 use self::names::{Match, Names};
 use self::records::{Content, Record};
 use super::corpus::ScoredImage;
+use crate::lfs;
 
 mod names;
 mod records;
@@ -60,6 +61,12 @@ pub enum ScoreFileError {
         path: PathBuf,
         /// What it should hold.
         expected: &'static str,
+    },
+    /// A Git LFS pointer stands in place of the file.
+    #[error("{}: {}", path.display(), lfs::REMEDY)]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
     },
     /// A split was asked for that the references do not have.
     #[error("{path} has no images in the split `{split}` (it has {known})")]

@@ -6,3 +6,4 @@ mod checkpoints;
 #[path = "../it/common/mod.rs"]
 mod common;
 mod folders;
+mod parsers;

@@ -2,8 +2,8 @@
 pixels that a program of others decodes it to (NAME.png). From a photo of datasets/photos.
 
     pip install pillow tifffile imagecodecs numpy pillow-heif     # Pillow 13.0, tifffile 2026.3.3
-    apt-get install libjpeg-turbo-progs libjxl-tools              # libjpeg-turbo 2.1.5, cjxl 0.7
-    python3 src/image/testdata/make_formats.py
+    apt-get install libjpeg-turbo-progs libjxl-tools netpbm       # libjpeg-turbo 2.1.5, cjxl 0.7
+    python3 src/image/testdata/make_formats.py                    # or the names of functions below
 """
 import io, os, struct, subprocess, sys, tempfile, zlib
 import numpy as np
@@ -185,9 +185,51 @@ def others():
     write("refused-no-preview.raf", b"FUJIFILMCCD-RAW 0201" + bytes(80) + thumbnail.getvalue() + sensor)
 
 
-jpegs()
-tiffs()
-rotated()
-others()
+
+def containers():
+    import imagecodecs
+
+    inks = 255 - np.asarray(photo.convert("CMYK"))
+    write("inks-ycck.jpg", imagecodecs.jpeg8_encode(inks, colorspace="CMYK", outcolorspace="YCCK", level=95))
+    reference("inks-ycck.jpg", Image.open(path("inks-ycck.jpg")))
+    stored = photo.transpose(Image.Transpose.ROTATE_90)
+    jpeg = io.BytesIO()
+    stored.save(jpeg, "JPEG", quality=95)
+    jpeg = jpeg.getvalue()
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IHHHIII", 8, 1, 274, 4, 1, 6, 0)
+    write("turned-long.jpg", jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:])
+
+    plain = io.BytesIO()
+    photo.save(plain, "PNG")
+    write("no-end.apng", plain.getvalue()[:-12]); reference("no-end.apng", photo)
+    # Adam7 by netpbm.
+    ppm = io.BytesIO()
+    photo.save(ppm, "PPM")
+    woven = subprocess.run(["pnmtopng", "-interlace"], input=ppm.getvalue(), capture_output=True, check=True).stdout
+    write("no-end-interlaced.apng", woven[: woven.index(b"IEND") - 4]); reference("no-end-interlaced.apng", photo)
+
+    icon = photo.crop((0, 0, 24, 24))
+    icon.save(path("icon-png.ico"), sizes=[(24, 24)]); reference("icon-png.ico", icon)
+    mask = Image.new("L", (24, 24), 255)
+    mask.paste(0, (3, 2, 11, 9))
+    with tempfile.TemporaryDirectory() as folder:
+        icon.quantize(16).convert("RGB").save(os.path.join(folder, "i.ppm"))
+        mask.save(os.path.join(folder, "m.pgm"))
+        out = subprocess.run(["ppmtowinicon", "-andpgms", os.path.join(folder, "i.ppm"), os.path.join(folder, "m.pgm")], capture_output=True, check=True).stdout
+    white = lambda image: Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    write("icon-mask.ico", out); reference("icon-mask.ico", white(Image.open(io.BytesIO(out))))
+    pointer = bytearray(out)
+    pointer[2] = 2
+    pointer[10:14] = struct.pack("<HH", 5, 7)
+    write("pointer.cur", bytes(pointer)); reference("pointer.cur", white(Image.open(io.BytesIO(out))))
+
+    photo.convert("RGBA").save(path("odd.dds"), pixel_format="DXT1"); reference("odd.dds", Image.open(path("odd.dds")))
+    tifffile.imwrite(path("refused-zstandard.tif"), np.array(photo)[:8, :8], photometric="rgb", compression="zstd", metadata=None)
+    pillow_heif.register_heif_opener()
+    photo.save(path("refused-444.heic"), quality=60, chroma=444)
+
+
+for make in [globals()[name] for name in sys.argv[1:]] or [jpegs, tiffs, rotated, others, containers]:
+    make()
 total = sum(os.path.getsize(path(name)) for name in os.listdir(OUT))
 print(len(os.listdir(OUT)), "files,", total, "bytes")

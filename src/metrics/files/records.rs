@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::{RecordFault, ScoreFileError, table};
-use crate::{encoding, lenient_json};
+use crate::{encoding, lenient_json, lfs};
 
 /// What one entry of a file says of one image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,7 +71,13 @@ pub(super) const CAPTIONS: &[&str] = &[
 pub(super) fn read(path: &Path, expected: &'static str) -> Result<Content, ScoreFileError> {
     let bytes = std::fs::read(path)
         .map_err(|source| ScoreFileError::Read { path: path.to_owned(), source })?;
+    if lfs::is_pointer(&bytes) {
+        return Err(ScoreFileError::LfsPointer { path: path.to_owned() });
+    }
     let mut text = encoding::text(&bytes);
+    if text.trim().is_empty() {
+        return Err(ScoreFileError::Empty { path: path.to_owned() });
+    }
     // Line ends of the first Macs.
     if text.contains('\r') && !text.contains('\n') {
         text = text.replace('\r', "\n").into();
@@ -82,7 +88,7 @@ pub(super) fn read(path: &Path, expected: &'static str) -> Result<Content, Score
         source,
     };
     let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("").trim();
-    let whole = lenient_json::parse(&text);
+    let whole = lenient_json::parse(&text).map(|(value, _)| value);
     let error = match whole {
         Ok(value @ (Value::Array(_) | Value::Object(_))) => return Ok(Content::Json(value)),
         Ok(_) => {
@@ -92,13 +98,13 @@ pub(super) fn read(path: &Path, expected: &'static str) -> Result<Content, Score
         Err(error) => error,
     };
     // A path may begin with a bracket as JSON does; a line of JSON is one.
-    if first.starts_with(['{', '[']) && lenient_json::parse(first).is_ok() {
+    if first.starts_with(['{', '[']) && lenient_json::parse::<Value>(first).is_ok() {
         let mut records = Vec::new();
         for (index, line) in text.split('\n').enumerate() {
             if line.trim().is_empty() {
                 continue;
             }
-            let value =
+            let (value, _) =
                 lenient_json::parse(line).map_err(|source| json(Some(index + 1), source))?;
             let wrong = |source| ScoreFileError::Record {
                 place: place(path, Some(index + 1)),
