@@ -39,6 +39,7 @@ mod lfs;
 pub mod metrics;
 pub mod model;
 mod plural;
+mod quoting;
 #[cfg(test)]
 mod shared;
 pub mod text;

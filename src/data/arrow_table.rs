@@ -12,7 +12,7 @@ use super::collect::Collector;
 use super::columnar::arrow_files;
 use super::detect::{file_name, split_in_name};
 use super::find::ImageFinder;
-use super::rows::{Row, add_rows, row_of};
+use super::rows::{Row, add_rows, caption_keys, row_of};
 use super::source::{ImageSource, is_pointer_file};
 use super::{Cost, DataError, LoadOptions, Origin, Position, Split};
 
@@ -188,8 +188,11 @@ impl Reader {
             return Err(ArrowError::Unsupported("a big-endian table"));
         }
         for field in schema.fields().iter().flatten() {
-            let kind = kind_of(&field, 0)?;
-            reader.schema.push((field.name().unwrap_or_default().to_owned(), kind));
+            let name = field.name().unwrap_or_default();
+            if field.dictionary().is_some() && !caption_keys(&[name]).is_empty() {
+                return Err(ArrowError::Unsupported("a table whose captions are a dictionary"));
+            }
+            reader.schema.push((name.to_owned(), kind_of(&field, 0)?));
         }
         Ok(reader)
     }

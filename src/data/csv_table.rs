@@ -9,6 +9,7 @@ use super::rows::{Picture, Row, caption_keys, image_key, squashed};
 use super::text_file::{TextError, TextFile};
 use super::{Cost, DataError, Origin};
 use crate::image::is_image_path;
+use crate::quoting;
 
 /// What may stand between columns, the likeliest first.
 const SEPARATORS: [u8; 4] = [b',', b'\t', b';', b'|'];
@@ -16,6 +17,8 @@ const SEPARATORS: [u8; 4] = [b',', b'\t', b';', b'|'];
 /// Where the columns are.
 struct Layout {
     separator: u8,
+    /// Whether quotes enclose fields.
+    is_quoted: bool,
     names: Vec<String>,
     image: usize,
     captions: Vec<usize>,
@@ -47,7 +50,8 @@ fn layout(file: &TextFile) -> Result<Layout, Vec<String>> {
     }
     let mut best: Option<Vec<String>> = None;
     for separator in SEPARATORS {
-        let mut reader = reader(separator, bytes, true);
+        let is_quoted = quoting::encloses_fields(separator, bytes);
+        let mut reader = reader(separator, is_quoted, bytes, true);
         let Ok(header) = reader.byte_headers() else { continue };
         let names: Vec<String> =
             header.iter().map(|name| String::from_utf8_lossy(name).trim().to_owned()).collect();
@@ -58,6 +62,7 @@ fn layout(file: &TextFile) -> Result<Layout, Vec<String>> {
             let split = keys.iter().position(|key| squashed(key) == "split");
             return Ok(Layout {
                 separator,
+                is_quoted,
                 names,
                 image,
                 captions,
@@ -72,6 +77,7 @@ fn layout(file: &TextFile) -> Result<Layout, Vec<String>> {
             let captions = vec![names.len() - 1];
             return Ok(Layout {
                 separator,
+                is_quoted,
                 names,
                 image: 0,
                 captions,
@@ -95,9 +101,7 @@ fn numberless(name: &str) -> &str {
     }
 }
 
-fn reader(separator: u8, bytes: &[u8], has_header: bool) -> csv::Reader<&[u8]> {
-    // Nobody quotes in tables with tabs or bars: a caption may begin with a quotation there.
-    let is_quoted = matches!(separator, b',' | b';');
+fn reader(separator: u8, is_quoted: bool, bytes: &[u8], has_header: bool) -> csv::Reader<&[u8]> {
     csv::ReaderBuilder::new()
         .flexible(true)
         .has_headers(has_header)
@@ -118,13 +122,13 @@ pub(super) fn read(path: &Path, collector: &mut Collector) -> Result<Vec<Row>, D
     let bytes = &file.bytes()[layout.skipped..];
     let failed =
         |error: csv::Error| DataError::Read { path: path.to_owned(), source: error.into() };
-    let mut reader = reader(layout.separator, bytes, layout.has_header);
+    let mut reader = reader(layout.separator, layout.is_quoted, bytes, layout.has_header);
     if layout.has_header {
         reader.byte_headers().map_err(failed)?;
     }
     // The parser closes an open quote silently at the end of the file, having swallowed the rest.
-    let is_quote_open = matches!(layout.separator, b',' | b';')
-        && bytes.iter().filter(|&&byte| byte == b'"').count() % 2 == 1;
+    let is_quote_open =
+        layout.is_quoted && bytes.iter().filter(|&&byte| byte == b'"').count() % 2 == 1;
     let lines_before = file.bytes()[..layout.skipped].iter().filter(|&&byte| byte == b'\n').count();
     let mut rows = Vec::new();
     let mut record = csv::ByteRecord::new();
@@ -165,9 +169,15 @@ fn row(
     origin: &Origin,
 ) -> Result<Row, BadRow> {
     let expected = layout.names.len();
-    if record.len() != expected {
+    // A caption at the end of a row may hold separators that nobody quoted.
+    let mut joined = None;
+    if record.len() > expected && layout.captions.last() == Some(&(expected - 1)) {
+        let parts: Vec<&[u8]> = record.iter().skip(expected - 1).collect();
+        joined = Some(parts.join(&layout.separator));
+    } else if record.len() != expected {
         return Err(BadRow::Fields { found: record.len(), expected });
     }
+    let joined = joined.as_deref().map(|joined| file.text(joined)).transpose()?;
     let field = |column: usize| file.text(record.get(column).unwrap_or_default());
     let name = field(layout.image)?.trim();
     let name = if layout.has_header { name } else { numberless(name) };
@@ -176,7 +186,10 @@ fn row(
     }
     let mut captions = Vec::new();
     for &column in &layout.captions {
-        let cell = field(column)?;
+        let cell = match joined {
+            Some(joined) if column + 1 == expected => joined,
+            _ => field(column)?,
+        };
         let texts = list_in(cell).unwrap_or_else(|| vec![cell.to_owned()]);
         captions.extend(texts.into_iter().map(|text| (origin.clone(), text)));
     }
@@ -257,6 +270,25 @@ mod tests {
         for text in ["a dog\na cat\n", "a dog, a cat\n", "image,label\na.jpg,3\n", "", "see a.jpg"]
         {
             assert!(!is_table(&of(text)) && !is_headless_table(&of(text)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_caption_at_the_end_of_a_row_may_hold_separators() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.csv");
+        for (text, expected) in [
+            ("image,caption\na.jpg,a dog, brown\n", "a dog, brown"),
+            ("image_name| comment_number| comment\na.jpg| 0| a dog | cat .\n", " a dog | cat ."),
+            ("image\tcaption\na.jpg\t\"a \"\"big\"\" dog\"\n", "a \"big\" dog"),
+            ("image\tcaption\na.jpg\t\"Hello\" says a sign\n", "\"Hello\" says a sign"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let mut collector = Collector::new(folder.path(), crate::data::DatasetFormat::Table);
+            let rows = read(&path, &mut collector).unwrap();
+            let captions: Vec<&str> =
+                rows.iter().flat_map(|row| &row.captions).map(|(_, text)| text.as_str()).collect();
+            assert_eq!(captions, [expected], "{text:?}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Files and folders that lie among photos and are none: what systems, file servers, viewers and
 //! editors keep beside them, and what other trainers leave. Judges by names alone and opens nothing.
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Component, Path};
 
 /// Whole names, in lower case, of files that systems and viewers keep.
 const FILES: [&str; 9] = [
@@ -96,7 +96,9 @@ pub fn is_housekeeping(name: &OsStr, is_folder: bool) -> bool {
 
 /// Whether some part of `path` below its first `skip` parts is [housekeeping](is_housekeeping).
 pub(super) fn is_below_housekeeping(path: &Path, is_folder: bool) -> bool {
-    let mut parts = path.components().peekable();
+    // `./photo.jpg`, as tar writes it, is no dot file.
+    let parts = path.components().filter(|part| matches!(part, Component::Normal(_)));
+    let mut parts = parts.peekable();
     while let Some(part) = parts.next() {
         if is_housekeeping(part.as_os_str(), parts.peek().is_some() || is_folder) {
             return true;
@@ -366,6 +368,8 @@ mod tests {
         }
         assert!(is_below_housekeeping(Path::new("a/@eaDir/b.jpg"), false));
         assert!(!is_below_housekeeping(Path::new("a/b/c.jpg"), false));
+        assert!(!is_below_housekeeping(Path::new("./a/../b/c.jpg"), false));
+        assert!(is_below_housekeeping(Path::new("./.thumbs/c.jpg"), false));
     }
 
     #[test]

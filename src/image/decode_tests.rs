@@ -360,7 +360,7 @@ fn what_is_no_image_is_named_for_what_it_is() {
     let cases: [(&[u8], &str); 7] = [
         (b"", "the file is empty"),
         (b"a dog runs on the beach\n", "the text \"a dog runs on the beach\\n\""),
-        (b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "the bytes 00 00 00 00 00 00 00 00"),
+        (b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "nothing but zero bytes"),
         (b"\x89PNG", "the bytes 89 50 4E 47"),
         (b"\0\0\0\x1Cftypavif\0\0\0\0", "AVIF"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),

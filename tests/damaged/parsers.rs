@@ -41,9 +41,12 @@ fn damaged(whole: &[u8], words: &[&[u8]], rng: &mut ChaCha8Rng) -> Vec<u8> {
         let end = (at + rng.random_range(1..40)).min(bytes.len());
         match rng.random_range(0..8) {
             0 | 1 => bytes[at] ^= 1 << rng.random_range(0..8),
-            2 => bytes[at] = [0, 0xFF, 0x7F, 0x80, b'\n', b'\r', b'"', b','][rng.random_range(0..8)],
+            2 => {
+                bytes[at] = [0, 0xFF, 0x7F, 0x80, b'\n', b'\r', b'"', b','][rng.random_range(0..8)]
+            }
             3 => {
-                let number = [[0xFF; 4], [0; 4], [0x7F, 0xFF, 0xFF, 0xFF], [0xFF, 0xFF, 0xFF, 0x7F]];
+                let number =
+                    [[0xFF; 4], [0; 4], [0x7F, 0xFF, 0xFF, 0xFF], [0xFF, 0xFF, 0xFF, 0x7F]];
                 let end = (at + 4).min(bytes.len());
                 bytes.splice(at..end, number[rng.random_range(0..4)]);
             }
@@ -63,8 +66,20 @@ fn damaged(whole: &[u8], words: &[&[u8]], rng: &mut ChaCha8Rng) -> Vec<u8> {
 }
 
 const WORDS: [&[u8]; 14] = [
-    b"NaN", b"-Infinity", b"\\ud83d", b"null", b"[[[[[[[[[[[[[[[[", b"{}", b"1e999", b"\xEF\xBB\xBF", b"\xFF\xFE",
-    b"../../../../etc/passwd", b"\x1b[31m", b"99999999999999999999", b"\t", b"\xE2\x80\xA8",
+    b"NaN",
+    b"-Infinity",
+    b"\\ud83d",
+    b"null",
+    b"[[[[[[[[[[[[[[[[",
+    b"{}",
+    b"1e999",
+    b"\xEF\xBB\xBF",
+    b"\xFF\xFE",
+    b"../../../../etc/passwd",
+    b"\x1b[31m",
+    b"99999999999999999999",
+    b"\t",
+    b"\xE2\x80\xA8",
 ];
 
 /// Gives `read` many damaged copies of `whole` under a limit of memory and time.
@@ -134,14 +149,32 @@ fn lists_of_captions() {
     let images: Vec<(&str, &[u8])> =
         vec![("a.png", &image), ("b.png", &image), ("images/c.png", &image)];
     for (name, text) in [
-        ("metadata.jsonl", "{\"file_name\": \"a.png\", \"text\": \"a dog\"}\n{\"file_name\": \"b.png\", \"text\": [\"a cat\", \"two cats\"]}\n"),
-        ("metadata.csv", "file_name,text\na.png,\"a dog, brown\"\nb.png,\"a \"\"cat\"\"\"\nb.png,two\n"),
+        (
+            "metadata.jsonl",
+            "{\"file_name\": \"a.png\", \"text\": \"a dog\"}\n{\"file_name\": \"b.png\", \"text\": [\"a cat\", \"two cats\"]}\n",
+        ),
+        (
+            "metadata.csv",
+            "file_name,text\na.png,\"a dog, brown\"\nb.png,\"a \"\"cat\"\"\"\nb.png,two\n",
+        ),
         ("captions.txt", "image,caption\na.png,a dog runs\na.png,\"a dog, again\"\nc.png,a cat\n"),
-        ("results.csv", "image_name| comment_number| comment\na.png| 0| A dog .\na.png| 1| Two\nc.png| 0| x\n"),
+        (
+            "results.csv",
+            "image_name| comment_number| comment\na.png| 0| A dog .\na.png| 1| Two\nc.png| 0| x\n",
+        ),
         ("Flickr8k.token.txt", "a.png#0\tA dog .\na.png#1\tA brown dog .\nc.png#0\tA cat .\n"),
-        ("captions_val2017.json", "{\"images\": [{\"id\": 1, \"file_name\": \"a.png\"}, {\"id\": 2, \"file_name\": \"b.png\"}], \"annotations\": [{\"id\": 1, \"image_id\": 1, \"caption\": \"a dog\"}, {\"id\": 2, \"image_id\": 2, \"caption\": \"a cat\"}]}"),
-        ("dataset_flickr8k.json", "{\"dataset\": \"x\", \"images\": [{\"filename\": \"a.png\", \"split\": \"train\", \"sentences\": [{\"raw\": \"a dog\", \"tokens\": [\"a\"]}]}, {\"filename\": \"b.png\", \"split\": \"val\", \"sentences\": [{\"raw\": \"a cat\"}]}]}"),
-        ("llava.json", "[{\"id\": \"1\", \"image\": \"a.png\", \"conversations\": [{\"from\": \"human\", \"value\": \"<image>\"}, {\"from\": \"gpt\", \"value\": \"a dog\"}]}]"),
+        (
+            "captions_val2017.json",
+            "{\"images\": [{\"id\": 1, \"file_name\": \"a.png\"}, {\"id\": 2, \"file_name\": \"b.png\"}], \"annotations\": [{\"id\": 1, \"image_id\": 1, \"caption\": \"a dog\"}, {\"id\": 2, \"image_id\": 2, \"caption\": \"a cat\"}]}",
+        ),
+        (
+            "dataset_flickr8k.json",
+            "{\"dataset\": \"x\", \"images\": [{\"filename\": \"a.png\", \"split\": \"train\", \"sentences\": [{\"raw\": \"a dog\", \"tokens\": [\"a\"]}]}, {\"filename\": \"b.png\", \"split\": \"val\", \"sentences\": [{\"raw\": \"a cat\"}]}]}",
+        ),
+        (
+            "llava.json",
+            "[{\"id\": \"1\", \"image\": \"a.png\", \"conversations\": [{\"from\": \"human\", \"value\": \"<image>\"}, {\"from\": \"gpt\", \"value\": \"a dog\"}]}]",
+        ),
         ("a.txt", "a dog\na brown dog\r\n"),
     ] {
         attack_data(name, text.as_bytes(), &images);
@@ -165,7 +198,9 @@ fn tables_and_archives() {
     }
     attack_data("train-000000.tar", &tar.into_inner().unwrap(), &[]);
     if cfg!(feature = "columnar") {
-        for name in ["lists.parquet", "columns.parquet", "columns.arrow", "saved/data-00000-of-00002.arrow"] {
+        for name in
+            ["lists.parquet", "columns.parquet", "columns.arrow", "saved/data-00000-of-00002.arrow"]
+        {
             let whole = fs::read(repository("src/data/testdata").join(name)).unwrap();
             attack_data(name, &whole, &[]);
         }
@@ -177,7 +212,10 @@ fn files_to_be_scored() {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in [
         ("r.json", "{\"a.jpg\": [\"a dog\", \"the dog\"], \"b.jpg\": [{\"caption\": \"a cat\"}]}"),
-        ("r.jsonl", "{\"file_name\": \"a.jpg\", \"caption\": \"a dog\"}\n{\"image_id\": 4.0, \"captions\": [\"x\"]}\n"),
+        (
+            "r.jsonl",
+            "{\"file_name\": \"a.jpg\", \"caption\": \"a dog\"}\n{\"image_id\": 4.0, \"captions\": [\"x\"]}\n",
+        ),
         ("r.csv", "image,caption\na.jpg,\"a dog, brown\"\nb.jpg,a cat\n"),
         ("r.tsv", "a\\tb.jpg\ta dog\nb.jpg\ta cat\n"),
         ("r.txt", "a.jpg#0\ta dog\na.jpg#1\tthe dog\n"),
@@ -185,7 +223,8 @@ fn files_to_be_scored() {
         let path = folder.path().join(name);
         attack(name, text.as_bytes(), |bytes| {
             fs::write(&path, bytes).unwrap();
-            let (references, predictions) = (References::read(&path, None), Predictions::read(&path));
+            let (references, predictions) =
+                (References::read(&path, None), Predictions::read(&path));
             match (references, predictions) {
                 (Ok(references), Ok(predictions)) => drop(references.bring_together(&predictions)),
                 (Err(error), _) | (_, Err(error)) => assert!(!error.to_string().is_empty()),
@@ -229,7 +268,10 @@ fn weights() {
     for entry in fs::read_dir(testdata).unwrap() {
         let seed = entry.unwrap().path();
         let name = seed.file_name().unwrap().to_string_lossy().into_owned();
-        if name.ends_with(".py") || name.ends_with(".md") || fs::metadata(&seed).unwrap().len() > 64 << 10 {
+        if name.ends_with(".py")
+            || name.ends_with(".md")
+            || fs::metadata(&seed).unwrap().len() > 64 << 10
+        {
             continue;
         }
         let path = folder.path().join(&name);

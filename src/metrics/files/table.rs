@@ -6,6 +6,7 @@ use std::path::Path;
 use super::records::{NAMES, Record, caption_rank};
 use super::{RecordFault, ScoreFileError};
 use crate::escape::unescape;
+use crate::quoting;
 
 /// The records of a table; `None` where the text is none.
 pub(super) fn read(path: &Path, text: &str) -> Result<Option<Vec<Record>>, ScoreFileError> {
@@ -87,6 +88,8 @@ struct Columns {
     names: Vec<usize>,
     captions: Vec<usize>,
     split: Option<usize>,
+    /// How many columns there are.
+    width: usize,
 }
 
 impl Columns {
@@ -102,13 +105,14 @@ impl Columns {
             || titles.iter().enumerate().filter_map(|(at, title)| Some((caption_rank(title)?, at)));
         let best = ranks().map(|(rank, _)| rank).min()?;
         let captions = ranks().filter(|(rank, _)| *rank == best).map(|(_, at)| at).collect();
-        (!names.is_empty()).then_some(Self { separator, names, captions, split: place(&"split") })
+        let (split, width) = (place(&"split"), titles.len());
+        (!names.is_empty()).then_some(Self { separator, names, captions, split, width })
     }
 
     fn read(&self, path: &Path, text: &str) -> Result<Vec<Record>, ScoreFileError> {
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(self.separator)
-            .quoting(self.quotes(text))
+            .quoting(quoting::encloses_fields(self.separator, text.as_bytes()))
             .flexible(true)
             .from_reader(text.as_bytes());
         let mut records = Vec::new();
@@ -128,6 +132,15 @@ impl Columns {
                 .filter_map(|at| row.get(*at))
                 .map(|cell| cell.trim().to_owned())
                 .collect();
+            // A caption at the end of a row may hold separators that nobody quoted.
+            if row.len() > self.width
+                && self.captions.last() == Some(&(self.width - 1))
+                && let Some(last) = captions.last_mut()
+            {
+                let separator = char::from(self.separator).to_string();
+                let parts: Vec<&str> = row.iter().skip(self.width - 1).collect();
+                *last = parts.join(&separator).trim().to_owned();
+            }
             if captions.is_empty() {
                 captions.extend(row.iter().next_back().and_then(numbered_caption));
             }
@@ -144,17 +157,6 @@ impl Columns {
             records.push(Record { names, captions, split, place });
         }
         Ok(records)
-    }
-
-    /// Whether quotes enclose fields. Between tabs and bars they are a part of the text, unless each that
-    /// begins a field ends it too.
-    fn quotes(&self, text: &str) -> bool {
-        let is_whole = |field: &str| {
-            let field = field.trim();
-            !field.starts_with('"') || (field.len() > 1 && field.ends_with('"'))
-        };
-        matches!(self.separator, b',' | b';')
-            || text.lines().all(|line| line.split(char::from(self.separator)).all(is_whole))
     }
 }
 
