@@ -37,6 +37,8 @@ mod webdataset;
 pub mod check;
 pub mod shapes;
 
+/// Why an image of a data set cannot be read; the message names it.
+pub use crate::image::ImageError as SourceError;
 pub use check::{CheckReport, check};
 pub use contained::{ContainedError, ContainedPhoto, is_container, photos_in};
 pub use detect::{DatasetFormat, UnknownFormat, detect};
