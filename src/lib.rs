@@ -22,6 +22,9 @@ mod captioner;
 pub mod checkpoint;
 #[cfg(feature = "cli")]
 pub mod cli;
+// Without the command line nobody reports panics.
+#[cfg_attr(not(feature = "cli"), allow(dead_code))]
+mod damage;
 pub mod data;
 pub mod device;
 mod encoding;

@@ -406,6 +406,8 @@ fn parse_json<T: serde::de::DeserializeOwned>(
         key: if key == "." { "this JSON".into() } else { format!("`{key}`") },
         source,
     };
+    // Editors of Windows put a byte-order mark before the text.
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader)
         .map_err(|error| json(&error.path().to_string(), error.into_inner()))?;

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::EXIT_FAILED;
+use crate::damage;
 
 /// Set once the arguments are known; before that `RUST_BACKTRACE` decides.
 static SHOWS_BACKTRACES: AtomicBool = AtomicBool::new(false);
@@ -15,6 +16,10 @@ pub(super) fn install_hook() {
     let asked = std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0");
     show_backtraces(asked);
     set_hook(Box::new(|info| {
+        // A library met a damaged file: the error of that file says so.
+        if damage::is_contained() {
+            return;
+        }
         let mut report = report(info);
         if SHOWS_BACKTRACES.load(Ordering::Relaxed) {
             report.push_str(&format!("{}\n", Backtrace::force_capture()));

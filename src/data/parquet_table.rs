@@ -3,7 +3,6 @@
 //! wanted.
 use std::fs::File;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,6 +25,7 @@ use super::find::ImageFinder;
 use super::rows::{Row, RowError, add_rows, caption_keys, image_key, row_of};
 use super::source::{ImageColumn, ImageSource, is_pointer_file};
 use super::{Cost, DataError, LoadOptions, Origin, Position, Split};
+use crate::damage;
 
 pub(super) fn load(
     path: &Path,
@@ -84,7 +84,7 @@ fn metadata(path: &Path) -> Result<ParquetMetaData, DataError> {
 
 /// What the reader makes of a damaged file may be a panic: it is an error like the others.
 fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+    damage::contained(read).unwrap_or_else(|| {
         Err(ParquetError::General("its reader failed on the damaged content".into()))
     })
 }

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File, FileType};
 use std::io::{ErrorKind, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use ::image::{DynamicImage, RgbImage};
@@ -12,6 +11,7 @@ use super::error::ImageError;
 use super::formats::{self, Failure, Job};
 use super::preprocess::PreprocessConfig;
 use super::signature::{self, Format, HEAD_LENGTH};
+use crate::damage;
 
 /// What an image file may ask for before it is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,8 +73,8 @@ pub fn decode_bytes(
     }
     let mut job = Job::new(limits, bytes.len() as u64);
     // Decoders meet damaged files by the thousand; where one of them panics, the run goes on.
-    let decoded = catch_unwind(AssertUnwindSafe(|| formats::decode(format, bytes, &mut job)))
-        .unwrap_or_else(|_| {
+    let decoded =
+        damage::contained(|| formats::decode(format, bytes, &mut job)).unwrap_or_else(|| {
             Err(Failure::Damaged("its decoder failed on the damaged content".into()))
         });
     let stored = decoded.map_err(|failure| named(failure, format, name, limits))?;

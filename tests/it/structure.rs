@@ -16,7 +16,7 @@ const ROWS: &[&[&str]] = &[
     &["generate"],
     &["model", "device"],
     &["text", "image"],
-    &["encoding", "escape", "lenient_json", "lfs", "plural"],
+    &["damage", "encoding", "escape", "lenient_json", "lfs", "plural", "quoting"],
 ];
 
 /// Most lines of a source file.
