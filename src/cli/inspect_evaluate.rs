@@ -27,7 +27,7 @@ use crate::inspect::Method;
 Examples:
   patchword inspect evaluate --model checkpoints/shapes --data datasets/shapes --split test
   patchword inspect evaluate --model checkpoints/mine --data ~/my-photos --save-default
-  patchword inspect evaluate --data ~/flickr8k --limit 100 --method attention --method occlusion --json
+  patchword inspect evaluate --data ~/flickr8k --limit 50 --method occlusion --json
 
 Where boxes are known (scenes of coloured shapes): how often a word's map peaks in the box of what it names, \
 how much of the map lies there, and how well the map's shape fits the box. Everywhere: photos of the data \
