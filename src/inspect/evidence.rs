@@ -8,6 +8,13 @@ use crate::model::EncoderConfig;
 /// A rectangle of the grid, `[row, col, row, col]`, ends exclusive.
 pub(super) type GridBox = [usize; 4];
 
+/// What is done to a photo to see what a word rests on.
+pub(super) enum Change {
+    Blank,
+    Blurred,
+    Hidden(GridBox),
+}
+
 /// Replaces the pixels of a part of the grid by the mean colour of the model's training images, which
 /// normalises to 0.
 pub(super) fn hide(

@@ -11,6 +11,7 @@ mod imputation;
 mod methods;
 mod passes;
 pub mod pointing;
+mod region;
 mod relevance;
 pub mod removal;
 pub mod sheet;
@@ -25,15 +26,15 @@ use serde::Serialize;
 use crate::caption::{CaptionConfig, ModelInput, caption_memory};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::generate::GenerateError;
-use crate::image::PreprocessConfig;
 use crate::model::AttentionTrace;
 use crate::plural::counted;
 use crate::text::{TextError, Word};
 pub use default_map::{DefaultMap, Measure, Measured};
 pub use evidence::occlusion_passes;
-use evidence::{blurred, hide, occlusion};
+use evidence::{Change, blurred, hide, occlusion};
 use methods::{HostAttention, over_steps};
 use passes::{Backward, Passes};
+use region::grid_region;
 pub use relevance::{
     Core, Method, Pool, Position, Relevance, RelevanceConfig, WordRelevance, is_content, phrases,
 };
@@ -586,44 +587,5 @@ impl Caption<'_> {
             }
         }
         Ok(())
-    }
-}
-
-enum Change {
-    Blank,
-    Blurred,
-    Hidden([usize; 4]),
-}
-
-/// The part of a photo of this size that the grid covers, beyond the photo where it was padded.
-fn grid_region(preprocess: &PreprocessConfig, (width, height): (u32, u32)) -> [f32; 4] {
-    let placement = preprocess.placement(width, height);
-    let (visible, covered) = (placement.visible(), placement.covered());
-    let across = visible.width() / covered.width().max(f64::MIN_POSITIVE);
-    let down = visible.height() / covered.height().max(f64::MIN_POSITIVE);
-    let (left, top) = (visible.left - covered.left * across, visible.top - covered.top * down);
-    let (right, bottom) =
-        (left + preprocess.width as f64 * across, top + preprocess.height as f64 * down);
-    [left, top, right, bottom].map(|edge| edge as f32)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::image::ResizeMode;
-
-    #[test]
-    fn the_grid_lies_on_the_photo_as_it_was_cropped_or_padded() {
-        let with = |resize| PreprocessConfig {
-            height: 100,
-            width: 100,
-            resize,
-            ..PreprocessConfig::default()
-        };
-        let region = |resize| grid_region(&with(resize), (400, 200));
-        assert_eq!(region(ResizeMode::Squash), [0.0, 0.0, 400.0, 200.0]);
-        assert_eq!(region(ResizeMode::Crop), [100.0, 0.0, 300.0, 200.0]);
-        // A quarter of the input above the photo is padding, and one below it.
-        assert_eq!(region(ResizeMode::Pad), [0.0, -100.0, 400.0, 300.0]);
     }
 }
