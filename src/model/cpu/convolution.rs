@@ -6,10 +6,11 @@ use std::mem::swap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use pulp::{Simd, WithSimd, as_arrays};
+use pulp::{Simd, WithSimd, as_arrays, as_arrays_mut};
 use rayon::prelude::*;
 
 use super::instructions::arch;
+use super::product::strip;
 
 /// Pixels that are expanded at once: enough to make reading the weights worth it.
 const PIXELS: usize = 128;
@@ -139,12 +140,15 @@ pub(super) fn run(layers: &[Arc<Layer>], x: &[f32], images: usize, size: Size) -
             for (index, layer) in layers.iter().enumerate() {
                 let x = if index == 0 { x } else { &grid[..] };
                 let [rows, cols] = layer.size(size);
-                next.resize(rows * cols * layer.last().outputs, 0.0);
-                apply(layer, x, size, scratch, next);
-                swap(grid, next);
+                let made = rows * cols * layer.last().outputs;
+                if index + 1 == layers.len() {
+                    apply(layer, x, size, scratch, out);
+                } else {
+                    apply(layer, x, size, scratch, room(next, made));
+                    swap(grid, next);
+                }
                 size = [rows, cols];
             }
-            out.copy_from_slice(grid);
         },
     );
     (out, [rows, cols])
@@ -155,6 +159,15 @@ pub(super) fn run(layers: &[Arc<Layer>], x: &[f32], images: usize, size: Size) -
 struct Scratch {
     hidden: Vec<f32>,
     filtered: Vec<f32>,
+}
+
+/// Room for so many elements, which holds what was there before; a buffer that does not shrink is cleared
+/// once only.
+fn room(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
+    if buffer.len() < length {
+        buffer.resize(length, 0.0);
+    }
+    &mut buffer[..length]
 }
 
 /// One layer of one image, in as many parts as there are `scratch`es.
@@ -168,9 +181,9 @@ fn apply(layer: &Layer, x: &[f32], size: Size, scratch: &mut [Scratch], out: &mu
         match layer {
             Layer::Stem(mix) => {
                 for (row, out) in (first..).zip(out.chunks_exact_mut(of_row)) {
-                    scratch.hidden.resize(cols * mix.inputs, 0.0);
-                    patches(x, size, row, &mut scratch.hidden);
-                    multiply(mix, &scratch.hidden, Finish::Clamp, out);
+                    let lines = room(&mut scratch.hidden, 9 * padded(cols));
+                    neighbours(x, size, row, lines);
+                    arch().dispatch(Begin { mix, lines, out });
                 }
             }
             Layer::Head(mix) => {
@@ -192,62 +205,50 @@ impl Block {
         let of_filtered = cols * filter.channels;
         let of_out = cols * project.outputs;
         let at_once = (PIXELS / (size[1] * filter.stride)).max(1);
-        // Rows that are expanded already.
-        let mut there: Range<usize> = 0..0;
+        // Rows that are seen at once. A row's place among them is what remains of its number, so that the
+        // next ones see it where it is.
+        let seen = (at_once - 1) * filter.stride + 3;
+        let zeros = vec![0.0; filter.channels];
+        // Up to where rows are expanded already.
+        let mut expanded = 0;
         let starts = (first..).step_by(at_once);
         for (start, out) in starts.zip(out.chunks_mut(at_once * of_out)) {
             let rows = out.len() / of_out;
             // What these rows see: from `above` up to but without `below`.
             let above = (start * filter.stride).saturating_sub(1);
             let below = size[0].min((start + rows - 1) * filter.stride + 2);
-            let hidden = match expand {
+            let (hidden, ring) = match expand {
                 Some(expand) => {
-                    // The last ones are used again.
-                    let kept = there.end.saturating_sub(above);
-                    let last = (there.len() - kept) * of_hidden..there.len() * of_hidden;
-                    scratch.hidden.copy_within(last, 0);
-                    scratch.hidden.resize((below - above) * of_hidden, 0.0);
-                    let of_row = size[1] * expand.inputs;
-                    let x = &x[(above + kept) * of_row..below * of_row];
-                    let new = &mut scratch.hidden[kept * of_hidden..];
-                    multiply(expand, x, Finish::Clamp, new);
-                    there = above..below;
-                    &scratch.hidden[..]
+                    let hidden = room(&mut scratch.hidden, seen * of_hidden);
+                    expanded = expanded.max(above);
+                    while expanded < below {
+                        let place = expanded % seen;
+                        let count = (below - expanded).min(seen - place);
+                        let of_row = size[1] * expand.inputs;
+                        let x = &x[expanded * of_row..][..count * of_row];
+                        let hidden = &mut hidden[place * of_hidden..][..count * of_hidden];
+                        multiply(expand, x, Finish::Clamp, hidden);
+                        expanded += count;
+                    }
+                    (&*hidden, seen)
                 }
-                None => &x[above * of_hidden..below * of_hidden],
+                None => (x, size[0]),
             };
-            scratch.filtered.resize(rows * of_filtered, 0.0);
-            for (row, out) in (start..).zip(scratch.filtered.chunks_exact_mut(of_filtered)) {
-                let lines = from_fn(|tap| {
-                    let row = (row * filter.stride + tap).wrapping_sub(above + 1);
-                    hidden.chunks_exact(of_hidden).nth(row).unwrap_or_default()
+            let filtered = room(&mut scratch.filtered, rows * of_filtered);
+            for (row, out) in (start..).zip(filtered.chunks_exact_mut(of_filtered)) {
+                let lines = from_fn(|tap| match (row * filter.stride + tap).checked_sub(1) {
+                    Some(row) if row < size[0] => {
+                        &hidden[row % ring * of_hidden..][..of_hidden]
+                    }
+                    _ => Default::default(),
                 });
-                arch().dispatch(Convolve { filter, lines, out });
+                arch().dispatch(Convolve { filter, lines, zeros: &zeros, out });
             }
             let finish = match residual {
                 true => Finish::Add(&x[start * of_out..][..out.len()]),
                 false => Finish::Keep,
             };
-            multiply(project, &scratch.filtered, finish, out);
-        }
-    }
-}
-
-/// The 27 values below each pixel of a row of the stem, `[cols, 3, 3, 3]`.
-fn patches(x: &[f32], [rows, cols]: Size, row: usize, out: &mut [f32]) {
-    let mut padded = vec![0.0; cols + 2];
-    for line in 0..9 {
-        let index = (2 * row + line % 3).wrapping_sub(1);
-        if index < rows {
-            padded[1..=cols].copy_from_slice(&x[(line / 3 * rows + index) * cols..][..cols]);
-        } else {
-            padded.fill(0.0);
-        }
-        let values = padded.windows(3).step_by(2);
-        for (out, values) in out.chunks_exact_mut(27).zip(values) {
-            for (tap, &value) in values.iter().enumerate() {
-                out[3 * line + tap] = value;
-            }
+            multiply(project, filtered, finish, out);
         }
     }
 }
@@ -269,7 +270,9 @@ fn multiply(mix: &Mix, x: &[f32], finish: Finish, out: &mut [f32]) {
     }
 }
 
-/// A struct with a method, because that is what is compiled for each set of vector instructions.
+/// A struct with a method, because that is what is compiled for each set of vector instructions. What it
+/// calls must be `inline(always)`, and no closure that a method of an array calls may hold such
+/// instructions: it would be compiled without them.
 struct Multiply<'a> {
     mix: &'a Mix,
     x: &'a [f32],
@@ -286,9 +289,9 @@ impl WithSimd for Multiply<'_> {
         for start in (0..mix.outputs).step_by(2 * S::F32_LANES) {
             // As many sums as there are registers for.
             match (mix.outputs - start > S::F32_LANES, S::REGISTER_COUNT >= 32) {
-                (true, true) => panel::<S, 8, 2>(simd, mix, start, x, finish, out),
-                (true, false) => panel::<S, 4, 2>(simd, mix, start, x, finish, out),
-                (false, _) => panel::<S, 8, 1>(simd, mix, start, x, finish, out),
+                (true, true) => multiply_panel::<S, 12, 2>(simd, mix, start, x, finish, out),
+                (true, false) => multiply_panel::<S, 6, 2>(simd, mix, start, x, finish, out),
+                (false, _) => multiply_panel::<S, 12, 1>(simd, mix, start, x, finish, out),
             }
         }
     }
@@ -296,7 +299,7 @@ impl WithSimd for Multiply<'_> {
 
 /// The outputs from `start` on that fit into so many vectors, for so many pixels at a time.
 #[inline(always)]
-fn panel<S: Simd, const ROWS: usize, const VECTORS: usize>(
+fn multiply_panel<S: Simd, const ROWS: usize, const VECTORS: usize>(
     simd: S,
     mix: &Mix,
     start: usize,
@@ -304,74 +307,177 @@ fn panel<S: Simd, const ROWS: usize, const VECTORS: usize>(
     finish: Finish,
     out: &mut [f32],
 ) {
-    let Mix { inputs, outputs, panels, bias } = mix;
-    let width = VECTORS * S::F32_LANES;
-    let (weights, _) = S::as_simd_f32s(&panels[start * inputs..][..width * inputs]);
-    let (weights, _) = as_arrays::<VECTORS, _>(weights);
-    let (bias, _) = S::as_simd_f32s(&bias[start..start + width]);
-    let bias: [S::f32s; VECTORS] = from_fn(|vector| bias[vector]);
+    let Mix { inputs, outputs, .. } = *mix;
+    let (weights, bias) = mix.panel::<S, VECTORS>(start);
+    let width = (outputs - start).min(VECTORS * S::F32_LANES);
     let last = x.len() / inputs - 1;
     let mut lines = [x; ROWS];
+    let mut edge = [0.0; EDGE];
     for first in (0..=last).step_by(ROWS) {
         for (row, line) in lines.iter_mut().enumerate() {
             // Where pixels run out, the last one comes again.
-            *line = &x[last.min(first + row) * inputs..][..*inputs];
+            *line = &x[last.min(first + row) * inputs..][..inputs];
         }
-        let sums = tile(simd, lines, weights, bias);
-        for (row, sums) in sums.into_iter().enumerate() {
-            let pixel = last.min(first + row) * outputs;
-            for (vector, sum) in sums.into_iter().enumerate() {
-                let from = start + vector * S::F32_LANES;
-                let at = pixel + from..pixel + outputs.min(&(from + S::F32_LANES));
-                let value = match finish {
-                    Finish::Keep => sum,
-                    Finish::Clamp => relu6(simd, sum),
-                    Finish::Add(x) => simd.add_f32s(sum, load(simd, &x[at.clone()])),
-                };
-                store(simd, &mut out[at], value);
-            }
-        }
+        let sums = strip(simd, lines, weights, bias);
+        let place = Place { first, columns: start..start + width, outputs, edge: &mut edge };
+        put(simd, sums, finish, place, out);
     }
 }
 
-/// At most one vector; zeros behind it. The instructions for parts of one are slower.
-#[inline(always)]
-fn load<S: Simd>(simd: S, values: &[f32]) -> S::f32s {
-    match S::as_simd_f32s(values).0 {
-        [vector] => *vector,
-        _ => simd.partial_load_f32s(values),
+impl Mix {
+    /// Weights and bias of the outputs from `start` on that so many vectors hold.
+    #[inline(always)]
+    fn panel<S: Simd, const VECTORS: usize>(
+        &self,
+        start: usize,
+    ) -> (&[[S::f32s; VECTORS]], [S::f32s; VECTORS]) {
+        let width = VECTORS * S::F32_LANES;
+        let weights = S::as_simd_f32s(&self.panels[start * self.inputs..][..width * self.inputs]).0;
+        let bias = S::as_simd_f32s(&self.bias[start..start + width]).0;
+        (as_arrays(weights).0, as_arrays(bias).0[0])
     }
 }
 
-/// As many elements of a vector as there are `values`.
-#[inline(always)]
-fn store<S: Simd>(simd: S, values: &mut [f32], vector: S::f32s) {
-    match S::as_mut_simd_f32s(values) {
-        ([whole], _) => *whole = vector,
-        (_, rest) => simd.partial_store_f32s(rest, vector),
-    }
+/// Where sums go: pixels from `first` on, and some columns of `outputs`.
+struct Place<'a> {
+    first: usize,
+    columns: Range<usize>,
+    outputs: usize,
+    /// Scratch for what is not whole.
+    edge: &'a mut [f32; EDGE],
 }
 
-/// `bias + x · weights`; sums that stay in registers.
+/// Sums of pixels on their way out. Every loop over them is as long as the compiler knows, or they would
+/// not stay in registers.
 #[inline(always)]
-fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
+fn put<S: Simd, const ROWS: usize, const VECTORS: usize>(
     simd: S,
-    x: [&[f32]; ROWS],
-    weights: &[[S::f32s; VECTORS]],
-    bias: [S::f32s; VECTORS],
-) -> [[S::f32s; VECTORS]; ROWS] {
-    let mut sums = [bias; ROWS];
-    let mut x = x;
-    x.iter_mut().for_each(|x| *x = &x[..weights.len()]);
-    for (input, weights) in weights.iter().enumerate() {
+    sums: [[S::f32s; VECTORS]; ROWS],
+    finish: Finish,
+    place: Place,
+    out: &mut [f32],
+) {
+    let Place { first, columns, outputs, edge } = place;
+    let mut sums = sums;
+    let width = VECTORS * S::F32_LANES;
+    let at = first * outputs + columns.start;
+    let whole = columns.len() == width && (first + ROWS) * outputs <= out.len();
+    if let Finish::Clamp = finish {
         for row in 0..ROWS {
-            let value = simd.splat_f32s(x[row][input]);
             for vector in 0..VECTORS {
-                sums[row][vector] = simd.mul_add_e_f32s(value, weights[vector], sums[row][vector]);
+                sums[row][vector] = relu6(simd, sums[row][vector]);
             }
         }
     }
-    sums
+    if let Finish::Add(x) = finish
+        && whole
+    {
+        for row in 0..ROWS {
+            let line = as_arrays(S::as_simd_f32s(&x[at + row * outputs..][..width]).0).0;
+            let line: [S::f32s; VECTORS] = line[0];
+            for vector in 0..VECTORS {
+                sums[row][vector] = simd.add_f32s(sums[row][vector], line[vector]);
+            }
+        }
+    }
+    let (target, stride) = if whole { (&mut out[at..], outputs) } else { (&mut edge[..], width) };
+    for row in 0..ROWS {
+        let line = S::as_mut_simd_f32s(&mut target[row * stride..][..width]).0;
+        as_arrays_mut(line).0[0] = sums[row];
+    }
+    if whole {
+        return;
+    }
+    let lines = out[first * outputs..].chunks_exact_mut(outputs).zip(edge.chunks_exact(width));
+    for (row, (line, sums)) in lines.take(ROWS).enumerate() {
+        let line = &mut line[columns.clone()];
+        line.copy_from_slice(&sums[..columns.len()]);
+        if let Finish::Add(x) = finish {
+            let x = &x[at + row * outputs..];
+            line.iter_mut().zip(x).for_each(|(sum, x)| *sum += x);
+        }
+    }
+}
+
+/// Pixels that are taken at once, at most.
+const MOST_ROWS: usize = 12;
+
+/// Elements of two vectors for each of so many pixels.
+const EDGE: usize = MOST_ROWS * 2 * 16;
+
+/// Elements of a row of the image with what lies beside it, for as many pixels as the stem takes.
+fn padded(cols: usize) -> usize {
+    2 * cols.next_multiple_of(MOST_ROWS) + 1
+}
+
+/// The rows of each channel that a row of the stem sees, `[3, 3, padded]`, with zeros around the image.
+fn neighbours(x: &[f32], [rows, cols]: Size, row: usize, lines: &mut [f32]) {
+    let length = lines.len() / 9;
+    for (index, line) in lines.chunks_exact_mut(length).enumerate() {
+        line.fill(0.0);
+        let (channel, row) = (index / 3, (2 * row + index % 3).wrapping_sub(1));
+        if row < rows {
+            line[1..=cols].copy_from_slice(&x[(channel * rows + row) * cols..][..cols]);
+        }
+    }
+}
+
+/// The stem and ReLU6 for one row.
+struct Begin<'a> {
+    mix: &'a Mix,
+    /// What [`neighbours`] made.
+    lines: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Begin<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { mix, lines, out } = self;
+        for start in (0..mix.outputs).step_by(2 * S::F32_LANES) {
+            match (mix.outputs - start > S::F32_LANES, S::REGISTER_COUNT >= 32) {
+                (true, true) => begin_panel::<S, MOST_ROWS, 2>(simd, mix, start, lines, out),
+                (true, false) => begin_panel::<S, 6, 2>(simd, mix, start, lines, out),
+                (false, _) => begin_panel::<S, MOST_ROWS, 1>(simd, mix, start, lines, out),
+            }
+        }
+    }
+}
+
+/// The outputs of the stem from `start` on that fit into so many vectors, for so many pixels at a time.
+#[inline(always)]
+fn begin_panel<S: Simd, const ROWS: usize, const VECTORS: usize>(
+    simd: S,
+    mix: &Mix,
+    start: usize,
+    lines: &[f32],
+    out: &mut [f32],
+) {
+    let outputs = mix.outputs;
+    let (weights, bias) = mix.panel::<S, VECTORS>(start);
+    let (weights, _) = as_arrays::<3, _>(weights);
+    let width = (outputs - start).min(VECTORS * S::F32_LANES);
+    let (length, pixels) = (lines.len() / 9, out.len() / outputs);
+    let mut edge = [0.0; EDGE];
+    for first in (0..pixels).step_by(ROWS) {
+        let mut sums = [bias; ROWS];
+        for (weights, line) in weights.iter().zip(lines.chunks_exact(length)) {
+            let line = &line[2 * first..][..2 * ROWS + 1];
+            for tap in 0..3 {
+                for row in 0..ROWS {
+                    let value = simd.splat_f32s(line[2 * row + tap]);
+                    for vector in 0..VECTORS {
+                        let weight = weights[tap][vector];
+                        sums[row][vector] = simd.mul_add_e_f32s(value, weight, sums[row][vector]);
+                    }
+                }
+            }
+        }
+        let place = Place { first, columns: start..start + width, outputs, edge: &mut edge };
+        put(simd, sums, Finish::Clamp, place, out);
+    }
 }
 
 /// The filter and ReLU6 for one row.
@@ -379,6 +485,8 @@ struct Convolve<'a> {
     filter: &'a Filter,
     /// Above, at and below it; empty where there is none.
     lines: [&'a [f32]; 3],
+    /// As many as there are channels.
+    zeros: &'a [f32],
     out: &'a mut [f32],
 }
 
@@ -387,55 +495,111 @@ impl WithSimd for Convolve<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { filter, lines, out } = self;
-        let whole = filter.channels - filter.channels % S::F32_LANES;
-        for start in (0..whole).step_by(S::F32_LANES) {
-            convolve(simd, filter, lines, start, S::F32_LANES, out);
+        let Self { filter, lines, zeros, out } = self;
+        let channels = filter.channels;
+        let pair = 2 * channels;
+        let mut rest = out.chunks_exact_mut(pair);
+        let mut next = 0;
+        for out in &mut rest {
+            // Two pixels at once share the weights.
+            match filter.stride {
+                1 => filter.apply::<S, 2, 4>(simd, columns(channels, lines, zeros, next), out),
+                _ => filter.apply::<S, 2, 5>(simd, columns(channels, lines, zeros, next), out),
+            }
+            next += 2 * filter.stride;
         }
-        if whole < filter.channels {
-            convolve(simd, filter, lines, whole, filter.channels - whole, out);
+        let out = rest.into_remainder();
+        if !out.is_empty() {
+            filter.apply::<S, 1, 3>(simd, columns(channels, lines, zeros, next), out);
         }
     }
 }
 
-/// So many channels, at most a vector, from `start` on.
-#[inline(always)]
-fn convolve<S: Simd>(
-    simd: S,
-    filter: &Filter,
-    lines: [&[f32]; 3],
-    start: usize,
-    width: usize,
-    out: &mut [f32],
-) {
-    let Filter { channels, stride, taps, bias } = filter;
-    let (taps, _) = S::as_simd_f32s(&taps[9 * start..][..9 * S::F32_LANES]);
-    let (taps, _) = as_arrays::<3, _>(taps);
-    let bias = load(simd, &bias[start..start + S::F32_LANES]);
-    let zeros = simd.splat_f32s(0.0);
-    // Beyond the edges there is nothing to get.
-    let column = |from: usize| {
-        lines.map(|line| match line.get(from..from.saturating_add(width)) {
-            Some(values) => load(simd, values),
-            None => zeros,
+/// So many columns of three pixels, the second of which is `column`; beyond the edges there are zeros.
+fn columns<'a, const COLUMNS: usize>(
+    channels: usize,
+    lines: [&'a [f32]; 3],
+    zeros: &'a [f32],
+    column: usize,
+) -> [[&'a [f32]; COLUMNS]; 3] {
+    lines.map(|line| {
+        from_fn(|index| {
+            let from = (column + index).wrapping_sub(1).wrapping_mul(channels);
+            line.get(from..from.wrapping_add(channels)).unwrap_or(zeros)
         })
-    };
-    let (mut left, mut middle) = ([zeros; 3], column(start));
-    let mut next = start + channels;
-    for out in out.chunks_exact_mut(*channels) {
-        let right = column(next);
-        let mut sum = bias;
+    })
+}
+
+impl Filter {
+    /// So many pixels of what the filter makes of so many columns, and ReLU6.
+    #[inline(always)]
+    fn apply<S: Simd, const PIXELS: usize, const COLUMNS: usize>(
+        &self,
+        simd: S,
+        columns: [[&[f32]; COLUMNS]; 3],
+        out: &mut [f32],
+    ) {
+        let whole = self.channels / S::F32_LANES;
+        let taps = as_arrays::<3, _>(as_arrays::<3, _>(S::as_simd_f32s(&self.taps).0).0).0;
+        let bias = S::as_simd_f32s(&self.bias).0;
+        let mut vectors = [[bias; COLUMNS]; 3];
         for row in 0..3 {
-            sum = simd.mul_add_e_f32s(taps[row][0], left[row], sum);
-            sum = simd.mul_add_e_f32s(taps[row][1], middle[row], sum);
-            sum = simd.mul_add_e_f32s(taps[row][2], right[row], sum);
+            for column in 0..COLUMNS {
+                vectors[row][column] = &S::as_simd_f32s(columns[row][column]).0[..whole];
+            }
         }
-        store(simd, &mut out[start..start + width], relu6(simd, sum));
-        (left, middle) = match stride {
-            1 => (middle, right),
-            _ => (right, column(next + channels)),
-        };
-        next += stride * channels;
+        for index in 0..whole {
+            let mut x = [[bias[index]; COLUMNS]; 3];
+            for row in 0..3 {
+                for column in 0..COLUMNS {
+                    x[row][column] = vectors[row][column][index];
+                }
+            }
+            let sums = self.sums::<S, PIXELS, COLUMNS>(simd, &taps[index], bias[index], x);
+            for pixel in 0..PIXELS {
+                let at = pixel * self.channels + index * S::F32_LANES;
+                let line = S::as_mut_simd_f32s(&mut out[at..at + S::F32_LANES]).0;
+                line[0] = sums[pixel];
+            }
+        }
+        let last = whole * S::F32_LANES..self.channels;
+        if !last.is_empty() {
+            let mut x = [[bias[whole]; COLUMNS]; 3];
+            for row in 0..3 {
+                for column in 0..COLUMNS {
+                    x[row][column] = simd.partial_load_f32s(&columns[row][column][last.clone()]);
+                }
+            }
+            let sums = self.sums::<S, PIXELS, COLUMNS>(simd, &taps[whole], bias[whole], x);
+            for pixel in 0..PIXELS {
+                let line = &mut out[pixel * self.channels..][last.clone()];
+                simd.partial_store_f32s(line, sums[pixel]);
+            }
+        }
+    }
+
+    /// A vector of channels.
+    #[inline(always)]
+    fn sums<S: Simd, const PIXELS: usize, const COLUMNS: usize>(
+        &self,
+        simd: S,
+        taps: &[[S::f32s; 3]; 3],
+        bias: S::f32s,
+        x: [[S::f32s; COLUMNS]; 3],
+    ) -> [S::f32s; PIXELS] {
+        let mut sums = [bias; PIXELS];
+        for row in 0..3 {
+            for tap in 0..3 {
+                for pixel in 0..PIXELS {
+                    let x = x[row][pixel * (COLUMNS - 3) + tap];
+                    sums[pixel] = simd.mul_add_e_f32s(taps[row][tap], x, sums[pixel]);
+                }
+            }
+        }
+        for pixel in 0..PIXELS {
+            sums[pixel] = relu6(simd, sums[pixel]);
+        }
+        sums
     }
 }
 

@@ -248,22 +248,24 @@ impl Ending<'_> {
     }
 }
 
-/// `x · weights` of a strip of rows and a panel.
+/// `start + x · weights` of a strip of rows and a panel.
 #[inline(always)]
-fn strip<S: Simd, const STRIP: usize>(
+pub(super) fn strip<S: Simd, const STRIP: usize, const VECTORS: usize>(
     simd: S,
     x: [&[f32]; STRIP],
-    weights: &[[S::f32s; 2]],
-) -> [[S::f32s; 2]; STRIP] {
-    let mut sums = [[simd.splat_f32s(0.0); 2]; STRIP];
+    weights: &[[S::f32s; VECTORS]],
+    start: [S::f32s; VECTORS],
+) -> [[S::f32s; VECTORS]; STRIP] {
+    let mut sums = [start; STRIP];
     // What is known of lengths here is not asked in the loop.
     let mut x = x;
     x.iter_mut().for_each(|x| *x = &x[..weights.len()]);
-    for (input, &[left, right]) in weights.iter().enumerate() {
+    for (input, weights) in weights.iter().enumerate() {
         for row in 0..STRIP {
             let value = simd.splat_f32s(x[row][input]);
-            sums[row][0] = simd.mul_add_e_f32s(value, left, sums[row][0]);
-            sums[row][1] = simd.mul_add_e_f32s(value, right, sums[row][1]);
+            for vector in 0..VECTORS {
+                sums[row][vector] = simd.mul_add_e_f32s(value, weights[vector], sums[row][vector]);
+            }
         }
     }
     sums
@@ -281,6 +283,7 @@ pub(super) fn with_panels<'x, S: Simd, const STRIP: usize>(
     mut put: impl FnMut(usize, usize, [S::f32s; 2]),
 ) {
     let width = 2 * S::F32_LANES;
+    let zeros = [simd.splat_f32s(0.0); 2];
     for (index, panel) in panels.chunks_exact(width * inputs.max(1)).enumerate() {
         let (weights, _) = S::as_simd_f32s(panel);
         let (weights, _) = as_arrays::<2, _>(weights);
@@ -290,9 +293,11 @@ pub(super) fn with_panels<'x, S: Simd, const STRIP: usize>(
             for (line, x) in x.iter_mut().enumerate() {
                 *x = row((rows - 1).min(first + line));
             }
-            let sums = strip(simd, x, weights);
-            for (row, sums) in (first..rows).zip(sums) {
-                put(row, index * width, sums);
+            let sums = strip(simd, x, weights, zeros);
+            for row in 0..STRIP {
+                if first + row < rows {
+                    put(first + row, index * width, sums[row]);
+                }
             }
         }
     }
