@@ -11,7 +11,7 @@ use burn::tensor::module::attention as fused_attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Device, Tensor, TensorData, activation};
 
-use super::cpu::{self, linear};
+use super::cpu::{self, KeptPanels, linear_kept};
 
 /// Shape of an [`Attention`] module.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,6 +108,9 @@ pub struct Attention {
     key_value: Linear,
     output: Linear,
     num_heads: usize,
+    /// Of queries, of keys and values, of the output.
+    #[module(skip)]
+    kept: [KeptPanels; 3],
 }
 
 impl Attention {
@@ -118,6 +121,7 @@ impl Attention {
             key_value: LinearConfig::new(d_memory, 2 * d_model).with_bias(qkv_bias).init(device),
             output: LinearConfig::new(d_model, d_model).init(device),
             num_heads,
+            kept: Default::default(),
         }
     }
 
@@ -127,7 +131,7 @@ impl Attention {
     /// `memory`: `[batch, length, d_memory]`; result: `[batch, heads, length, head_dim]` each.
     pub fn key_value(&self, memory: Tensor<3>) -> KeyValue {
         let [batch, length, _] = memory.dims();
-        let joint = linear(&self.key_value, memory);
+        let joint = linear_kept(&self.key_value, &self.kept[1], memory);
         let [_, _, double] = joint.dims();
         let head_dim = double / 2 / self.num_heads;
         let joint = joint.reshape([batch, length, 2 * self.num_heads, head_dim]).swap_dims(1, 2);
@@ -149,7 +153,7 @@ impl Attention {
             }
             let query = self.query(x.clone());
             return match cpu::attention_with_gradients(&query, &memory, causal) {
-                Some(context) => linear(&self.output, context),
+                Some(context) => self.output(context),
                 None => self.attend_with_weights(x, memory, mask).0,
             };
         }
@@ -157,7 +161,7 @@ impl Attention {
         if !matches!(mask, AttentionMask::Hidden(_))
             && let Some(context) = cpu::attention(&query, &memory, causal)
         {
-            return linear(&self.output, context);
+            return self.output(context);
         }
         let options = AttentionModuleOptions { is_causal: causal, ..Default::default() };
         let hidden = match mask {
@@ -237,7 +241,7 @@ impl Attention {
     /// `[batch, seq, d_model]` to queries `[batch, heads, seq, head_dim]`.
     fn query(&self, x: Tensor<3>) -> Tensor<4> {
         let [batch, seq, d_model] = x.dims();
-        linear(&self.query, x)
+        linear_kept(&self.query, &self.kept[0], x)
             .reshape([batch, seq, self.num_heads, d_model / self.num_heads])
             .swap_dims(1, 2)
     }
@@ -245,6 +249,10 @@ impl Attention {
     /// `[batch, heads, seq, head_dim]` back to `[batch, seq, d_model]`, through the output map.
     fn merge(&self, context: Tensor<4>) -> Tensor<3> {
         let [batch, heads, seq, head_dim] = context.dims();
-        linear(&self.output, context.swap_dims(1, 2).reshape([batch, seq, heads * head_dim]))
+        self.output(context.swap_dims(1, 2).reshape([batch, seq, heads * head_dim]))
+    }
+
+    fn output(&self, context: Tensor<3>) -> Tensor<3> {
+        linear_kept(&self.output, &self.kept[2], context)
     }
 }

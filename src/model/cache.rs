@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::attention::KeyValue;
+use super::cpu;
 
 /// Keys and values of every decoder layer: self-attention's grow by what is decoded, into memory
 /// allocated once; cross-attention's are computed once per image.
@@ -41,9 +42,10 @@ impl DecoderCache {
                 // Of the same type: backends do not check what is written into it.
                 let options = (&cross.key.device(), cross.key.dtype());
                 let rows = images * rows_per_image;
-                let empty = Tensor::zeros([rows, heads, capacity, head_dim], options);
+                let empty = || Tensor::zeros([rows, heads, capacity, head_dim], options);
                 let cross = KeyValue { key: packed(cross.key), value: packed(cross.value) };
-                LayerCache { own: KeyValue { key: empty.clone(), value: empty }, cross }
+                let own = KeyValue { key: empty(), value: empty() };
+                LayerCache { own, cross }
             })
             .collect();
         Self { layers, length: 0, capacity, bucket: bucket.max(1) }
@@ -111,9 +113,8 @@ impl DecoderCache {
             return;
         }
         for layer in &mut self.layers {
-            let index = row_index(rows, &layer.own.key.device());
-            layer.own.key.inplace(|key| key.select(0, index.clone()));
-            layer.own.value.inplace(|value| value.select(0, index));
+            layer.own.key.inplace(|key| cpu::reordered(key, rows, self.length));
+            layer.own.value.inplace(|value| cpu::reordered(value, rows, self.length));
         }
     }
 }

@@ -8,7 +8,7 @@ use burn::tensor::{DType, Device, Int, Tensor};
 use super::attention::{Attention, AttentionConfig, AttentionMask, KeyValue};
 use super::cache::DecoderCache;
 use super::config::{DecoderConfig, HeadKind, NormPlacement};
-use super::cpu::{linear, product};
+use super::cpu::{KeptPanels, linear, linear_kept, product};
 use super::encoder::table;
 use super::feed_forward::{FeedForward, activate};
 use super::half::normalize;
@@ -294,6 +294,8 @@ struct Head {
     bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
     config: DecoderConfig,
+    #[module(skip)]
+    kept: KeptPanels,
 }
 
 impl Head {
@@ -308,6 +310,7 @@ impl Head {
                 .then(|| LinearConfig::new(d_model, vocab_size).with_bias(false).init(device)),
             bias: config.head_bias.then(|| burn::nn::Initializer::Zeros.init([vocab_size], device)),
             config: config.clone(),
+            kept: KeptPanels::default(),
         }
     }
 
@@ -319,11 +322,11 @@ impl Head {
             _ => x,
         };
         let logits = match &self.output {
-            Some(output) => linear(output, x),
+            Some(output) => linear_kept(output, &self.kept, x),
             None => {
                 let [batch, seq, d_model] = x.dims();
                 let flat = x.reshape([batch * seq, d_model]);
-                let logits = product(flat, token_embedding.val().transpose());
+                let logits = product(flat, token_embedding.val().transpose(), &self.kept);
                 let [_, vocab] = logits.dims();
                 logits.reshape([batch, seq, vocab])
             }

@@ -5,7 +5,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, activation};
 
 use super::config::Activation;
-use super::cpu::{self, Then, linear, linear_then};
+use super::cpu::{self, KeptPanels, Then, linear_kept, linear_then};
 
 /// `output(activation(hidden(x)))`.
 #[derive(Module, Debug)]
@@ -14,6 +14,8 @@ pub struct FeedForward {
     output: Linear,
     #[module(skip)]
     activation: Activation,
+    #[module(skip)]
+    kept: [KeptPanels; 2],
 }
 
 impl FeedForward {
@@ -22,6 +24,7 @@ impl FeedForward {
             hidden: LinearConfig::new(d_model, d_ff).init(device),
             output: LinearConfig::new(d_ff, d_model).init(device),
             activation: kind,
+            kept: Default::default(),
         }
     }
 
@@ -35,11 +38,11 @@ impl FeedForward {
     pub(super) fn forward_then(&self, x: Tensor<3>, then: Then) -> Tensor<3> {
         let hidden = match self.activation {
             Activation::Gelu if !x.device().is_autodiff() => {
-                linear_then(&self.hidden, x, Then::Gelu)
+                linear_then(&self.hidden, Some(&self.kept[0]), x, Then::Gelu)
             }
-            kind => activate(linear(&self.hidden, x), kind),
+            kind => activate(linear_kept(&self.hidden, &self.kept[0], x), kind),
         };
-        linear_then(&self.output, hidden, then)
+        linear_then(&self.output, Some(&self.kept[1]), hidden, then)
     }
 }
 

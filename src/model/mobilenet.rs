@@ -134,7 +134,7 @@ pub struct MobileNetV2 {
     blocks: Vec<InvertedResidual>,
     head: Conv2d,
     #[module(skip)]
-    kept: [cpu::Kept; 2],
+    kept: [cpu::KeptLayer; 2],
 }
 
 impl MobileNetV2 {
@@ -200,7 +200,7 @@ pub struct InvertedResidual {
     project: Conv2d,
     residual: bool,
     #[module(skip)]
-    kept: cpu::Kept,
+    kept: cpu::KeptLayer,
 }
 
 impl InvertedResidual {

@@ -39,7 +39,7 @@ pub use config::{
     Activation, CaptionerConfig, ConfigError, DecoderConfig, HeadKind, MemoryLayout, NormPlacement,
 };
 pub use cpu::{INSTRUCTIONS_VARIABLE, vector_instructions};
-pub(crate) use cpu::{log_softmax, product as multiply};
+pub(crate) use cpu::{log_softmax, multiply};
 pub use decoder::TextDecoder;
 pub use encoder::VisionEncoder;
 pub use encoder_config::{EncoderConfig, EncoderStage, PatchPositions, PatchSource};

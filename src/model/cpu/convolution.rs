@@ -237,9 +237,7 @@ impl Block {
             let filtered = room(&mut scratch.filtered, rows * of_filtered);
             for (row, out) in (start..).zip(filtered.chunks_exact_mut(of_filtered)) {
                 let lines = from_fn(|tap| match (row * filter.stride + tap).checked_sub(1) {
-                    Some(row) if row < size[0] => {
-                        &hidden[row % ring * of_hidden..][..of_hidden]
-                    }
+                    Some(row) if row < size[0] => &hidden[row % ring * of_hidden..][..of_hidden],
                     _ => Default::default(),
                 });
                 arch().dispatch(Convolve { filter, lines, zeros: &zeros, out });

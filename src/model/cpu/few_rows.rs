@@ -96,6 +96,24 @@ pub(super) fn product(
     out
 }
 
+/// Row `i`, of so many lines, becomes what row `rows[i]` was, as far as lines of some length are used.
+pub(super) fn reorder(values: &mut [f32], rows: &[usize], [lines, length, used]: [usize; 3]) {
+    let of_row = lines * length;
+    let moved = || rows.iter().enumerate().filter(|&(to, &from)| to != from);
+    let mut parts = Vec::with_capacity(moved().count() * lines * used);
+    for (_, from) in moved() {
+        let row = &values[from * of_row..][..of_row];
+        row.chunks_exact(length.max(1)).for_each(|line| parts.extend_from_slice(&line[..used]));
+    }
+    let mut parts = parts.chunks_exact(used.max(1));
+    for (to, _) in moved() {
+        let row = &mut values[to * of_row..][..of_row];
+        for (line, part) in row.chunks_exact_mut(length.max(1)).zip(&mut parts) {
+            line[..used].copy_from_slice(part);
+        }
+    }
+}
+
 /// Runs a task on each of `items`.
 fn each<T: Send>(threads: bool, items: Vec<T>, task: impl Fn(T) + Send + Sync) {
     if threads {

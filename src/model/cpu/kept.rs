@@ -8,17 +8,47 @@ use burn::backend::tensor::FloatTensor;
 use burn::nn::conv::Conv2d;
 
 use super::convolution::Layer;
+use super::product::Panels;
 use super::weights;
 
-/// A layer as the kernels read it, which takes as long to make as an image to compute: kept for as
-/// long as its weights are the same. Clones share it.
-#[derive(Clone, Default)]
-pub(in crate::model) struct Kept(Arc<Mutex<Option<Made>>>);
+/// Weights as the kernels read them, which may take as long to put in order as to use once: kept for as
+/// long as they are the same. Clones share them.
+pub(in crate::model) struct Kept<T>(Arc<Mutex<Option<Made<T>>>>);
 
-/// A layer and the weights that it was made of.
-type Made = (Vec<FloatTensor<Flex>>, Arc<Layer>);
+/// A layer of a convolutional network.
+pub(in crate::model) type KeptLayer = Kept<Layer>;
 
-impl Kept {
+/// The matrix of a linear map.
+pub(in crate::model) type KeptPanels = Kept<Panels>;
+
+/// What was made, and the weights that it was made of.
+type Made<T> = (Vec<FloatTensor<Flex>>, Arc<T>);
+
+impl<T> Kept<T> {
+    /// What `make` makes of these weights.
+    pub(super) fn of(
+        &self,
+        weights: Vec<FloatTensor<Flex>>,
+        make: impl FnOnce() -> Option<T>,
+    ) -> Option<Arc<T>> {
+        if let Some((of, made)) = &*self.lock()
+            && of.len() == weights.len()
+            && of.iter().zip(&weights).all(|(of, weight)| is_same(of, weight))
+        {
+            return Some(made.clone());
+        }
+        // Without the lock: what waits for threads of the pool must hold none.
+        let made = Arc::new(make()?);
+        *self.lock() = Some((weights, made.clone()));
+        Some(made)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Made<T>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl KeptLayer {
     /// The layer that `make` makes of these convolutions, if all are in f32.
     pub(in crate::model) fn layer<'a>(
         &self,
@@ -26,26 +56,23 @@ impl Kept {
         make: impl FnOnce() -> Option<Layer>,
     ) -> Option<Arc<Layer>> {
         let weights: Option<Vec<_>> = convolutions.map(weights).collect();
-        let weights: Vec<_> =
-            weights?.into_iter().flat_map(|(weight, bias)| [weight, bias]).collect();
-        if let Some((of, layer)) = &*self.lock()
-            && of.len() == weights.len()
-            && of.iter().zip(&weights).all(|(of, weight)| is_same(of, weight))
-        {
-            return Some(layer.clone());
-        }
-        // Without the lock: what waits for threads of the pool must hold none.
-        let layer = Arc::new(make()?);
-        *self.lock() = Some((weights, layer.clone()));
-        Some(layer)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Made>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.of(weights?.into_iter().flat_map(|(weight, bias)| [weight, bias]).collect(), make)
     }
 }
 
-impl fmt::Debug for Kept {
+impl<T> Clone for Kept<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T> fmt::Debug for Kept<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Kept")
     }

@@ -8,7 +8,7 @@ use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::nn::Linear;
 use burn::nn::conv::Conv2d;
-use burn::tensor::{DType, Device, Tensor, TensorData, activation};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 
 use super::attention::KeyValue;
 use convolution::Filter;
@@ -17,8 +17,8 @@ pub(super) use differentiable::attention_with_gradients;
 pub(crate) use elementwise::log_softmax;
 use few_rows::Heads;
 pub use instructions::{INSTRUCTIONS_VARIABLE, vector_instructions};
-pub(super) use kept::Kept;
-use product::{Finish, Matrix, Order, Rows};
+pub(super) use kept::{KeptLayer, KeptPanels};
+use product::{Finish, Matrix, Order, Panels, Rows};
 
 mod attention;
 mod attention_gradients;
@@ -36,6 +36,13 @@ const MOST_ROWS: usize = 16;
 /// Rows from which on ours is the faster one of these: with fewer, putting the matrix in order costs more
 /// than what is done on the way out saves, and Burn's serves.
 const MANY_ROWS: usize = 256;
+
+/// Rows from which on a matrix that is kept in order is read faster so than as it lies.
+const ROWS_OF_PANELS: usize = 6;
+
+/// Elements of the largest matrix that is kept in order beside its weights: decoding many captions at once
+/// by a small model would put it in order at each step; large ones would take twice their memory.
+const MOST_KEPT: usize = 1 << 20;
 
 /// Rows that a matrix product needs to run at full speed.
 const FULL_SPEED_ROWS: usize = 512;
@@ -63,28 +70,39 @@ pub(super) enum Then {
 /// # Shapes
 /// `x`: `[batch, seq, d_input]`; result: `[batch, seq, d_output]`.
 pub(super) fn linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
-    linear_then(layer, x, Then::Nothing)
+    linear_then(layer, None, x, Then::Nothing)
+}
+
+/// [`linear`] whose matrix may be kept in order.
+///
+/// # Shapes
+/// As [`linear`].
+pub(super) fn linear_kept(layer: &Linear, kept: &KeptPanels, x: Tensor<3>) -> Tensor<3> {
+    linear_then(layer, Some(kept), x, Then::Nothing)
 }
 
 /// A linear map and what follows it.
 ///
 /// # Shapes
 /// As [`linear`].
-pub(super) fn linear_then(layer: &Linear, x: Tensor<3>, then: Then) -> Tensor<3> {
+pub(super) fn linear_then(
+    layer: &Linear,
+    kept: Option<&KeptPanels>,
+    x: Tensor<3>,
+    then: Then,
+) -> Tensor<3> {
     let [batch, seq, inputs] = x.dims();
     if !on_cpu(&x.device()) {
         return follow(layer.forward(x), then);
     }
     let bias = layer.bias.as_ref().map(|bias| bias.val());
     let rows = x.clone().reshape([batch * seq, inputs]);
-    let many = batch * seq > MOST_ROWS;
-    let (now, later) = if many { (then, Then::Nothing) } else { (Then::Nothing, then) };
-    match product_on_cpu(&rows, &layer.weight.val(), bias.as_ref(), &now) {
+    match product_on_cpu(&rows, &layer.weight.val(), bias.as_ref(), kept, &then) {
         Some(out) => {
             let [_, outputs] = out.dims();
-            follow(out.reshape([batch, seq, outputs]), later)
+            out.reshape([batch, seq, outputs])
         }
-        None => follow(layer.forward(x), if many { now } else { later }),
+        None => follow(layer.forward(x), then),
     }
 }
 
@@ -96,12 +114,39 @@ fn follow(x: Tensor<3>, then: Then) -> Tensor<3> {
     }
 }
 
-/// `x · weight`; `weight` may be a transposed view.
+/// `x · weight`; `weight` may be a transposed view, and kept in order.
 ///
 /// # Shapes
 /// `x`: `[rows, inputs]`; `weight`: `[inputs, outputs]`; result: `[rows, outputs]`.
-pub(crate) fn product(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    product_on_cpu(&x, &weight, None, &Then::Nothing).unwrap_or_else(|| x.matmul(weight))
+pub(super) fn product(x: Tensor<2>, weight: Tensor<2>, kept: &KeptPanels) -> Tensor<2> {
+    let served = product_on_cpu(&x, &weight, None, Some(kept), &Then::Nothing);
+    served.unwrap_or_else(|| x.matmul(weight))
+}
+
+/// `x · weight`.
+///
+/// # Shapes
+/// As [`product`].
+pub(crate) fn multiply(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    let served = product_on_cpu(&x, &weight, None, None, &Then::Nothing);
+    served.unwrap_or_else(|| x.matmul(weight))
+}
+
+/// Rows of a cache, `[rows, heads, capacity, head_dim]`, of which `length` are filled: row `i` becomes what
+/// row `rows[i]` was.
+pub(super) fn reordered(cache: Tensor<4>, rows: &[usize], length: usize) -> Tensor<4> {
+    let device = cache.device();
+    let [_, heads, capacity, head_dim] = cache.dims();
+    let of_cpu = if on_cpu(&device) { primitive(&cache) } else { None };
+    if let Some(mut values) = of_cpu.filter(|values| values.as_slice::<f32>().is_some()) {
+        // The only one who holds it may write in place.
+        drop(cache);
+        let line = capacity * head_dim;
+        few_rows::reorder(values.storage_mut(), rows, [heads, line, length * head_dim]);
+        return Tensor::from_primitive::<Flex>(values);
+    }
+    let index: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+    cache.select(0, Tensor::<1, Int>::from_data(TensorData::new(index, [rows.len()]), &device))
 }
 
 /// GELU with the error function, without gradients.
@@ -191,12 +236,15 @@ fn product_on_cpu(
     x: &Tensor<2>,
     weight: &Tensor<2>,
     bias: Option<&Tensor<1>>,
+    kept: Option<&KeptPanels>,
     then: &Then,
 ) -> Option<Tensor<2>> {
     let device = x.device();
     let [rows, inputs] = x.dims();
     let [_, outputs] = weight.dims();
-    if !on_cpu(&device) || (MOST_ROWS + 1..MANY_ROWS).contains(&rows) {
+    let kept = kept
+        .filter(|_| (ROWS_OF_PANELS..MANY_ROWS).contains(&rows) && inputs * outputs <= MOST_KEPT);
+    if !on_cpu(&device) || (kept.is_none() && (MOST_ROWS + 1..MANY_ROWS).contains(&rows)) {
         return None;
     }
     let x = primitive(x)?.to_contiguous();
@@ -206,7 +254,7 @@ fn product_on_cpu(
         true => (weight, Order::ByInput),
         false => (weight.transpose(0, 1), Order::ByOutput),
     };
-    let weight = weight.as_slice()?;
+    let data = weight.as_slice()?;
     let bias = match bias {
         Some(bias) => Some(primitive(bias)?.to_contiguous()),
         None => None,
@@ -219,15 +267,26 @@ fn product_on_cpu(
         Then::Add(other) => Some(primitive(other)?.to_contiguous()),
         _ => None,
     };
-    let out = if rows <= MOST_ROWS {
-        few_rows::product(x, inputs, weight, order, bias, outputs)
+    let finish = match (then, &added) {
+        (Then::Gelu, _) => Finish::Gelu,
+        (_, Some(other)) => Finish::Add(other.as_slice()?),
+        _ => Finish::Keep,
+    };
+    let matrix = Matrix { data, order, inputs, outputs, bias, panels: None };
+    let panels = match kept {
+        Some(kept) => Some(kept.of(vec![weight.clone()], || Some(Panels::new(&matrix)))?),
+        None => None,
+    };
+    let out = if rows <= MOST_ROWS && panels.is_none() {
+        let mut out = few_rows::product(x, inputs, data, order, bias, outputs);
+        match finish {
+            Finish::Keep => {}
+            Finish::Gelu => elementwise::gelu(&mut out),
+            Finish::Add(other) => out.iter_mut().zip(other).for_each(|(sum, x)| *sum += x),
+        }
+        out
     } else {
-        let finish = match (then, &added) {
-            (Then::Gelu, _) => Finish::Gelu,
-            (_, Some(other)) => Finish::Add(other.as_slice()?),
-            _ => Finish::Keep,
-        };
-        let matrix = Matrix { data: weight, order, inputs, outputs, bias };
+        let matrix = Matrix { panels: panels.as_deref(), ..matrix };
         product::product(Rows { data: x, stride: inputs }, rows, &matrix, finish)
     };
     Some(Tensor::from_data(TensorData::new(out, [rows, outputs]), &device))
@@ -290,21 +349,30 @@ mod tests {
 
     #[test]
     fn products_are_those_of_burn() {
-        for rows in [1, 2, 3, 7, 16, 256, 301] {
+        for rows in [1, 2, 3, 7, 16, 40, 256, 301] {
             for (inputs, outputs) in [(1, 1), (5, 37), (64, 384), (67, 385), (768, 1000)] {
                 let what = format!("{rows} × {inputs} × {outputs}");
                 let (x, bias) = (random([rows, inputs]), random([outputs]));
+                let added = Then::Add(random([1, rows, outputs]));
                 for weight in [random([inputs, outputs]), random([outputs, inputs]).transpose()] {
                     let scale = 1.0 / (inputs as f64).sqrt();
                     let theirs = x.clone().matmul(weight.clone()).mul_scalar(scale);
-                    let ours = product_on_cpu(&x, &weight, None, &Then::Nothing)
-                        .expect("served")
-                        .mul_scalar(scale);
-                    assert_close(ours, theirs.clone(), &what);
-                    let ours =
-                        product_on_cpu(&x, &weight, Some(&bias), &Then::Nothing).expect("served");
                     let theirs = theirs + bias.clone().mul_scalar(scale).unsqueeze::<2>();
-                    assert_close(ours.mul_scalar(scale), theirs, &what);
+                    for kept in [None, Some(&KeptPanels::default())] {
+                        let of = |bias, then| product_on_cpu(&x, &weight, bias, kept, then);
+                        if kept.is_none() && rows == 40 {
+                            assert!(of(None, &Then::Nothing).is_none(), "{what}");
+                            continue;
+                        }
+                        let ours = of(Some(&bias), &Then::Nothing).expect("served");
+                        assert_close(ours.clone().mul_scalar(scale), theirs.clone(), &what);
+                        let sum = of(Some(&bias), &added).expect("served");
+                        let Then::Add(added) = &added else { unreachable!() };
+                        let expected = ours.clone() + added.clone().reshape([rows, outputs]);
+                        assert_close(sum, expected, &what);
+                        let gated = of(Some(&bias), &Then::Gelu).expect("served");
+                        assert_close(gated, gelu(ours), &what);
+                    }
                 }
             }
         }
@@ -319,7 +387,7 @@ mod tests {
                     let pool =
                         rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                     pool.install(|| {
-                        product_on_cpu(&x, &weight, None, &Then::Nothing)
+                        product_on_cpu(&x, &weight, None, None, &Then::Nothing)
                             .expect("served")
                             .into_data()
                     })
@@ -332,11 +400,40 @@ mod tests {
     #[test]
     fn views_that_are_neither_row_by_row_nor_transposed_are_left_to_burn() {
         let weight = random([8, 12]).narrow(1, 2, 6);
-        assert!(product_on_cpu(&random([1, 8]), &weight, None, &Then::Nothing).is_none());
-        let few = random([17, 8]);
-        assert!(product_on_cpu(&few, &random([8, 8]), None, &Then::Nothing).is_none());
-        let theirs = random([1, 8]);
-        assert_close(product(theirs.clone(), weight.clone()), theirs.matmul(weight), "narrowed");
+        let kept = KeptPanels::default();
+        for rows in [1, 8] {
+            let x = random([rows, 8]);
+            assert!(product_on_cpu(&x, &weight, None, Some(&kept), &Then::Nothing).is_none());
+            let ours = product(x.clone(), weight.clone(), &kept);
+            assert_close(ours, x.matmul(weight.clone()), "narrowed");
+        }
+    }
+
+    #[test]
+    fn a_matrix_that_is_kept_follows_its_weights() {
+        let kept = KeptPanels::default();
+        let x = random([9, 5]);
+        for _ in 0..2 {
+            let weight = random([5, 7]);
+            for weight in [weight.clone(), weight.mul_scalar(2.0)] {
+                let ours = product(x.clone(), weight.clone(), &kept);
+                assert_close(ours, x.clone().matmul(weight), "kept");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_a_cache_change_places_as_by_selecting() {
+        let (rows, length) = ([2, 0, 2, 5, 4, 3], 3);
+        let cache = random([6, 2, 4, 5]);
+        let index = Tensor::<1, Int>::from_data([2, 0, 2, 5, 4, 3], &Device::flex());
+        let expected = cache.clone().select(0, index).narrow(2, 0, length);
+        let held = cache.clone();
+        let ours = reordered(cache, &rows, length).narrow(2, 0, length);
+        ours.into_data().assert_eq(&expected.into_data(), true);
+        // What others hold stays as it was.
+        let first = reordered(held.clone(), &[0, 1, 2, 3, 4, 5], length);
+        first.into_data().assert_eq(&held.into_data(), true);
     }
 
     #[test]

@@ -54,6 +54,48 @@ pub(super) struct Matrix<'a> {
     pub inputs: usize,
     pub outputs: usize,
     pub bias: Option<&'a [f32]>,
+    /// The same in order, where it is there.
+    pub panels: Option<&'a Panels>,
+}
+
+/// A matrix in the order in which a product reads it, block by block of inputs.
+#[derive(Debug)]
+pub(in crate::model) struct Panels {
+    data: Vec<f32>,
+    /// Columns with those that fill up the last panel.
+    padded: usize,
+}
+
+impl Panels {
+    pub(super) fn new(matrix: &Matrix) -> Self {
+        arch().dispatch(Pack { matrix })
+    }
+
+    /// Panels of columns from `start` on, for `length` inputs from `from` on.
+    fn part(&self, start: usize, columns: usize, from: usize, length: usize) -> &[f32] {
+        &self.data[self.padded * from + start * length..][..columns * length]
+    }
+}
+
+struct Pack<'a> {
+    matrix: &'a Matrix<'a>,
+}
+
+impl WithSimd for Pack<'_> {
+    type Output = Panels;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Panels {
+        let Matrix { inputs, outputs, .. } = *self.matrix;
+        let padded = outputs.next_multiple_of(2 * S::F32_LANES);
+        let mut data = vec![0.0; padded * inputs];
+        for from in (0..inputs).step_by(BLOCK) {
+            let length = BLOCK.min(inputs - from);
+            let panels = &mut data[padded * from..][..padded * length];
+            pack(simd, self.matrix, 0, outputs, from, length, panels);
+        }
+        Panels { data, padded }
+    }
 }
 
 /// What is done to each sum.
@@ -143,8 +185,15 @@ impl Task<'_, '_> {
         let columns = self.lines.first().map_or(0, |line| line.len());
         for from in (0..inputs.max(1)).step_by(BLOCK) {
             let length = BLOCK.min(inputs - from);
-            self.panels.resize(columns.div_ceil(width) * width * length, 0.0);
-            pack(simd, self.matrix, self.start, columns, from, length, self.panels);
+            let padded = columns.next_multiple_of(width);
+            let panels = match self.matrix.panels {
+                Some(panels) => panels.part(self.start, padded, from, length),
+                None => {
+                    self.panels.resize(padded * length, 0.0);
+                    pack(simd, self.matrix, self.start, columns, from, length, self.panels);
+                    &*self.panels
+                }
+            };
             let last = from + length == inputs;
             for block in (0..self.lines.len()).step_by(ROWS) {
                 let lines = &mut self.lines[block..];
@@ -157,7 +206,7 @@ impl Task<'_, '_> {
                 }
                 let strips = &*self.strips;
                 let row = |row: usize| &strips[row * length..][..length];
-                with_panels::<S, STRIP>(simd, rows, length, self.panels, row, |row, at, sums| {
+                with_panels::<S, STRIP>(simd, rows, length, panels, row, |row, at, sums| {
                     let ending = Ending {
                         matrix,
                         finish,
@@ -395,7 +444,7 @@ mod tests {
     }
 
     fn expected(x: Rows, rows: usize, matrix: &Matrix) -> Vec<f64> {
-        let Matrix { data, order, inputs, outputs, bias } = *matrix;
+        let Matrix { data, order, inputs, outputs, bias, .. } = *matrix;
         let mut out = Vec::new();
         for row in 0..rows {
             for column in 0..outputs {
@@ -422,7 +471,14 @@ mod tests {
             let x = Rows { data: &data, stride };
             let (weight, bias) = (values(inputs * outputs, 5), values(outputs, 3));
             for order in [Order::ByInput, Order::ByOutput] {
-                let matrix = Matrix { data: &weight, order, inputs, outputs, bias: Some(&bias) };
+                let matrix = Matrix {
+                    data: &weight,
+                    order,
+                    inputs,
+                    outputs,
+                    bias: Some(&bias),
+                    panels: None,
+                };
                 let exact = expected(x, rows, &matrix);
                 let ours = product(x, rows, &matrix, Finish::Keep);
                 let other = values(rows * outputs, 2);
@@ -435,6 +491,9 @@ mod tests {
                 let mut after = ours.clone();
                 super::super::elementwise::gelu(&mut after);
                 assert_eq!(product(x, rows, &matrix, Finish::Gelu), after);
+                let panels = Panels::new(&matrix);
+                let matrix = Matrix { panels: Some(&panels), ..matrix };
+                assert_eq!(product(x, rows, &matrix, Finish::Keep), ours);
             }
         }
     }
@@ -443,7 +502,14 @@ mod tests {
     fn neither_threads_nor_other_rows_change_a_bit() {
         let (rows, inputs, outputs) = (211, 500, 200);
         let (data, weight) = (values(rows * inputs, 7), values(inputs * outputs, 5));
-        let matrix = Matrix { data: &weight, order: Order::ByInput, inputs, outputs, bias: None };
+        let matrix = Matrix {
+            data: &weight,
+            order: Order::ByInput,
+            inputs,
+            outputs,
+            bias: None,
+            panels: None,
+        };
         let on = |threads: usize, rows: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let x = Rows { data: &data, stride: inputs };
