@@ -132,10 +132,12 @@ impl Part<'_, '_> {
             let first = self.first + block * BLOCK;
             let rows = lines.len();
             let row = |row: usize| queries.part(first + row, 0, head_dim);
-            with_panels::<S, STRIP>(simd, rows, head_dim, keys, row, |row, at, sums| {
-                let at = row * padded + at;
-                let (out, _) = S::as_mut_simd_f32s(&mut scores[at..at + width]);
-                out.copy_from_slice(&sums);
+            with_panels::<S, STRIP>(simd, rows, head_dim, keys, row, |first, at, sums| {
+                let lines = scores[first * padded..].chunks_exact_mut(padded);
+                for (line, sums) in lines.zip(&sums) {
+                    let (line, _) = S::as_mut_simd_f32s(&mut line[at..at + width]);
+                    line.copy_from_slice(sums);
+                }
             });
             let mut shares = [0.0; BLOCK];
             for (row, scores) in scores.chunks_exact_mut(padded).take(rows).enumerate() {
@@ -150,8 +152,10 @@ impl Part<'_, '_> {
                 let count = KEYS.min(length - from);
                 let values = &values[from * panels..(from + count) * panels];
                 let row = |row: usize| &scores[row * padded + from..][..count];
-                with_panels::<S, STRIP>(simd, rows, count, values, row, |row, at, sums| {
-                    add_pair(simd, &mut lines[row][at..], sums);
+                with_panels::<S, STRIP>(simd, rows, count, values, row, |first, at, sums| {
+                    for (line, sums) in lines[first..].iter_mut().zip(&sums) {
+                        add_pair(simd, &mut line[at..], *sums);
+                    }
                 });
             }
             for (line, share) in lines.iter_mut().zip(shares) {

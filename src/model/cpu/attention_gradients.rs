@@ -117,14 +117,20 @@ impl Head<'_, '_> {
                 pack_by_input(simd, rows, head_dim, count, packed);
                 let row = |key: usize| &of_queries[key * padded..][..count];
                 with_panels::<S, STRIP>(simd, length, count, packed, row, |key, at, sums| {
-                    add_pair(simd, &mut grad[key * head_dim..][at..head_dim], sums);
+                    let lines = grad[key * head_dim..].chunks_exact_mut(head_dim);
+                    for (line, sums) in lines.zip(&sums) {
+                        add_pair(simd, &mut line[at..], *sums);
+                    }
                 });
             }
             turn(slopes, length, count, padded, turned);
             let grad = &mut self.query[first * head_dim..];
             let row = |query: usize| &turned[query * length..][..length];
             with_panels::<S, STRIP>(simd, count, length, keys, row, |query, at, sums| {
-                add_pair(simd, &mut grad[query * head_dim..][at..head_dim], sums);
+                let lines = grad[query * head_dim..count * head_dim].chunks_exact_mut(head_dim);
+                for (line, sums) in lines.zip(&sums) {
+                    add_pair(simd, &mut line[at..], *sums);
+                }
             });
         }
     }
@@ -154,10 +160,11 @@ impl Head<'_, '_> {
             sums.resize(length * padded, 0.0);
             let rows = rows.rows(self.batch, self.head);
             let row = |key: usize| rows.part(key, 0, head_dim);
-            with_panels::<S, STRIP>(simd, length, head_dim, packed, row, |key, at, pair| {
-                let at = key * padded + at;
-                let (sums, _) = S::as_mut_simd_f32s(&mut sums[at..at + width]);
-                sums.copy_from_slice(&pair);
+            with_panels::<S, STRIP>(simd, length, head_dim, packed, row, |key, at, strip| {
+                for (line, pair) in sums[key * padded..].chunks_exact_mut(padded).zip(&strip) {
+                    let (line, _) = S::as_mut_simd_f32s(&mut line[at..at + width]);
+                    line.copy_from_slice(pair);
+                }
             });
         }
         // Columns that fill up the last panel have no weight.

@@ -200,26 +200,33 @@ impl Task<'_, '_> {
                 let rows = lines.len().min(ROWS);
                 let first = self.first + block;
                 let (x, matrix, finish, start) = (self.x, self.matrix, self.finish, self.start);
-                self.strips.resize(rows * length, 0.0);
-                for (row, strip) in self.strips.chunks_exact_mut(length.max(1)).enumerate() {
-                    strip.copy_from_slice(x.part(first + row, from, length));
-                }
-                let strips = &*self.strips;
+                // What lies side by side already needs no copy.
+                let strips = if x.stride == length {
+                    &x.data[first * length..]
+                } else {
+                    self.strips.resize(rows * length, 0.0);
+                    for (row, strip) in self.strips.chunks_exact_mut(length.max(1)).enumerate() {
+                        strip.copy_from_slice(x.part(first + row, from, length));
+                    }
+                    &*self.strips
+                };
                 let row = |row: usize| &strips[row * length..][..length];
                 with_panels::<S, STRIP>(simd, rows, length, panels, row, |row, at, sums| {
-                    let ending = Ending {
-                        matrix,
-                        finish,
-                        column: start + at,
-                        row: first + row,
-                        is_first: from == 0,
-                        is_last: last,
-                    };
-                    let line = &mut lines[row][at..columns.min(at + width)];
-                    if line.len() == width {
-                        ending.whole(simd, line, sums);
-                    } else {
-                        ending.partial(simd, line, sums);
+                    for (row, sums) in (row..rows).zip(&sums) {
+                        let ending = Ending {
+                            matrix,
+                            finish,
+                            column: start + at,
+                            row: first + row,
+                            is_first: from == 0,
+                            is_last: last,
+                        };
+                        let line = &mut lines[row][at..columns.min(at + width)];
+                        if line.len() == width {
+                            ending.whole(simd, line, *sums);
+                        } else {
+                            ending.partial(simd, line, *sums);
+                        }
                     }
                 });
             }
@@ -320,8 +327,9 @@ pub(super) fn strip<S: Simd, const STRIP: usize, const VECTORS: usize>(
     sums
 }
 
-/// Products of `rows` rows of `inputs` elements, which `row` gives, with panels: `put` takes those of a row
-/// with the columns of two vectors from a column on.
+/// Products of `rows` rows of `inputs` elements, which `row` gives, with panels: `put` takes those of a strip
+/// of rows from one on with the columns of two vectors from a column on; where rows run out, those of the
+/// last one come again.
 #[inline(always)]
 pub(super) fn with_panels<'x, S: Simd, const STRIP: usize>(
     simd: S,
@@ -329,7 +337,7 @@ pub(super) fn with_panels<'x, S: Simd, const STRIP: usize>(
     inputs: usize,
     panels: &[f32],
     row: impl Fn(usize) -> &'x [f32],
-    mut put: impl FnMut(usize, usize, [S::f32s; 2]),
+    mut put: impl FnMut(usize, usize, [[S::f32s; 2]; STRIP]),
 ) {
     let width = 2 * S::F32_LANES;
     let zeros = [simd.splat_f32s(0.0); 2];
@@ -343,11 +351,7 @@ pub(super) fn with_panels<'x, S: Simd, const STRIP: usize>(
                 *x = row((rows - 1).min(first + line));
             }
             let sums = strip(simd, x, weights, zeros);
-            for row in 0..STRIP {
-                if first + row < rows {
-                    put(first + row, index * width, sums[row]);
-                }
-            }
+            put(first, index * width, sums);
         }
     }
 }
