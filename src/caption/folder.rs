@@ -66,7 +66,8 @@ pub struct Item {
 }
 
 impl Item {
-    fn input(&self) -> Option<&Input> {
+    /// The photo, if there is one.
+    pub fn input(&self) -> Option<&Input> {
         self.found.as_ref()?.as_ref().ok()
     }
 }
@@ -132,11 +133,23 @@ impl Source for Reader<'_> {
         read
     }
 
-    /// Not where a photo of equal content is on its way to the model.
+    /// Not where a photo of equal content is on its way to the model, or came from there since this one was
+    /// read.
     fn admit(&self, item: &mut Item) -> Result<(), Unread> {
-        match &item.hash {
-            Some(hash) if !self.on_their_way().insert(hash.clone()) => Err(Unread::Same),
-            _ => Ok(()),
+        let Folder { manifest, hashes, .. } = self.folder;
+        let (Some(manifest), Some(hash)) = (manifest, &item.hash) else { return Ok(()) };
+        if !self.on_their_way().insert(hash.clone()) {
+            return Err(Unread::Same);
+        }
+        // The manifest keeps captions before their photo is no longer on its way.
+        let same = manifest.captions_of(hash, hashes.0, hashes.1);
+        if !matches!(same, Ok(None)) {
+            self.on_their_way().remove(hash);
+        }
+        match same {
+            Ok(None) => Ok(()),
+            Ok(Some(captions)) => Err(Unread::Known(captions, Known::Equal)),
+            Err(error) => Err(Unread::Manifest(error)),
         }
     }
 }
@@ -172,8 +185,7 @@ impl<'a> Reader<'a> {
                 Some(entry) if is_current(&entry) => {
                     let is_of_this_run = entry.hashes() == (Some(hashes.0), Some(hashes.1));
                     // A caption of another model or other settings is kept, unless told otherwise.
-                    let is_kept = *existing != Existing::Overwrite || entry.is_reviewed();
-                    if is_of_this_run || is_kept {
+                    if is_of_this_run || *existing != Existing::Overwrite {
                         self.others.fetch_add(usize::from(!is_of_this_run), Ordering::Relaxed);
                         let known = if entry.is_done() { Known::Done } else { Known::Kept };
                         return Err(Unread::Known(entry.captions, known));

@@ -6,7 +6,7 @@
 //! (`pending`, `done`, `failed`, `skipped`), caption (as written), captions (JSON: all, with their words'
 //! probabilities), error, model (as it was named), model_hash and settings (hashes), attempts, time (Unix seconds). Table `settings`: what
 //! each hash of settings stands for. Table `facts`: what the run itself knew, such as its share and how
-//! many photos there are. Table `reviews`: what a person said of captions.
+//! many photos there are.
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata, TryLockError};
@@ -36,10 +36,6 @@ CREATE TABLE IF NOT EXISTS photos (
 CREATE INDEX IF NOT EXISTS photos_by_hash ON photos (hash);
 CREATE TABLE IF NOT EXISTS settings (hash TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS reviews (
-    path TEXT PRIMARY KEY, verdict TEXT NOT NULL CHECK (verdict IN ('accepted', 'edited', 'retry')),
-    time INTEGER
-) WITHOUT ROWID;
 PRAGMA user_version = 1;";
 
 /// Why a manifest cannot be used.
@@ -100,8 +96,6 @@ pub struct Entry {
     pub model_hash: Option<String>,
     /// Hash of the settings.
     pub settings: Option<String>,
-    /// `accepted`, `edited` or `retry`, if a person looked at it.
-    pub verdict: Option<String>,
     /// Bytes and time of the file as it was captioned.
     stamp: Option<Stamp>,
 }
@@ -237,6 +231,20 @@ impl Manifest {
             }
         }
         Ok(Self { file: file.to_owned(), database: database.into(), _lock: None })
+    }
+
+    /// Whether a run captions into it now.
+    pub fn is_in_use(file: &Path) -> bool {
+        let lock = File::open(beside(file, ".lock"));
+        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Does something with the database that no method here does.
+    pub(super) fn with_database<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, ManifestError> {
+        work(&self.database()).map_err(|error| self.failed(error))
     }
 
     fn database(&self) -> MutexGuard<'_, Connection> {
@@ -474,8 +482,7 @@ impl Manifest {
     }
 }
 
-const COLUMNS: &str = "path, path_bytes, relative, status, hash, captions, error, model, settings, bytes, modified, model_hash, \
-    (SELECT verdict FROM reviews WHERE reviews.path = photos.path)";
+const COLUMNS: &str = "path, path_bytes, relative, status, hash, captions, error, model, settings, bytes, modified, model_hash";
 
 fn tables(database: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut statement = database.prepare("SELECT name FROM sqlite_master WHERE type = 'table'")?;
@@ -498,7 +505,6 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         model: row.get(7)?,
         settings: row.get(8)?,
         model_hash: row.get(11)?,
-        verdict: row.get(12)?,
         stamp: bytes.zip(modified).map(|(bytes, modified)| Stamp { bytes, modified }),
     })
 }
@@ -512,11 +518,6 @@ impl Entry {
     /// Hashes of the model and of the settings that its captions come from.
     pub fn hashes(&self) -> (Option<&str>, Option<&str>) {
         (self.model_hash.as_deref(), self.settings.as_deref())
-    }
-
-    /// Whether a person accepted or edited its captions.
-    pub fn is_reviewed(&self) -> bool {
-        matches!(self.verdict.as_deref(), Some("accepted" | "edited"))
     }
 
     /// Whether its captions are written where they belong.

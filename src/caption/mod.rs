@@ -11,6 +11,7 @@ pub mod folder;
 mod identity;
 pub mod inputs;
 pub mod manifest;
+pub mod merge;
 pub mod output;
 pub mod shape;
 pub mod shard;

@@ -64,6 +64,9 @@ pub trait Source: Sync {
     fn admit(&self, _item: &mut Self::Item) -> Result<(), Self::Unread> {
         Ok(())
     }
+
+    /// No item is wanted any more: where the items wait for something to happen, they end now.
+    fn close(&self) {}
 }
 
 /// Items in their order, each with its captions or with why it has none.
@@ -168,6 +171,7 @@ pub fn caption_batches<S: Source, E: From<GenerateError>>(
         drop((groups, finished));
         let result = emit_in_order(results, window, &mut emit);
         closer.close();
+        source.close();
         result
     })
 }

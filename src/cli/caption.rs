@@ -1,5 +1,6 @@
 //! `patchword caption`: captions for files and folders of images.
 
+use std::io::{self, BufReader};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -10,8 +11,11 @@ use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use super::Outcome;
 use super::caption_inputs::InputArgs;
 use super::caption_manifest::{self, ExportArgs, StatusArgs};
+use super::caption_merge::{self, MergeArgs};
 use super::caption_outputs::{OutputArgs, ShapingArgs};
 use super::caption_run::{BelowTheBar, Photos, Run, Search, expect};
+use super::caption_serve::Service;
+use super::caption_watch::Watched;
 use super::console::Console;
 use super::decode::{DECODING, DecodeArgs};
 use super::device::DevicesArgs;
@@ -20,7 +24,7 @@ use super::image_size::ImageSizeArgs;
 use super::model_args::ModelArgs;
 use super::progress::Progress;
 use super::stop;
-use crate::caption::folder::{Folder, Tally};
+use crate::caption::folder::{Folder, Reader, Tally};
 use crate::caption::manifest::Manifest;
 use crate::caption::{
     CaptionConfig, Filling, Prompt, Replica, settings_hash, suitable_batch_size, weights_hash,
@@ -56,6 +60,8 @@ Examples:
   patchword caption photo.jpg --do-sample --top-p 0.9 --seed 7
   find ~/photos -name '*.jpg' -print0 | patchword caption - -0
   patchword caption status run.db
+  patchword caption ~/photos --shard 0/8 --manifest shard-0.db
+  patchword caption merge shard-*.db -o run.db
 
 Captions go to stdout, or where --output and --write say, in the order of the inputs. An image that \
 cannot be read is named on stderr, the rest goes on, and the exit code is 3. With --manifest a run that \
@@ -103,12 +109,26 @@ pub(super) struct CaptionArgs {
     keep_prompt: bool,
     #[command(flatten)]
     devices: DevicesArgs,
+    /// Caption folders, then go on with photos as they appear or change, when they have been written to
+    /// their end; Ctrl-C ends it
+    #[arg(long, conflicts_with_all = ["files_from", "retry_failed"])]
+    watch: bool,
+    /// Stay loaded and answer each line of JSON on stdin with a line on stdout, in order: {"image": PATH or
+    /// base64, "id": anything} with {"id", "path", "caption", "confidence", "score", "words", "model"}, or
+    /// with an "error" in place of the caption
+    #[arg(
+        long,
+        help_heading = "Other programs",
+        conflicts_with_all = ["paths", "files_from", "outputs", "format", "write", "caption_extension", "manifest", "shard", "watch"]
+    )]
+    serve_stdin: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum CaptionCommand {
     Status(StatusArgs),
     Export(ExportArgs),
+    Merge(MergeArgs),
 }
 
 /// `None`: what is right for the device.
@@ -146,6 +166,8 @@ pub(super) fn run(arguments: CaptionArgs, console: &Console) -> Result<Outcome, 
     match arguments.command {
         Some(CaptionCommand::Status(arguments)) => caption_manifest::status(&arguments, console),
         Some(CaptionCommand::Export(arguments)) => caption_manifest::export(&arguments, console),
+        Some(CaptionCommand::Merge(arguments)) => caption_merge::run(&arguments, console),
+        None if arguments.serve_stdin => serve(&arguments, console),
         None => caption(arguments, console),
     }
 }
@@ -155,11 +177,8 @@ fn caption(arguments: CaptionArgs, console: &Console) -> Result<Outcome, CliErro
     arguments.outputs.check()?;
     let search = Search::of(arguments.inputs.config(console)?);
     let manifest = arguments.outputs.manifest.as_deref().map(Manifest::open).transpose()?;
-    let (named, again) = (arguments.inputs.named()?, arguments.inputs.named_again());
-    let mut photos = Photos::find(named, search.clone(), console)?;
-    if let Some(first) = photos.first() {
-        arguments.outputs.check_input(first)?;
-    }
+    let again = arguments.inputs.named_again().filter(|_| !arguments.watch);
+    let found = Found::of(&arguments, &search, console)?;
     let captioners = Captioners::load(&arguments, console)?;
     let decoding = captioners.config(&arguments, console)?;
     let checkpoint = captioners.checkpoint();
@@ -191,6 +210,7 @@ fn caption(arguments: CaptionArgs, console: &Console) -> Result<Outcome, CliErro
         folder: &folder,
         progress: &progress,
         console,
+        ends_by_stop: arguments.watch,
     };
     let tally = thread::scope(|scope| {
         scope.spawn(|| {
@@ -198,10 +218,57 @@ fn caption(arguments: CaptionArgs, console: &Console) -> Result<Outcome, CliErro
                 expect(named, &search, folder.manifest, &progress);
             }
         });
-        run.over(&mut photos, outputs)
+        match found {
+            Found::Once(mut photos) => run.over(&mut photos, outputs),
+            Found::Watched(watched) => {
+                console.note("watching; Ctrl-C ends it");
+                let reader = Reader::new(&folder);
+                let source = watched.source(&reader);
+                run.caption(watched, &source, &reader, outputs)
+            }
+        }
     })?;
     progress.finish();
-    close(&arguments.outputs, tally, stop::requested(), console)
+    close(&arguments, tally, stop::requested(), console)
+}
+
+/// What there is to caption.
+enum Found {
+    Once(Photos),
+    Watched(Box<Watched>),
+}
+
+impl Found {
+    fn of(
+        arguments: &CaptionArgs,
+        search: &Search,
+        console: &Console,
+    ) -> Result<Self, CliError> {
+        if arguments.watch {
+            let folders = arguments.inputs.folders()?;
+            let watched = Watched::new(folders, search.clone())?;
+            return Ok(Self::Watched(Box::new(watched)));
+        }
+        let photos = Photos::find(arguments.inputs.named()?, search.clone(), console)?;
+        if let Some(first) = photos.first() {
+            arguments.outputs.check_input(first)?;
+        }
+        Ok(Self::Once(photos))
+    }
+}
+
+fn serve(arguments: &CaptionArgs, console: &Console) -> Result<Outcome, CliError> {
+    let shaping = arguments.shaping.shaping()?;
+    let captioners = Captioners::load(arguments, console)?;
+    let service = Service {
+        replicas: &captioners.replicas(),
+        decoding: &captioners.config(arguments, console)?,
+        shaping: &shaping,
+        model: &arguments.model.name(),
+        limits: arguments.limits(captioners.checkpoint()),
+    };
+    // Whoever gives the lines ends the service by ending them.
+    service.serve(BufReader::new(io::stdin()), console.stdout())
 }
 
 impl CaptionArgs {
@@ -254,7 +321,8 @@ impl Captioners {
         let mut config = CaptionConfig {
             prompt: Prompt { ids, keep: arguments.keep_prompt },
             workers: arguments.workers.map_or(usual.workers * self.0.len(), usize::from),
-            filling: if has_manifest { Filling::Full } else { Filling::Eager },
+            // A watch does not wait for more photos.
+            filling: if has_manifest && !arguments.watch { Filling::Full } else { Filling::Eager },
             ..usual
         };
         let is_cpu = device.kind == BackendKind::Flex;
@@ -284,7 +352,7 @@ fn in_precision(
 }
 
 fn close(
-    outputs: &OutputArgs,
+    CaptionArgs { outputs, watch, .. }: &CaptionArgs,
     tally: Tally,
     stopped: bool,
     console: &Console,
@@ -302,6 +370,9 @@ fn close(
     }
     let known = if known > 0 { format!(", {known} known from before") } else { String::new() };
     console.note(format_args!("{written} written{known}, {skipped} skipped, {failed} failed"));
+    if stopped && *watch {
+        return Err(CliError::new("the watch was ended").code(EXIT_INTERRUPTED));
+    }
     if stopped {
         return Err(CliError::new("interrupted")
             .hint(match outputs.manifest {

@@ -21,7 +21,7 @@ pub(super) struct InputArgs {
     /// Images, folders, globs, or - to read paths from stdin, one a line; tar shards (webdataset),
     /// Parquet and Arrow tables, whose images are read where they lie. What is there under its very name
     /// is no glob
-    #[arg(required_unless_present = "files_from", value_name = "PATH")]
+    #[arg(required_unless_present_any = ["files_from", "serve_stdin"], value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Paths from a file too, one a line; - is stdin
     #[arg(long, value_name = "FILE")]
@@ -84,6 +84,17 @@ impl InputArgs {
             shard: shard.filter(|shard| shard.count > 1),
             allow_outside: self.allow_outside,
         })
+    }
+
+    /// Folders, where nothing else will do.
+    pub(super) fn folders(&self) -> Result<Vec<PathBuf>, CliError> {
+        match self.paths.iter().find(|path| !path.is_dir()) {
+            Some(other) => Err(CliError::usage(format_args!(
+                "--watch: {} is no folder",
+                other.display()
+            ))),
+            None => Ok(self.paths.clone()),
+        }
     }
 
     /// All that is named, in order: arguments, then lists.

@@ -156,6 +156,8 @@ pub(super) struct Run<'a> {
     pub(super) folder: &'a Folder<'a>,
     pub(super) progress: &'a Progress,
     pub(super) console: &'a Console,
+    /// Whether files of captions are whole where a stop was asked for.
+    pub(super) ends_by_stop: bool,
 }
 
 impl Run<'_> {
@@ -181,7 +183,7 @@ impl Run<'_> {
         reader: &Reader<'_>,
         outputs: Vec<Output>,
     ) -> Result<Tally, CliError> {
-        let Self { replicas, decoding, folder, progress, console } = self;
+        let Self { replicas, decoding, folder, progress, console, .. } = self;
         let mut written = 0;
         let observer = |outcome: OfPhoto<'_>| match outcome {
             OfPhoto::Failed(reason) => {
@@ -206,7 +208,8 @@ impl Run<'_> {
         });
         let emit = |batch| writer.take(batch);
         let ended = caption_batches::<_, FolderError>(replicas, items, source, decoding, emit);
-        let tally = writer.finish(ended.is_ok() && !stop::requested());
+        let is_whole = self.ends_by_stop || !stop::requested();
+        let tally = writer.finish(ended.is_ok() && is_whole);
         ended?;
         Ok(tally?)
     }

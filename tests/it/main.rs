@@ -26,6 +26,7 @@ mod sampling;
 mod score;
 mod scripts;
 mod scst;
+mod shares;
 #[cfg(feature = "shipped")]
 mod shipped;
 mod structure;
