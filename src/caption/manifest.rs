@@ -199,7 +199,8 @@ impl Manifest {
         database
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
             .and_then(|()| database.busy_timeout(Duration::from_secs(30)))
-            .and_then(|()| database.execute_batch(SCHEMA))
+            // All of it or nothing, also where the disk is full: half of it would be a database of something else.
+            .and_then(|()| database.execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;")))
             .map_err(failed)?;
         Ok(Self { file: file.to_owned(), database: database.into(), _lock: Some(lock) })
     }

@@ -139,7 +139,8 @@ pub fn merge_manifests(sources: &[PathBuf], target: &Path) -> Result<Merged, Man
 }
 
 /// Of a status, the more the better.
-const RANK: &str = "CASE status WHEN 'done' THEN 3 WHEN 'skipped' THEN 2 WHEN 'failed' THEN 1 ELSE 0 END";
+const RANK: &str =
+    "CASE status WHEN 'done' THEN 3 WHEN 'skipped' THEN 2 WHEN 'failed' THEN 1 ELSE 0 END";
 
 /// Takes over all rows of `source`.
 fn take(

@@ -239,11 +239,7 @@ enum Found {
 }
 
 impl Found {
-    fn of(
-        arguments: &CaptionArgs,
-        search: &Search,
-        console: &Console,
-    ) -> Result<Self, CliError> {
+    fn of(arguments: &CaptionArgs, search: &Search, console: &Console) -> Result<Self, CliError> {
         if arguments.watch {
             let folders = arguments.inputs.folders()?;
             let watched = Watched::new(folders, search.clone())?;

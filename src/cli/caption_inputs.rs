@@ -89,10 +89,9 @@ impl InputArgs {
     /// Folders, where nothing else will do.
     pub(super) fn folders(&self) -> Result<Vec<PathBuf>, CliError> {
         match self.paths.iter().find(|path| !path.is_dir()) {
-            Some(other) => Err(CliError::usage(format_args!(
-                "--watch: {} is no folder",
-                other.display()
-            ))),
+            Some(other) => {
+                Err(CliError::usage(format_args!("--watch: {} is no folder", other.display())))
+            }
             None => Ok(self.paths.clone()),
         }
     }

@@ -76,20 +76,15 @@ impl Service<'_> {
         let mut unread = None;
         let lines = Lines { input, number: 0, longest, error: &mut unread };
         let mut failed = 0;
-        let answered = caption_batches::<_, ServeError>(
-            self.replicas,
-            lines,
-            self,
-            self.decoding,
-            |batch| {
+        let answered =
+            caption_batches::<_, ServeError>(self.replicas, lines, self, self.decoding, |batch| {
                 for (line, result) in batch {
                     let answer = self.answer(line, result);
                     failed += usize::from(answer.contains_key("error"));
                     writeln!(out, "{}", Value::Object(answer))?;
                 }
                 Ok(out.flush()?)
-            },
-        );
+            });
         answered?;
         if let Some(error) = unread {
             return Err(CliError::new(format_args!("stdin: cannot be read further: {error}")));
@@ -108,7 +103,12 @@ impl Service<'_> {
         };
         let facts = match &line.photo {
             Ok(Photo::File(path)) => facts(path),
-            _ => Facts { name: String::new(), folder: String::new(), existing: String::new() },
+            _ => Facts {
+                name: String::new(),
+                folder: String::new(),
+                existing: String::new(),
+                tags: String::new(),
+            },
         };
         let (mut shaped, mut objection) = (Vec::new(), None);
         for caption in &captions {
@@ -142,7 +142,12 @@ fn facts(path: &Path) -> Facts {
         part.map_or_else(String::new, |part| part.to_string_lossy().into_owned())
     };
     let folder = path.parent().and_then(Path::file_name);
-    Facts { name: text(path.file_stem()), folder: text(folder), existing: String::new() }
+    Facts {
+        name: text(path.file_stem()),
+        folder: text(folder),
+        existing: String::new(),
+        tags: String::new(),
+    }
 }
 
 /// Lines as they come.
@@ -176,7 +181,8 @@ impl<R: BufRead> Iterator for Lines<'_, R> {
                 if let Err(error) = skip_line(&mut self.input) {
                     *self.error = Some(error);
                 }
-                let problem = format!("longer than {} MB, which --max-memory allows", self.longest >> 20);
+                let problem =
+                    format!("longer than {} MB, which --max-memory allows", self.longest >> 20);
                 return Some(Line::of(Err(problem), self.number));
             }
             let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);

@@ -146,8 +146,8 @@ impl Watched {
                 Ok(Ok(event)) => {
                     let is_read = matches!(event.kind, EventKind::Access(_));
                     let matters = |path: &PathBuf| is_image_path(path) || path.is_dir();
-                    self.must_look |= event.need_rescan()
-                        || (!is_read && event.paths.iter().any(matters));
+                    self.must_look |=
+                        event.need_rescan() || (!is_read && event.paths.iter().any(matters));
                 }
                 // Too much happened to be told.
                 Ok(Err(_)) => self.must_look = true,

@@ -107,10 +107,8 @@ fn what_is_missing_or_doubled_is_named() {
     assert!(ended.stderr.contains("in copy.db as well, with the same caption"), "{ended:?}");
     // A photo that nobody has, in shares that all ended.
     let database = rusqlite::Connection::open(folder.join("s1.db")).unwrap();
-    let removed = database.execute(
-        "DELETE FROM photos WHERE path = (SELECT min(path) FROM photos)",
-        [],
-    );
+    let removed =
+        database.execute("DELETE FROM photos WHERE path = (SELECT min(path) FROM photos)", []);
     assert_eq!(removed, Ok(1));
     drop(database);
     let ended = merge(folder, &["s0.db", "s1.db", "s2.db", "-o", "o.db"]);
@@ -156,7 +154,10 @@ fn a_line_in_is_a_line_out() {
     let caption = &usual[0]["caption"];
     // One at a time: an answer does not wait for the next line.
     let answer = ask(&json!({"image": path, "id": 7}).to_string());
-    assert_eq!((&answer["id"], &answer["path"], &answer["caption"]), (&json!(7), &json!(path), caption));
+    assert_eq!(
+        (&answer["id"], &answer["path"], &answer["caption"]),
+        (&json!(7), &json!(path), caption)
+    );
     assert!(answer["confidence"].is_f64() && answer["words"].is_array(), "{answer}");
     for image in [
         json!({"image": encoded, "id": {"a": 1}}),
@@ -217,4 +218,55 @@ fn several_devices_say_what_one_says() {
     assert_eq!(said.matches("device: flex").count(), 3, "{said}");
     assert_eq!(three, of("flex", "one").1);
     assert_eq!(three.lines().count(), 24);
+}
+
+/// Waits until `done` or too long.
+#[cfg(unix)]
+fn wait_for(done: impl Fn() -> bool) -> bool {
+    let start = std::time::Instant::now();
+    while start.elapsed().as_secs() < 60 {
+        if done() {
+            return true;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    false
+}
+
+/// Photos that appear are captioned when they are whole, and Ctrl-C ends the watch.
+#[cfg(unix)]
+#[test]
+fn a_watch_captions_what_appears() {
+    use std::thread::sleep;
+    use std::time::Duration;
+
+    let world = world(4);
+    let folder = world.path();
+    let photo = fs::read(folder.join("photos/0/000.png")).unwrap();
+    let other = fs::read(folder.join("photos/1/001.png")).unwrap();
+    let mut command = caption(
+        folder,
+        &["photos", "--watch", "--model", "run", "--write", "txt", "-o", "a.jsonl"],
+    );
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let there = |name: &str| folder.join("photos").join(name).is_file();
+    assert!(wait_for(|| there("0/000.txt") && there("1/001.txt")), "what is there at first");
+    // Half of it, and the rest when a whole file would long have been read.
+    fs::write(folder.join("photos/half.png"), &photo[..photo.len() / 2]).unwrap();
+    fs::create_dir_all(folder.join("photos/new/below")).unwrap();
+    fs::write(folder.join("photos/new/below/b.png"), &other).unwrap();
+    fs::write(folder.join("photos/notes.md"), "no photo").unwrap();
+    assert!(wait_for(|| there("new/below/b.txt")), "a new folder");
+    sleep(Duration::from_millis(1500));
+    assert!(!there("half.txt"));
+    fs::write(folder.join("photos/half.png"), &photo).unwrap();
+    assert!(wait_for(|| there("half.txt")), "the other half");
+    let mut interrupt = Command::new("kill");
+    assert!(interrupt.arg("-INT").arg(child.id().to_string()).status().unwrap().success());
+    let ended = Ended::of(child.wait_with_output().unwrap());
+    assert_eq!(ended.code, 130, "{ended:?}");
+    assert!(ended.stderr.contains("6 written, 0 skipped, 0 failed"), "{ended:?}");
+    assert_eq!(fs::read_to_string(folder.join("a.jsonl")).unwrap().lines().count(), 6);
+    let ended = run(&mut caption(folder, &["photos/0/000.png", "--watch"]));
+    assert!(ended.code == 2 && ended.stderr.contains("is no folder"), "{ended:?}");
 }
