@@ -116,7 +116,10 @@ fn positions_of_a_word_differ() {
     let [predicting, reading] = &inspection.maps[..] else { panic!("two maps") };
     // The step that reads "red" predicts the piece behind it.
     assert_ne!(predicting.words[0].map, reading.words[0].map);
-    assert_eq!(inspection.phrases, [0..3]);
+    assert_eq!(
+        inspection.phrases.iter().cloned().map(Vec::from_iter).collect::<Vec<_>>(),
+        [[0, 1, 2]]
+    );
 }
 
 /// Scenes of shapes and a checkpoint for them that nobody trained: what is measured of it must lie at chance.
