@@ -211,11 +211,11 @@ fn read_members<R: Read + Seek>(
             let what = format!("{name:?} is cut short: {size} bytes at {offset} of {length}");
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
         }
-        if is_below_housekeeping(Path::new(&name), false) {
+        let place = within(&entry.path_bytes());
+        if is_below_housekeeping(&place, false) {
             continue;
         }
         if is_image_path(Path::new(&name)) {
-            let place = within(&entry.path_bytes());
             members.push((name, Member::Image(source(&place, offset, size))));
         } else if size <= MAX_TEXT {
             let mut content = Vec::new();
