@@ -114,7 +114,7 @@ fn shards_are_captioned_member_by_member() {
     let plain: Vec<String> =
         world.captions("plain.jsonl").into_iter().map(|(_, caption)| caption).collect();
     for (at, photo) in [(1, 1), (2, 2), (3, 3), (4, 1), (5, 0), (6, 2)] {
-        assert_eq!(captions[at].1, format!("|{}", plain[photo]), "{}", names[at]);
+        assert_eq!(captions[at].1, plain[photo], "{}", names[at]);
     }
     assert_eq!(captions[0].1, format!("old one|{}", plain[0]));
     let side: BTreeSet<String> = snapshot(&world.at("side")).into_keys().collect();
