@@ -40,7 +40,7 @@ def below(parent: int):
 
 
 def kill_one(parent: int, wanted, what: str, killed) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 900
     while time.monotonic() < until:
         for pid, command in below(parent).items():
             if wanted(command):
