@@ -1,5 +1,9 @@
 //! MobileNetV2 without gradients, on slices whose channels lie side by side: block after block, each
 //! for few enough pixels at a time that what it expands them to stays in the cache. Knows no tensors.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "a closure of an iterator would hold vector instructions apart from the function that has them"
+)]
 
 use std::array::from_fn;
 use std::mem::swap;
