@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use glob::Pattern;
@@ -122,6 +122,18 @@ impl InputArgs {
             }));
         }
         Ok(named)
+    }
+
+    /// The file, where nothing but the path of one is named. A path that leads nowhere counts as one,
+    /// unless it is a glob.
+    pub(super) fn one_file(&self) -> Option<&Path> {
+        let [path] = self.paths.as_slice() else { return None };
+        let is_glob = || path.to_string_lossy().contains(['*', '?', '[']);
+        let is_one = match path.metadata() {
+            Ok(metadata) => !metadata.is_dir(),
+            Err(_) => !is_glob(),
+        };
+        (self.files_from.is_empty() && path.as_os_str() != "-" && is_one).then_some(path)
     }
 
     /// The same once more, where it can be gone through twice.

@@ -46,13 +46,14 @@ impl ColorChoice {
         }
     }
 
-    fn colors_stderr(self) -> bool {
+    /// Whether `stream` is coloured, which is a terminal or is not.
+    fn colors(self, is_terminal: bool) -> bool {
         let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let is_dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
         match self {
             Self::Always => true,
             Self::Never => false,
-            Self::Auto => io::stderr().is_terminal() && !is_set("NO_COLOR") && !is_dumb,
+            Self::Auto => is_terminal && !is_set("NO_COLOR") && !is_dumb,
         }
     }
 }
@@ -63,6 +64,7 @@ pub struct Console {
     quiet: bool,
     verbosity: u8,
     has_color: bool,
+    color: ColorChoice,
     is_terminal: bool,
 }
 
@@ -70,12 +72,12 @@ impl Console {
     /// A console for this process. `verbosity` counts the `-v`.
     pub fn new(quiet: bool, verbosity: u8, color: ColorChoice) -> Self {
         let is_terminal = io::stderr().is_terminal();
-        Self { quiet, verbosity, has_color: color.colors_stderr(), is_terminal }
+        Self { quiet, verbosity, has_color: color.colors(is_terminal), color, is_terminal }
     }
 
     /// A console that says errors only, for tests.
     pub fn silent() -> Self {
-        Self { quiet: true, verbosity: 0, has_color: false, is_terminal: false }
+        Self { quiet: true, verbosity: 0, has_color: false, color: ColorChoice::Never, is_terminal: false }
     }
 
     /// Whether `--quiet` was given.
@@ -91,6 +93,11 @@ impl Console {
     /// Whether stderr is a terminal, where a line can be redrawn.
     pub fn is_terminal(&self) -> bool {
         self.is_terminal
+    }
+
+    /// Whether what goes to stdout may be coloured.
+    pub(super) fn colours_stdout(&self) -> bool {
+        self.color.colors(io::stdout().is_terminal())
     }
 
     /// Stdout, locked. Write with `writeln!` and `?`: a reader that went away is then a silent

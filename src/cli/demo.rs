@@ -10,15 +10,17 @@ use super::console::Console;
 use super::device::DeviceArgs;
 use super::error::{CliError, Context};
 use super::evaluate::Shown;
+use super::inspect_outputs::{Files, Inspected};
 use super::train_progress::run_training;
-use super::{data, inspect, stop};
-use crate::caption::CaptionConfig;
+use super::{data, inspect_outputs, stop};
+use crate::caption::{CaptionConfig, weights_hash};
 use crate::checkpoint;
 use crate::data::shapes::ShapesConfig;
 use crate::data::{LoadOptions, Split, load};
 use crate::evaluate::evaluate;
 use crate::image::{DecodeLimits, decode_file};
-use crate::inspect::inspect as inspect_photo;
+use crate::inspect::page::Reading;
+use crate::inspect::{InspectConfig, Method, RelevanceConfig, inspect_with};
 use crate::train::TrainConfig;
 
 /// Draw a data set, train a captioner on it, measure it and show where it looks
@@ -127,8 +129,21 @@ pub(super) fn run(arguments: DemoArgs, console: &Console) -> Result<Outcome, Cli
         scenes.layer
     ));
     let photo = decode_file(&judged.path, &DecodeLimits::default())?;
-    let inspection = inspect_photo(&checkpoint, &device.device, &photo, None, &decode)?;
-    inspect::write(&folder, &photo, &inspection, Some(scenes.layer))?;
+    let map = RelevanceConfig { layer: Some(scenes.layer), ..RelevanceConfig::new(Method::Attention) };
+    let what = InspectConfig { maps: vec![map], evidence: true, text: None };
+    let inspection =
+        inspect_with(&checkpoint, &device.device, &photo, &what, &decode, &mut |_| ())?;
+    let hash = weights_hash(&checkpoint).context(format_args!("{}", model.display()))?;
+    let reading = Reading {
+        model: &model.display().to_string(),
+        hash: &hash,
+        inspection: &inspection,
+        faithful: Vec::new(),
+    };
+    let name = judged.path.file_name().unwrap_or_default().to_string_lossy();
+    let inspected = Inspected { name: &name, photo: &photo, readings: &[reading] };
+    inspect_outputs::write(&folder, &inspected, &Files::default(), None)?;
+    writeln!(stdout, "attention page: {}", folder.join("index.html").display())?;
     writeln!(stdout, "attention sheet: {}", folder.join("sheet.png").display())?;
     Ok(Outcome::Complete)
 }

@@ -89,6 +89,13 @@ impl CliError {
         }
     }
 
+    /// The error and its causes in a line, for one of many.
+    pub(super) fn in_a_line(&self) -> String {
+        let mut parts = vec![self.message.clone()];
+        parts.extend(self.cause_lines());
+        parts.join(": ")
+    }
+
     fn causes(&self) -> impl Iterator<Item = &(dyn Error + 'static)> {
         let first = self.source.as_deref().map(|source| source as &(dyn Error + 'static));
         std::iter::successors(first, |&cause| cause.source())

@@ -1,53 +1,81 @@
-//! `patchword inspect`: which region of the image each word came from.
+//! `patchword inspect`: which region of an image each word of its caption came from.
 
+use std::collections::HashSet;
 use std::fs;
-use std::io::{Cursor, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-use image::{ImageFormat, RgbImage};
+use clap::{Args, ValueEnum};
+use image::RgbImage;
 
 use super::Outcome;
+use super::caption_inputs::InputArgs;
 use super::console::Console;
 use super::decode::DecodeArgs;
 use super::device::DeviceArgs;
-use super::error::{CliError, Context};
+use super::error::{CliError, Context, EXIT_INTERRUPTED};
 use super::image_size::ImageSizeArgs;
+use super::inspect_maps::MapArgs;
+use super::inspect_outputs::{self as outputs, Files, Inspected};
 use super::model_args::ModelArgs;
-use crate::caption::CaptionConfig;
-use crate::checkpoint::{self, atomic};
-use crate::image::{DecodeLimits, decode_file};
-use crate::inspect::sheet::{LEAST_CEILING, Region, Sheet, SheetPanel, SheetStyle, render};
-use crate::inspect::{Inspection, inspect};
+use super::progress::Progress;
+use super::stop;
+use crate::caption::inputs::{Input, find};
+use crate::caption::{CaptionConfig, weights_hash};
+use crate::checkpoint::{self, Checkpoint, Location};
+use crate::device::Resolved;
+use crate::escape::escape;
+use crate::image::{DecodeLimits, decode_file, thumbnail};
+use crate::inspect::gallery::{self, Entry};
+use crate::inspect::page::Reading;
+use crate::inspect::{InspectConfig, InspectError, Inspection, inspect_with};
 
-/// Show which region of an image each word of its caption came from
+/// Show which region of an image each word of its caption came from, and how far to believe it
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   patchword inspect photo.jpg --out inspected
-  patchword inspect photo.jpg --model checkpoints/mine --out inspected
-  patchword inspect photo.jpg --model checkpoints/mine --out a-dog --text 'a dog on a beach'
+  patchword inspect ~/photos --model checkpoints/mine --out inspected
+  patchword inspect photo.jpg --out a-dog --text 'a dog on a beach'
+  patchword inspect photo.jpg --out both --compare Salesforce/blip-image-captioning-base
+  patchword inspect photo.jpg --out inspected --method gradient --method occlusion --npz
+  patchword inspect photo.jpg --terminal
 
-DIR gets sheet.png (the photo, then one panel a word with the cross-attention over it) and \
-attention.json (each word's map: mean, and every layer and head apart). Attention shows where the \
-model looked when it chose a word; it is a clue to why, not a proof.")]
+DIR gets index.html (a page to explore: it needs no network), attention.json (every map as numbers; with \
+--npz also attention.npz), and sheet.png (a picture to send). Of a folder or of several images each gets a \
+folder of its own in DIR, and index.html links them; an image that cannot be read is named on stderr, the \
+rest goes on, and the exit code is 3.
+
+A map is a clue to what a word rests on, not a proof. What checks it is on the page too: how likely the \
+word stays when its region is hidden, when the photo is blurred, and without a photo.")]
 pub(super) struct InspectArgs {
-    /// The image
-    image: PathBuf,
+    #[command(flatten)]
+    inputs: InputArgs,
     #[command(flatten)]
     model: ModelArgs,
+    /// A second model, read side by side with the first
+    #[arg(long, value_name = "DIR|ID")]
+    compare: Option<PathBuf>,
     /// Where to write
-    #[arg(long, short, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, short, value_name = "DIR", required_unless_present = "terminal")]
+    out: Option<PathBuf>,
     /// Replace the files of an inspection that is there already
     #[arg(long)]
     overwrite: bool,
+    /// Write attention.npz too: every layer and head, for NumPy
+    #[arg(long, requires = "out")]
+    npz: bool,
+    /// Show the maps in the terminal
+    #[arg(long)]
+    terminal: bool,
     /// Inspect this caption instead of the model's own
     #[arg(long, value_name = "CAPTION")]
     text: Option<String>,
-    /// Show this decoder layer on the sheet (from 0) instead of the mean of all
-    #[arg(long, value_name = "N")]
-    layer: Option<usize>,
+    /// Which words are large on the page and the sheet, and are shown in the terminal
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = Words::Content)]
+    words: Words,
+    #[command(flatten)]
+    maps: MapArgs,
     #[command(flatten)]
     image_size: ImageSizeArgs,
     /// Largest image decoded, in pixels
@@ -59,145 +87,314 @@ pub(super) struct InspectArgs {
     device: DeviceArgs,
 }
 
-/// The files that are written.
-const SHEET: &str = "sheet.png";
-const ATTENTION: &str = "attention.json";
+/// Which words stand out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Words {
+    /// Those that may be seen: nouns, adjectives, verbs.
+    Content,
+    /// All, articles and prepositions too.
+    All,
+}
+
+const STOPPING: &str =
+    "stopping: the image that is under way is finished first; Ctrl-C again stops at once";
+
+/// A model that is ready, and what is asked of it.
+struct Model {
+    name: String,
+    hash: String,
+    what: InspectConfig,
+    /// How far each map was found to be faithful.
+    faithful: Vec<Option<String>>,
+    checkpoint: Checkpoint,
+    config: CaptionConfig,
+}
 
 pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, CliError> {
-    for file in [SHEET, ATTENTION].map(|name| arguments.out.join(name)) {
-        if file.exists() && !arguments.overwrite {
-            return Err(CliError::new(format_args!(
-                "{}: exists already; name another place",
-                file.display()
-            ))
-            .hint("--overwrite replaces what an inspection before wrote"));
-        }
-    }
-    if arguments.image.is_dir() {
-        return Err(CliError::new(format_args!(
-            "{}: a folder; expected one image",
-            arguments.image.display()
-        ))
-        .hint("`patchword caption` takes folders"));
-    }
-    let photo = decode_file(&arguments.image, &DecodeLimits::of_pixels(arguments.max_pixels))?;
-    let location = arguments.model.locate(console)?;
-    let device = arguments.device.open(console)?;
-    let options = arguments.image_size.load_options();
-    let checkpoint = checkpoint::load_with(&location, &device.device, &options)?;
-    let layers = checkpoint.model.config().decoder.num_layers;
-    if let Some(layer) = arguments.layer
-        && layer >= layers
-    {
-        return Err(CliError::usage(format_args!(
-            "--layer {layer}: the decoder has layers 0 to {}",
-            layers - 1
-        )));
-    }
-    let generate = arguments.decode.over(&checkpoint, Some(1))?;
-    let config = CaptionConfig::new(generate, &device.device);
-    let text = arguments.text.as_deref();
-    if text.is_some_and(|text| text.trim().is_empty()) {
+    if arguments.text.as_deref().is_some_and(|text| text.trim().is_empty()) {
         return Err(CliError::usage("--text: a caption without words")
             .hint("leave --text out to see the model's own caption"));
     }
-    let inspection = inspect(&checkpoint, &device.device, &photo, text, &config)?;
-    write(&arguments.out, &photo, &inspection, arguments.layer)?;
-    let mut stdout = console.stdout();
-    writeln!(stdout, "{}", inspection.caption)?;
-    console.note(format_args!(
-        "wrote {} and {}",
-        arguments.out.join(SHEET).display(),
-        arguments.out.join(ATTENTION).display()
-    ));
-    Ok(Outcome::Complete)
-}
-
-/// Writes `sheet.png` and `attention.json`, over those that are there; shared with `patchword demo`.
-pub(super) fn write(
-    folder: &Path,
-    photo: &RgbImage,
-    inspection: &Inspection,
-    layer: Option<usize>,
-) -> Result<(), CliError> {
-    fs::create_dir_all(folder).context(format_args!("{}: cannot be made", folder.display()))?;
-    let json = folder.join(ATTENTION);
-    atomic::replace_file(&json, &serde_json::to_vec(inspection)?)?;
-    let panels = inspection
-        .words
-        .iter()
-        .map(|word| SheetPanel {
-            title: word.word.clone(),
-            note: format!("p {:.2}", word.probability),
-            heat: match layer {
-                Some(layer) => word.layer_mean(layer),
-                None => word.mean.clone(),
-            },
-        })
-        .collect();
-    let sheet = Sheet {
-        photo,
-        region: region(inspection.region),
-        rows: inspection.rows,
-        cols: inspection.cols,
-        caption: &heading(inspection),
-        footer: &footer(layer),
-        panels,
+    let many = arguments.inputs.one_file().is_none();
+    if let (Some(out), false) = (&arguments.out, arguments.overwrite) {
+        outputs::refuse_what_is_there(out, many, &arguments.files())?;
+    }
+    let (inputs, mut failed) = match arguments.inputs.one_file() {
+        Some(path) => (vec![Input { path: path.into(), relative: path.into() }], 0),
+        None => images(&arguments, console)?,
     };
-    let png = folder.join(SHEET);
-    let mut bytes = Cursor::new(Vec::new());
-    render(&sheet, &SheetStyle::default()).write_to(&mut bytes, ImageFormat::Png)?;
-    Ok(atomic::replace_file(&png, bytes.get_ref())?)
+    // Before a model is loaded: a photo that cannot be read ends the command at once.
+    let first = match many {
+        false => Some(decode_file(&inputs[0].path, &limits(&arguments))?),
+        true => None,
+    };
+    let device = arguments.device.open(console)?;
+    let models = models(&arguments, &device, console)?;
+    let session = Session { arguments: &arguments, models: &models, device: &device, console };
+    if let Some(photo) = first {
+        session.image(&inputs[0], &photo, arguments.out.as_deref(), None, None)?;
+        return Ok(Outcome::Complete);
+    }
+    stop::listen_and_say(console, STOPPING);
+    failed += session.gallery(&inputs, failed)?;
+    if stop::requested() {
+        return Err(CliError::new("interrupted").code(EXIT_INTERRUPTED));
+    }
+    Ok(if failed > 0 { Outcome::SomeInputsFailed } else { Outcome::Complete })
 }
 
-/// The caption, and whose it is where it is not the model's.
-fn heading(inspection: &Inspection) -> String {
-    match inspection.generated {
-        true => inspection.caption.clone(),
-        false => format!("{} (given, not generated)", inspection.caption),
+fn limits(arguments: &InspectArgs) -> DecodeLimits {
+    DecodeLimits::of_pixels(arguments.max_pixels)
+}
+
+impl InspectArgs {
+    fn files(&self) -> Files {
+        Files { npz: self.npz, compared: self.compare.is_some(), all_words: self.words == Words::All }
     }
 }
 
-/// What is drawn, and how to read it.
-fn footer(layer: Option<usize>) -> String {
-    let what = match layer {
-        Some(layer) => format!("cross-attention of decoder layer {layer}, mean of heads"),
-        None => "cross-attention, mean of layers and heads".to_string(),
+/// The images that are named, and how many names name none.
+fn images(arguments: &InspectArgs, console: &Console) -> Result<(Vec<Input>, usize), CliError> {
+    let config = arguments.inputs.config(console)?;
+    // What was written before is no input.
+    let out = arguments.out.as_deref().and_then(|out| fs::canonicalize(out).ok());
+    let is_ours = |path: &Path| match (&out, fs::canonicalize(path)) {
+        (Some(out), Ok(path)) => path.starts_with(out),
+        _ => false,
     };
-    format!(
-        "p: the word's probability. max: the largest share of attention on one patch, and how many times that \
-         is what each would have if the word looked everywhere alike; it has the hottest colour where it is at \
-         least {LEAST_CEILING}×. A clue to what the word rests on, not a proof.\n{what}; patchword {}",
-        env!("CARGO_PKG_VERSION")
-    )
+    let (mut inputs, mut failed) = (Vec::new(), 0);
+    find(arguments.inputs.named()?, &config, &mut |found| {
+        match found {
+            Ok(input) if is_ours(&input.path) => {}
+            Ok(input) => inputs.push(input),
+            Err(error) => {
+                failed += 1;
+                console.warn(error);
+            }
+        }
+        true
+    });
+    match inputs.is_empty() {
+        false => Ok((inputs, failed)),
+        true => Err(CliError::new("no images to inspect")
+            .hint("name image files, folders, globs in quotes, or - for a list on stdin")),
+    }
 }
 
-fn region([x0, y0, x1, y1]: [f32; 4]) -> Region {
-    Region { x0, y0, x1, y1 }
+fn models(
+    arguments: &InspectArgs,
+    device: &Resolved,
+    console: &Console,
+) -> Result<Vec<Model>, CliError> {
+    let mut models = vec![model(
+        arguments,
+        arguments.model.name(),
+        &arguments.model.locate(console)?,
+        device,
+    )?];
+    if let Some(other) = &arguments.compare {
+        let location = arguments.model.locate_another(other, console)?;
+        models.push(model(arguments, other.display().to_string(), &location, device)?);
+    }
+    Ok(models)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn model(
+    arguments: &InspectArgs,
+    name: String,
+    location: &Location,
+    device: &Resolved,
+) -> Result<Model, CliError> {
+    let options = arguments.image_size.load_options();
+    let checkpoint = checkpoint::load_with(location, &device.device, &options)?;
+    let (maps, faithful) = arguments.maps.of(&checkpoint)?;
+    let generate = arguments.decode.over(&checkpoint, Some(1))?;
+    let config = CaptionConfig::new(generate, &device.device);
+    let hash = weights_hash(&checkpoint).context(format_args!("{name}: cannot be read"))?;
+    let text = arguments.text.clone();
+    let what = InspectConfig { text, maps, evidence: arguments.maps.evidence() };
+    Ok(Model { name, hash, what, faithful, checkpoint, config })
+}
 
-    #[test]
-    fn a_sheet_says_whose_the_caption_is_and_how_to_read_it() {
-        let inspection = |generated| Inspection {
-            caption: "a dog".into(),
-            generated,
-            log_probability: -1.0,
-            rows: 1,
-            cols: 1,
-            region: [0.0, 0.0, 1.0, 1.0],
-            words: Vec::new(),
-            maps: Vec::new(),
-            phrases: Vec::new(),
-        };
-        assert_eq!(heading(&inspection(true)), "a dog");
-        assert_eq!(heading(&inspection(false)), "a dog (given, not generated)");
-        for (layer, what) in [(None, "mean of layers"), (Some(2), "decoder layer 2")] {
-            let footer = footer(layer);
-            assert!(footer.contains("at least 3×") && footer.contains(what), "{footer}");
+/// All that one image after the other is inspected with.
+struct Session<'a> {
+    arguments: &'a InspectArgs,
+    models: &'a [Model],
+    device: &'a Resolved,
+    console: &'a Console,
+}
+
+impl Session<'_> {
+    /// Every image in a folder of its own, and the page that links them; how many images failed besides
+    /// `failed`.
+    fn gallery(&self, inputs: &[Input], before: usize) -> Result<usize, CliError> {
+        let progress = Progress::new(self.console, "inspect", Some(inputs.len() as u64), "images");
+        let (mut entries, mut failed, mut taken) = (Vec::new(), 0, HashSet::new());
+        for input in inputs {
+            if stop::requested() {
+                break;
+            }
+            let name = input.relative.display().to_string();
+            let folder = gallery::folder_name(&name, &mut taken);
+            match self.entry(input, name, folder, &progress) {
+                Ok(entry) => {
+                    entries.push(entry);
+                    progress.advance(1);
+                }
+                // A disk that is full, a reader that went away: the next image would fare no better.
+                Err(Failure::Run(error)) => return Err(error),
+                Err(Failure::Image(error)) => {
+                    failed += 1;
+                    let reason = error.in_a_line();
+                    progress.suspend(|| self.console.warn(format_args!("not inspected: {reason}")));
+                    progress.advance_failed(1);
+                }
+            }
+        }
+        progress.finish();
+        if let Some(out) = &self.arguments.out
+            && !entries.is_empty()
+        {
+            let names: Vec<String> = self.models.iter().map(|model| model.name.clone()).collect();
+            let page = outputs::gallery(out, &entries, &names, before + failed)?;
+            self.console.note(format_args!("wrote {}", page.display()));
+        }
+        self.console.note(format_args!("{} inspected, {} failed", entries.len(), before + failed));
+        Ok(failed)
+    }
+
+    fn entry(
+        &self,
+        input: &Input,
+        image: String,
+        folder: String,
+        progress: &Progress,
+    ) -> Result<Entry, Failure> {
+        let photo = decode_file(&input.path, &limits(self.arguments))
+            .map_err(|error| Failure::Image(error.into()))?;
+        let place = self.arguments.out.as_ref().map(|out| out.join(&folder));
+        let captions = self.image(input, &photo, place.as_deref(), Some("../index.html"), Some(progress))?;
+        let jpeg = thumbnail(&photo, gallery::THUMBNAIL_SIDE)
+            .map_err(|error| Failure::Image(error.into()))?
+            .jpeg;
+        Ok(Entry { image, folder, captions, jpeg })
+    }
+
+    /// Inspects one image, writes what was asked for into `out`, and says the captions.
+    fn image(
+        &self,
+        input: &Input,
+        photo: &RgbImage,
+        out: Option<&Path>,
+        back: Option<&str>,
+        progress: Option<&Progress>,
+    ) -> Result<Vec<String>, Failure> {
+        let mut inspections = Vec::new();
+        for model in self.models {
+            let seen = self.inspect(photo, model, progress.is_none());
+            inspections.push(seen.map_err(|error| match error {
+                InspectError::Device(_) => Failure::Run(error.into()),
+                error => Failure::Image(error.into()),
+            })?);
+        }
+        let each = self.models.iter().zip(&inspections).map(|(model, inspection)| Reading {
+            model: &model.name,
+            hash: &model.hash,
+            inspection,
+            faithful: model.faithful.clone(),
+        });
+        let readings: Vec<Reading<'_>> = each.collect();
+        let name = input.path.file_name().unwrap_or(input.path.as_os_str()).to_string_lossy();
+        let inspected = Inspected { name: &name, photo, readings: &readings };
+        if let Some(out) = out {
+            let files = outputs::write(out, &inspected, &self.arguments.files(), back)?;
+            if progress.is_none() {
+                let files: Vec<String> =
+                    files.iter().map(|file| file.display().to_string()).collect();
+                self.console.note(format_args!("wrote {}", files.join(", ")));
+            }
+        }
+        let say = || self.say(input, &inspected, progress.is_some());
+        match progress {
+            Some(progress) => progress.suspend(say)?,
+            None => say()?,
+        }
+        drop(readings);
+        Ok(inspections.into_iter().map(|inspection| inspection.caption).collect())
+    }
+
+    fn inspect(
+        &self,
+        photo: &RgbImage,
+        model: &Model,
+        alone: bool,
+    ) -> Result<Inspection, InspectError> {
+        // One image takes seconds where its maps encode it many times over: that is what the bar counts.
+        let progress = alone.then(|| Progress::new(self.console, "inspect", None, "encodings"));
+        let seen = inspect_with(
+            &model.checkpoint,
+            &self.device.device,
+            photo,
+            &model.what,
+            &model.config,
+            &mut |count| {
+                if let Some(progress) = &progress {
+                    progress.advance(count as u64);
+                }
+            },
+        );
+        if let Some(progress) = progress {
+            progress.clear();
+        }
+        seen
+    }
+
+    /// The captions on stdout, and the maps where the terminal shows them.
+    fn say(&self, input: &Input, inspected: &Inspected<'_>, many: bool) -> Result<(), CliError> {
+        let mut stdout = self.console.stdout();
+        let path = escape(input.path.as_os_str().as_encoded_bytes());
+        for Reading { model, inspection, .. } in inspected.readings {
+            let caption = escape(inspection.caption.as_bytes());
+            let model = escape(model.as_bytes());
+            match (many, inspected.readings.len()) {
+                (false, 1) => writeln!(stdout, "{caption}")?,
+                (false, _) => writeln!(stdout, "{model}\t{caption}")?,
+                (true, 1) => writeln!(stdout, "{path}\t{caption}")?,
+                (true, _) => writeln!(stdout, "{path}\t{model}\t{caption}")?,
+            }
+            if self.arguments.terminal {
+                let (width, colour) = (terminal_width(), self.console.colours_stdout());
+                let all = self.arguments.words == Words::All;
+                let text = outputs::terminal(inspected.photo, inspection, all, width, colour);
+                stdout.write_all(text.as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Columns of the terminal; 100 where there is none.
+fn terminal_width() -> usize {
+    let size = io::stdout().is_terminal().then(terminal_size::terminal_size).flatten();
+    size.map_or(100, |(width, _)| usize::from(width.0).max(20))
+}
+
+/// What failed: an image, or the whole run.
+enum Failure {
+    Image(CliError),
+    Run(CliError),
+}
+
+impl From<CliError> for Failure {
+    fn from(error: CliError) -> Self {
+        Self::Run(error)
+    }
+}
+
+impl From<Failure> for CliError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Image(error) | Failure::Run(error) => error,
         }
     }
 }

@@ -33,6 +33,8 @@ mod evaluate;
 mod image_size;
 mod inspect;
 mod inspect_evaluate;
+mod inspect_maps;
+mod inspect_outputs;
 mod model;
 mod model_args;
 mod model_average;
@@ -91,7 +93,7 @@ struct GlobalArgs {
 enum Command {
     Train(train::TrainArgs),
     Caption(caption::CaptionArgs),
-    Inspect(InspectCommandArgs),
+    Inspect(inspect::InspectArgs),
     Evaluate(evaluate::EvaluateArgs),
     Score(score::ScoreArgs),
     Data(data::DataArgs),
@@ -102,32 +104,11 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
-/// Photos to inspect, or a data set to measure maps on.
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-struct InspectCommandArgs {
-    #[command(subcommand)]
-    command: Option<InspectCommand>,
-    #[command(flatten)]
-    photos: Option<inspect::InspectArgs>,
-}
-
-#[derive(Debug, Subcommand)]
-enum InspectCommand {
-    Evaluate(inspect_evaluate::InspectEvaluateArgs),
-}
-
 fn dispatch(command: Command, console: &Console) -> Result<Outcome, CliError> {
     match command {
         Command::Train(arguments) => train::run(arguments, console),
         Command::Caption(arguments) => caption::run(arguments, console),
-        Command::Inspect(InspectCommandArgs { command, photos }) => match (command, photos) {
-            (Some(InspectCommand::Evaluate(arguments)), _) => {
-                inspect_evaluate::run(&arguments, console)
-            }
-            (None, Some(arguments)) => inspect::run(arguments, console),
-            (None, None) => Err(CliError::usage("inspect: name an image")),
-        },
+        Command::Inspect(arguments) => inspect::run(arguments, console),
         Command::Evaluate(arguments) => evaluate::run(arguments, console),
         Command::Score(arguments) => score::run(arguments, console),
         Command::Demo(arguments) => demo::run(arguments, console),

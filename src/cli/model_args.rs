@@ -33,6 +33,15 @@ impl ModelArgs {
         }
     }
 
+    /// Another model than `--model`, downloaded if need be.
+    pub(super) fn locate_another(
+        &self,
+        model: &Path,
+        console: &Console,
+    ) -> Result<Location, CliError> {
+        Ok(Location::named(&self.source.locate(model, console)?))
+    }
+
     /// The model as it was named.
     pub(super) fn name(&self) -> String {
         self.model.as_ref().map_or(shipped::NAME.into(), |model| model.display().to_string())

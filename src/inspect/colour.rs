@@ -13,16 +13,38 @@ pub enum ColourMap {
     Inferno,
     /// Black, violet, pink, cream.
     Magma,
+    /// Blue, grey, yellow: alike to all eyes, those that see no red or no green too (Nuñez et al. 2018,
+    /// <https://arxiv.org/abs/1712.01662>).
+    Cividis,
 }
 
 impl ColourMap {
+    /// Every map, the default first.
+    pub const ALL: [Self; 4] = [Self::Inferno, Self::Viridis, Self::Cividis, Self::Magma];
+
+    /// The name: lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Viridis => "viridis",
+            Self::Inferno => "inferno",
+            Self::Magma => "magma",
+            Self::Cividis => "cividis",
+        }
+    }
+
+    /// Colours at equal steps from 0 to 1, as red, green and blue.
+    pub fn stops(self) -> &'static [[u8; 3]] {
+        match self {
+            Self::Viridis => &VIRIDIS,
+            Self::Inferno => &INFERNO,
+            Self::Magma => &MAGMA,
+            Self::Cividis => &CIVIDIS,
+        }
+    }
+
     /// Red, green and blue of `value` in 0..=1; values outside are clamped, NaN is 0.
     pub fn colour(self, value: f32) -> [u8; 3] {
-        let stops = match self {
-            ColourMap::Viridis => &VIRIDIS,
-            ColourMap::Inferno => &INFERNO,
-            ColourMap::Magma => &MAGMA,
-        };
+        let stops = self.stops();
         let value = if value.is_nan() { 0.0 } else { value.clamp(0.0, 1.0) };
         let position = value * (stops.len() - 1) as f32;
         let lower = (position as usize).min(stops.len() - 2);
@@ -65,11 +87,19 @@ const MAGMA: [[u8; 3]; 33] = [
     [253, 226, 163], [252, 240, 178], [252, 253, 191],
 ];
 
+#[rustfmt::skip]
+const CIVIDIS: [[u8; 3]; 33] = [
+    [0, 34, 78], [0, 40, 91], [0, 46, 106], [5, 51, 113], [26, 56, 111], [39, 62, 110],
+    [50, 67, 109], [59, 73, 108], [67, 78, 108], [75, 84, 108], [83, 90, 109], [90, 95, 110],
+    [97, 101, 111], [104, 106, 113], [111, 112, 115], [118, 118, 118], [125, 124, 120], [132, 130, 121],
+    [140, 136, 120], [147, 142, 120], [155, 148, 118], [163, 154, 116], [171, 160, 114], [180, 167, 111],
+    [188, 174, 108], [196, 180, 104], [205, 187, 99], [213, 194, 94], [222, 201, 88], [231, 209, 80],
+    [240, 216, 70], [249, 224, 58], [254, 232, 56],
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const ALL: [ColourMap; 3] = [ColourMap::Viridis, ColourMap::Inferno, ColourMap::Magma];
 
     #[test]
     fn ends_are_the_published_ones() {
@@ -81,7 +111,7 @@ mod tests {
 
     #[test]
     fn any_value_has_a_colour() {
-        for map in ALL {
+        for map in ColourMap::ALL {
             assert_eq!(map.colour(-3.0), map.colour(0.0));
             assert_eq!(map.colour(f32::NAN), map.colour(0.0));
             assert_eq!(map.colour(f32::INFINITY), map.colour(1.0));
@@ -90,7 +120,7 @@ mod tests {
 
     #[test]
     fn lightness_never_falls() {
-        for map in ALL {
+        for map in ColourMap::ALL {
             let lightness = |step: u16| {
                 let [red, green, blue] = map.colour(f32::from(step) / 255.0).map(f32::from);
                 0.2126 * red + 0.7152 * green + 0.0722 * blue

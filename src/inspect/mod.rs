@@ -4,17 +4,22 @@
 //! [`Relevance`] is one map a word, whatever computed it. No map is a proof: what a map says can be
 //! checked by hiding the region ([`Evidence::hidden`]).
 
+pub mod attention_file;
 pub mod colour;
 mod default_map;
 mod evidence;
+pub mod gallery;
 mod imputation;
 mod methods;
+pub mod npz;
+pub mod page;
 mod passes;
 pub mod pointing;
 mod region;
 mod relevance;
 pub mod removal;
 pub mod sheet;
+pub mod terminal;
 
 use std::ops::Range;
 use std::path::PathBuf;

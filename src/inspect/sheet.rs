@@ -7,8 +7,11 @@ use image::{Rgb, RgbImage};
 use serde::{Deserialize, Serialize};
 
 use super::colour::ColourMap;
+use heat::Heat;
+pub use heat::LEAST_CEILING;
 use lettering::Lettering;
 
+mod heat;
 mod lettering;
 
 /// One word and its heat.
@@ -21,6 +24,8 @@ pub struct SheetPanel {
     /// `rows * cols` values, row by row, on any scale from 0. What is negative or not finite counts
     /// as 0, and so does what is missing.
     pub heat: Vec<f32>,
+    /// Whether it is a word of less interest: half as wide, below the others.
+    pub small: bool,
 }
 
 /// A rectangle in pixels of the photo; its edges may lie between pixels and beyond the photo.
@@ -115,30 +120,39 @@ const BAR_HEIGHT: u32 = 7;
 /// A photo taller than this many times its width gets a narrower picture.
 const TALLEST: f32 = 1.4;
 
-/// Draws the sheet.
+/// Draws the sheet. One scale serves all panels.
 pub fn render(sheet: &Sheet<'_>, style: &SheetStyle) -> RgbImage {
     let panel_width = style.panel_width.clamp(180, 2000);
-    let columns = style.columns.clamp(1, 64).min(sheet.panels.len() + 1) as u32;
-    let rows = (sheet.panels.len() as u32 + 1).div_ceil(columns);
+    let (large, small): (Vec<&SheetPanel>, Vec<&SheetPanel>) =
+        sheet.panels.iter().partition(|panel| !panel.small);
+    // The photo is a panel too; the widest row decides how wide the sheet is.
+    let asked = style.columns.clamp(1, 64);
+    let columns = asked.min((large.len() + 1).max(small.len().div_ceil(2))) as u32;
 
     let mut all_text = format!("{}{}", sheet.caption, sheet.footer);
     for panel in &sheet.panels {
         all_text.extend([panel.title.as_str(), panel.note.as_str()]);
     }
     let title = Lettering::new(17.0, &all_text, style.system_fonts);
-    let (heading, small) = (title.sized(21.0), title.sized(13.0));
-
-    let picture = Picture::new(sheet, panel_width);
-    let cell_height =
-        title.line_height() + 4 + picture.height + 4 + BAR_HEIGHT + 2 + small.line_height();
-    // Three panels' width at least: a caption of one word still has room for the footer.
+    let (heading, print) = (title.sized(21.0), title.sized(13.0));
     let inner = (columns * (panel_width + GAP) - GAP).max(3 * panel_width);
+    // Three panels' width at least: a caption of one word still has room for the footer.
     let caption = heading.wrap(sheet.caption, inner as f32);
-    let footer = small.wrap(sheet.footer, inner as f32);
-    let caption_height = caption.len() as u32 * heading.line_height() + GAP;
-    let footer_height = footer.len() as u32 * small.line_height();
-    let height =
-        MARGIN + caption_height + rows * (cell_height + GAP) + footer_height + MARGIN - GAP / 2;
+    let footer = print.wrap(sheet.footer, inner as f32);
+
+    let lines = |lines: &[String], lettering: &Lettering| lines.len() as u32 * lettering.line_height();
+    let blocks = [
+        Block::new(sheet, style, [columns, panel_width], &title, &print),
+        Block::new(sheet, style, [2 * columns, (panel_width - GAP) / 2], &print, &title.sized(11.0)),
+    ];
+    let heights = [blocks[0].height(large.len() + 1), blocks[1].height(small.len())];
+    let height = MARGIN
+        + lines(&caption, &heading)
+        + GAP
+        + heights.iter().sum::<u32>()
+        + lines(&footer, &print)
+        + MARGIN
+        - GAP / 2;
 
     let mut canvas = RgbImage::from_pixel(inner + 2 * MARGIN, height, Rgb(PAPER));
     let mut top = MARGIN;
@@ -147,50 +161,92 @@ pub fn render(sheet: &Sheet<'_>, style: &SheetStyle) -> RgbImage {
         top += heading.line_height();
     }
     top += GAP;
-
-    let whole = SheetPanel { title: String::new(), note: String::new(), heat: Vec::new() };
-    for (index, panel) in (0..).zip(std::iter::once(&whole).chain(&sheet.panels)) {
-        let left = MARGIN + (index % columns) * (panel_width + GAP);
-        let top = top + (index / columns) * (cell_height + GAP);
-        let picture_left = left + (panel_width - picture.width) / 2;
-        let picture_top = top + title.line_height() + 4;
-        let legend_top = picture_top + picture.height + 4;
-        if index == 0 {
-            let (width, height) = sheet.photo.dimensions();
-            let size = format!("{width} × {height}, {} × {} patches", sheet.cols, sheet.rows);
-            title.draw(&mut canvas, picture_left as f32, top as f32, QUIET, "image");
-            image::imageops::replace(
-                &mut canvas,
-                &picture.photo,
-                picture_left.into(),
-                picture_top.into(),
-            );
-            small.draw(&mut canvas, picture_left as f32, legend_top as f32, QUIET, &size);
-            picture.outline_region(&mut canvas, picture_left, picture_top);
-            continue;
-        }
-        let note_width = small.width(&panel.note);
-        let room = (picture.width as f32).max(180.0) - note_width - 6.0;
-        let word = title.fit(&panel.title, room);
-        title.draw(&mut canvas, picture_left as f32, top as f32, INK, &word);
-        let note_left = picture_left as f32 + title.width(&word) + 7.0;
-        small.draw(&mut canvas, note_left, top as f32 + 4.0, QUIET, &panel.note);
-
-        let heat = Heat::new(sheet, &panel.heat, style.filter);
-        let drawn = picture.under(&heat, style);
-        image::imageops::replace(&mut canvas, &drawn, picture_left.into(), picture_top.into());
-        legend(&mut canvas, &small, style, [picture_left, legend_top, picture.width], &heat);
+    blocks[0].photo(&mut canvas, top);
+    for (place, panel) in (1..).zip(large) {
+        blocks[0].panel(&mut canvas, top, place, panel);
     }
-
-    let mut line_top = top + rows * (cell_height + GAP);
+    top += heights[0];
+    for (place, panel) in (0..).zip(small) {
+        blocks[1].panel(&mut canvas, top, place, panel);
+    }
+    top += heights[1];
     for line in &footer {
-        small.draw(&mut canvas, MARGIN as f32, line_top as f32, QUIET, line);
-        line_top += small.line_height();
+        print.draw(&mut canvas, MARGIN as f32, top as f32, QUIET, line);
+        top += print.line_height();
     }
     canvas
 }
 
-/// The colour bar below a panel: from 0 to the panel's ceiling.
+/// Panels of one size, row by row.
+struct Block<'a> {
+    sheet: &'a Sheet<'a>,
+    style: &'a SheetStyle,
+    columns: u32,
+    width: u32,
+    picture: Picture,
+    title: Lettering,
+    print: Lettering,
+}
+
+impl<'a> Block<'a> {
+    fn new(
+        sheet: &'a Sheet<'a>,
+        style: &'a SheetStyle,
+        [columns, width]: [u32; 2],
+        title: &Lettering,
+        print: &Lettering,
+    ) -> Self {
+        let picture = Picture::new(sheet, width);
+        Self { sheet, style, columns, width, picture, title: title.clone(), print: print.clone() }
+    }
+
+    fn cell_height(&self) -> u32 {
+        let (title, print) = (self.title.line_height(), self.print.line_height());
+        title + 4 + self.picture.height + 4 + BAR_HEIGHT + 2 + print
+    }
+
+    fn height(&self, panels: usize) -> u32 {
+        (panels as u32).div_ceil(self.columns) * (self.cell_height() + GAP)
+    }
+
+    /// Where the picture of the panel at `place` begins, below `top`.
+    fn place(&self, top: u32, place: u32) -> [u32; 2] {
+        let left = MARGIN + (place % self.columns) * (self.width + GAP);
+        let top = top + (place / self.columns) * (self.cell_height() + GAP);
+        [left + (self.width - self.picture.width) / 2, top + self.title.line_height() + 4]
+    }
+
+    fn photo(&self, canvas: &mut RgbImage, top: u32) {
+        let [left, picture_top] = self.place(top, 0);
+        let Sheet { photo, rows, cols, .. } = self.sheet;
+        let size = format!("{} × {}, {cols} × {rows} patches", photo.width(), photo.height());
+        self.title.draw(canvas, left as f32, top as f32, QUIET, "image");
+        image::imageops::replace(canvas, &self.picture.photo, left.into(), picture_top.into());
+        let legend_top = picture_top + self.picture.height + 4;
+        self.print.draw(canvas, left as f32, legend_top as f32, QUIET, &size);
+        self.picture.outline_region(canvas, left, picture_top);
+    }
+
+    fn panel(&self, canvas: &mut RgbImage, top: u32, place: u32, panel: &SheetPanel) {
+        let [left, picture_top] = self.place(top, place);
+        let title_top = (picture_top - 4 - self.title.line_height()) as f32;
+        let note_width = self.print.width(&panel.note);
+        let room = (self.picture.width as f32).max(0.8 * self.width as f32) - note_width - 6.0;
+        let word = self.title.fit(&panel.title, room);
+        self.title.draw(canvas, left as f32, title_top, INK, &word);
+        let note_left = left as f32 + self.title.width(&word) + 7.0;
+        let lower = 0.94 * (self.title.line_height() - self.print.line_height()) as f32;
+        self.print.draw(canvas, note_left, title_top + lower, QUIET, &panel.note);
+
+        let heat = Heat::new(self.sheet, &panel.heat, self.style.filter);
+        let drawn = self.picture.under(&heat, self.style);
+        image::imageops::replace(canvas, &drawn, left.into(), picture_top.into());
+        let legend_top = picture_top + self.picture.height + 4;
+        legend(canvas, &self.print, self.style, [left, legend_top, self.picture.width], &heat);
+    }
+}
+
+/// The colour bar below a panel: from 0 to the ceiling of all.
 fn legend(
     canvas: &mut RgbImage,
     small: &Lettering,
@@ -213,7 +269,11 @@ fn legend(
     let most = match heat {
         Heat { maximum: 0.0, .. } => "no heat".to_owned(),
         Heat { maximum, even, .. } => {
-            format!("max {}, {:.1}× even", short(*maximum), maximum / even)
+            let (whole, brief) = (
+                format!("max {}, {:.1}× even", short(*maximum), maximum / even),
+                format!("{:.1}× even", maximum / even),
+            );
+            if small.width(&whole) + small.width("0  ") <= width as f32 { whole } else { brief }
         }
     };
     let right = (left + width) as f32 - small.width(&most);
@@ -323,85 +383,6 @@ impl Picture {
     }
 }
 
-/// A grid of values that can be asked anywhere on the photo.
-struct Heat<'a> {
-    values: &'a [f32],
-    rows: usize,
-    cols: usize,
-    region: Region,
-    filter: HeatFilter,
-    maximum: f32,
-    /// What each cell would have if all were alike.
-    even: f32,
-    /// What the hottest colour stands for: the maximum, but at least [`LEAST_CEILING`] times what
-    /// each cell would have if all were alike. Attention that is spread evenly looks cold.
-    ceiling: f32,
-}
-
-/// Times the even share that the hottest colour stands for at least.
-pub const LEAST_CEILING: f32 = 3.0;
-
-impl<'a> Heat<'a> {
-    fn new(sheet: &Sheet<'_>, values: &'a [f32], filter: HeatFilter) -> Self {
-        let maximum = values.iter().copied().filter(|value| value.is_finite()).fold(0.0, f32::max);
-        let Sheet { region, rows, cols, .. } = *sheet;
-        let sum: f32 = values.iter().copied().filter(|value| value.is_finite()).sum();
-        let even = sum / values.len().max(1) as f32;
-        let ceiling = maximum.max(LEAST_CEILING * even);
-        Self { values, rows, cols, region, filter, maximum, even, ceiling }
-    }
-
-    /// Heat at a point of the photo, 0 to 1 of the ceiling; `None` outside the grid.
-    fn at(&self, x: f32, y: f32) -> Option<f32> {
-        let Region { x0, y0, x1, y1 } = self.region;
-        let across = (x - x0) / (x1 - x0);
-        let down = (y - y0) / (y1 - y0);
-        if !((0.0..1.0).contains(&across) && (0.0..1.0).contains(&down)) {
-            return None;
-        }
-        let (column, row) = (across * self.cols as f32, down * self.rows as f32);
-        if self.filter == HeatFilter::Nearest {
-            return Some(self.cell(row as isize, column as isize));
-        }
-        let (column, row) = (column - 0.5, row - 0.5);
-        let (first_column, first_row) = (column.floor(), row.floor());
-        let column_weights = catmull_rom(column - first_column);
-        let row_weights = catmull_rom(row - first_row);
-        let mut sum = 0.0;
-        for (row_offset, row_weight) in (-1..).zip(row_weights) {
-            for (column_offset, column_weight) in (-1..).zip(column_weights) {
-                let cell = self
-                    .cell(first_row as isize + row_offset, first_column as isize + column_offset);
-                sum += row_weight * column_weight * cell;
-            }
-        }
-        Some(sum.clamp(0.0, 1.0))
-    }
-
-    /// The value of a cell as a share of the ceiling; beyond the edge the outermost cell goes on.
-    fn cell(&self, row: isize, column: isize) -> f32 {
-        let row = row.clamp(0, self.rows.max(1) as isize - 1) as usize;
-        let column = column.clamp(0, self.cols.max(1) as isize - 1) as usize;
-        match self.values.get(row * self.cols + column) {
-            Some(value) if value.is_finite() && self.maximum > 0.0 => {
-                (value / self.ceiling).max(0.0)
-            }
-            _ => 0.0,
-        }
-    }
-}
-
-/// Weights of the four cells around a point `share` of the way from the second to the third.
-fn catmull_rom(share: f32) -> [f32; 4] {
-    let (square, cube) = (share * share, share * share * share);
-    [
-        -0.5 * cube + square - 0.5 * share,
-        1.5 * cube - 2.5 * square + 1.0,
-        -1.5 * cube + 2.0 * square + 0.5 * share,
-        0.5 * cube - 0.5 * square,
-    ]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -415,7 +396,7 @@ mod tests {
     }
 
     fn panel(heat: Vec<f32>) -> SheetPanel {
-        SheetPanel { title: "dog".into(), note: "0.93".into(), heat }
+        SheetPanel { title: "dog".into(), note: "0.93".into(), heat, small: false }
     }
 
     fn sheet<'a>(
@@ -518,6 +499,28 @@ mod tests {
     }
 
     #[test]
+    fn one_scale_serves_all_panels() {
+        let photo = photo(40, 20);
+        let flat = panel(vec![0.25; 4]);
+        let sheet = sheet(&photo, 2, 2, vec![flat, panel(vec![0.0, 0.0, 0.0, 1.0])]);
+        // The other panel's peak is the top: an even map is a quarter of the way.
+        assert_eq!(heat_at(&sheet, HeatFilter::Nearest, 5.0, 5.0), Some(0.25));
+    }
+
+    #[test]
+    fn small_panels_stand_below_and_take_half_the_width() {
+        let photo = photo(64, 64);
+        let size = |small: usize| {
+            let panels = (0..9).map(|at| SheetPanel { small: at < small, ..panel(vec![1.0; 4]) });
+            render(&sheet(&photo, 2, 2, panels.collect()), &style()).dimensions()
+        };
+        // Two rows of five; four large panels beside the photo, and a row of small ones.
+        assert!(size(0).0 == size(5).0 && size(5).1 < size(0).1, "{:?} {:?}", size(0), size(5));
+        // Nothing but small ones.
+        assert!(size(9).1 < size(5).1 + 200);
+    }
+
+    #[test]
     fn numbers_have_three_digits() {
         let shown = [0.0416, 0.5, 1.0, 123.4, 0.00002, 3e9].map(short);
         assert_eq!(shown, ["0.0416", "0.500", "1.00", "123", "2.00e-5", "3.00e9"]);
@@ -543,7 +546,7 @@ mod tests {
                 let distance = (row - centre.1).powi(2) + (column - centre.0).powi(2);
                 0.08 * (-distance / 6.0).exp() + 0.004 * ((cell * 37 % 11) as f32 / 11.0)
             });
-            SheetPanel { title: (*word).into(), note: "0.93".into(), heat: heat.collect() }
+            SheetPanel { title: (*word).into(), note: "0.93".into(), heat: heat.collect(), small: word.len() < 4 }
         });
         let mut sheet = Sheet {
             photo: &photo,

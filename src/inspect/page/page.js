@@ -24,7 +24,7 @@ let box = null;
 
 /* ---------- colours: equal steps of a value look like equal steps ---------- */
 
-const tables = Object.fromEntries(Object.entries(data.colours).map(([name, stops]) => [name, spread(stops)]));
+const tables = Object.fromEntries(data.colours.map(([name, stops]) => [name, spread(stops)]));
 function spread(stops) {
   const table = new Uint8Array(256 * 3);
   for (let at = 0; at < 256; at++) {
@@ -250,17 +250,17 @@ class View {
   buildMethods() {
     const set = make('fieldset', undefined, 'methods');
     set.append(make('legend', 'Method, and how far its maps are faithful'));
+    const measured = this.methods.some(method => method.faithful);
     this.radios = this.methods.map((method, at) => {
       const label = make('label'), radio = make('input');
       radio.type = 'radio'; radio.name = 'method-' + this.place; radio.checked = at === 0;
       radio.onchange = () => { for (const view of views) view.take(method.method, view === this ? at : undefined); };
       label.append(radio, make('span', method.about + (at === 0 && this.methods.length > 1 ? ' (the default of this model)' : '')));
-      label.append(make('span', method.faithful || (this.faithful ? 'not measured' : ''), 'quiet'));
+      label.append(make('span', method.faithful || (measured ? 'not measured' : ''), 'quiet'));
       set.append(label);
       return radio;
     });
-    const how = this.faithful ? this.faithful : 'Not measured for this model: `patchword inspect evaluate` measures it, and the figures then stand here.';
-    set.append(make('p', how, 'quiet'));
+    if (!measured) set.append(make('p', 'Not measured for this model: `patchword inspect evaluate` measures it, and the figures then stand here.', 'quiet'));
     return set;
   }
 
