@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::CaptionConfig;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, INSPECT_FILE};
 
 /// Endings of files that make a model what it is.
 const ENDINGS: [&str; 7] = ["json", "safetensors", "bin", "pt", "pth", "txt", "model"];
@@ -24,6 +24,10 @@ pub fn weights_hash(checkpoint: &Checkpoint) -> io::Result<String> {
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
             let extension = path.extension().and_then(|extension| extension.to_str());
+            // Which map is shown changes no caption.
+            if path.ends_with(INSPECT_FILE) {
+                continue;
+            }
             if path.is_file() && extension.is_some_and(|it| ENDINGS.contains(&it)) {
                 files.push(path);
             }

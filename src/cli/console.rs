@@ -77,7 +77,13 @@ impl Console {
 
     /// A console that says errors only, for tests.
     pub fn silent() -> Self {
-        Self { quiet: true, verbosity: 0, has_color: false, color: ColorChoice::Never, is_terminal: false }
+        Self {
+            quiet: true,
+            verbosity: 0,
+            has_color: false,
+            color: ColorChoice::Never,
+            is_terminal: false,
+        }
     }
 
     /// Whether `--quiet` was given.

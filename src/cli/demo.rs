@@ -129,7 +129,8 @@ pub(super) fn run(arguments: DemoArgs, console: &Console) -> Result<Outcome, Cli
         scenes.layer
     ));
     let photo = decode_file(&judged.path, &DecodeLimits::default())?;
-    let map = RelevanceConfig { layer: Some(scenes.layer), ..RelevanceConfig::new(Method::Attention) };
+    let map =
+        RelevanceConfig { layer: Some(scenes.layer), ..RelevanceConfig::new(Method::Attention) };
     let what = InspectConfig { maps: vec![map], evidence: true, text: None };
     let inspection =
         inspect_with(&checkpoint, &device.device, &photo, &what, &decode, &mut |_| ())?;

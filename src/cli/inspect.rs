@@ -1,11 +1,12 @@
 //! `patchword inspect`: which region of an image each word of its caption came from.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use image::RgbImage;
 
 use super::Outcome;
@@ -15,6 +16,7 @@ use super::decode::DecodeArgs;
 use super::device::DeviceArgs;
 use super::error::{CliError, Context, EXIT_INTERRUPTED};
 use super::image_size::ImageSizeArgs;
+use super::inspect_evaluate::{self, InspectEvaluateArgs};
 use super::inspect_maps::MapArgs;
 use super::inspect_outputs::{self as outputs, Files, Inspected};
 use super::model_args::ModelArgs;
@@ -28,11 +30,16 @@ use crate::escape::escape;
 use crate::image::{DecodeLimits, decode_file, thumbnail};
 use crate::inspect::gallery::{self, Entry};
 use crate::inspect::page::Reading;
+use crate::inspect::sheet::{SheetStyle, letters_without_font};
 use crate::inspect::{InspectConfig, InspectError, Inspection, inspect_with};
 
 /// Show which region of an image each word of its caption came from, and how far to believe it
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    subcommand_help_heading = "Measure maps (a folder of such a name is reached as ./evaluate)",
+    after_help = "\
 Examples:
   patchword inspect photo.jpg --out inspected
   patchword inspect ~/photos --model checkpoints/mine --out inspected
@@ -47,8 +54,11 @@ folder of its own in DIR, and index.html links them; an image that cannot be rea
 rest goes on, and the exit code is 3.
 
 A map is a clue to what a word rests on, not a proof. What checks it is on the page too: how likely the \
-word stays when its region is hidden, when the photo is blurred, and without a photo.")]
+word stays when its region is hidden, when the photo is blurred, and without a photo."
+)]
 pub(super) struct InspectArgs {
+    #[command(subcommand)]
+    command: Option<InspectCommand>,
     #[command(flatten)]
     inputs: InputArgs,
     #[command(flatten)]
@@ -87,6 +97,11 @@ pub(super) struct InspectArgs {
     device: DeviceArgs,
 }
 
+#[derive(Debug, Subcommand)]
+enum InspectCommand {
+    Evaluate(InspectEvaluateArgs),
+}
+
 /// Which words stand out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Words {
@@ -111,6 +126,9 @@ struct Model {
 }
 
 pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, CliError> {
+    if let Some(InspectCommand::Evaluate(arguments)) = &arguments.command {
+        return inspect_evaluate::run(arguments, console);
+    }
     if arguments.text.as_deref().is_some_and(|text| text.trim().is_empty()) {
         return Err(CliError::usage("--text: a caption without words")
             .hint("leave --text out to see the model's own caption"));
@@ -130,7 +148,13 @@ pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, 
     };
     let device = arguments.device.open(console)?;
     let models = models(&arguments, &device, console)?;
-    let session = Session { arguments: &arguments, models: &models, device: &device, console };
+    let session = Session {
+        arguments: &arguments,
+        models: &models,
+        device: &device,
+        console,
+        has_warned: Cell::new(false),
+    };
     if let Some(photo) = first {
         session.image(&inputs[0], &photo, arguments.out.as_deref(), None, None)?;
         return Ok(Outcome::Complete);
@@ -149,7 +173,11 @@ fn limits(arguments: &InspectArgs) -> DecodeLimits {
 
 impl InspectArgs {
     fn files(&self) -> Files {
-        Files { npz: self.npz, compared: self.compare.is_some(), all_words: self.words == Words::All }
+        Files {
+            npz: self.npz,
+            compared: self.compare.is_some(),
+            all_words: self.words == Words::All,
+        }
     }
 }
 
@@ -186,12 +214,8 @@ fn models(
     device: &Resolved,
     console: &Console,
 ) -> Result<Vec<Model>, CliError> {
-    let mut models = vec![model(
-        arguments,
-        arguments.model.name(),
-        &arguments.model.locate(console)?,
-        device,
-    )?];
+    let mut models =
+        vec![model(arguments, arguments.model.name(), &arguments.model.locate(console)?, device)?];
     if let Some(other) = &arguments.compare {
         let location = arguments.model.locate_another(other, console)?;
         models.push(model(arguments, other.display().to_string(), &location, device)?);
@@ -222,6 +246,8 @@ struct Session<'a> {
     models: &'a [Model],
     device: &'a Resolved,
     console: &'a Console,
+    /// Whether letters without a font were named.
+    has_warned: Cell<bool>,
 }
 
 impl Session<'_> {
@@ -273,7 +299,8 @@ impl Session<'_> {
         let photo = decode_file(&input.path, &limits(self.arguments))
             .map_err(|error| Failure::Image(error.into()))?;
         let place = self.arguments.out.as_ref().map(|out| out.join(&folder));
-        let captions = self.image(input, &photo, place.as_deref(), Some("../index.html"), Some(progress))?;
+        let captions =
+            self.image(input, &photo, place.as_deref(), Some("../index.html"), Some(progress))?;
         let jpeg = thumbnail(&photo, gallery::THUMBNAIL_SIDE)
             .map_err(|error| Failure::Image(error.into()))?
             .jpeg;
@@ -307,6 +334,7 @@ impl Session<'_> {
         let name = input.path.file_name().unwrap_or(input.path.as_os_str()).to_string_lossy();
         let inspected = Inspected { name: &name, photo, readings: &readings };
         if let Some(out) = out {
+            self.say_what_has_no_font(&inspected, progress);
             let files = outputs::write(out, &inspected, &self.arguments.files(), back)?;
             if progress.is_none() {
                 let files: Vec<String> =
@@ -347,6 +375,29 @@ impl Session<'_> {
             progress.clear();
         }
         seen
+    }
+
+    /// Once a run: the page has the letters that the sheet lacks.
+    fn say_what_has_no_font(&self, inspected: &Inspected<'_>, progress: Option<&Progress>) {
+        let captions = inspected.readings.iter().map(|reading| reading.inspection.caption.as_str());
+        let text: String = captions.chain([inspected.name]).collect();
+        let missing = letters_without_font(&text, &SheetStyle::default());
+        if missing.is_empty() || self.has_warned.replace(true) {
+            return;
+        }
+        let letters: Vec<String> =
+            missing.iter().take(8).map(|letter| format!("U+{:04X}", u32::from(*letter))).collect();
+        let say = || {
+            self.console.note(format_args!(
+                "sheet.png: no font of this machine has {}: boxes stand for them (Noto fonts have most); \
+                 index.html has every letter that the browser has",
+                letters.join(", ")
+            ));
+        };
+        match progress {
+            Some(progress) => progress.suspend(say),
+            None => say(),
+        }
     }
 
     /// The captions on stdout, and the maps where the terminal shows them.

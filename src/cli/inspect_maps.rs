@@ -4,7 +4,7 @@ use clap::{ArgAction, Args};
 
 use super::error::CliError;
 use crate::checkpoint::Checkpoint;
-use crate::inspect::{Method, Pool, Position, RelevanceConfig};
+use crate::inspect::{DefaultMap, Method, Pool, Position, RelevanceConfig};
 
 /// Which maps are computed.
 #[derive(Debug, Args)]
@@ -65,12 +65,14 @@ impl MapArgs {
                 )));
             }
         }
+        let default = DefaultMap::of(checkpoint)?;
         let chooses = self.layer.is_some() || self.head.is_some() || self.pool.is_some();
         let maps = match self.method.is_empty() {
             false => self.method.iter().map(|method| self.map(*method)).collect(),
-            true => self.usual(chooses),
+            true => self.usual(&default, chooses),
         };
-        if let Some(map) = maps.iter().find(|map: &&RelevanceConfig| chooses && !map.method.has_heads())
+        if let Some(map) =
+            maps.iter().find(|map: &&RelevanceConfig| chooses && !map.method.has_heads())
             && !self.method.is_empty()
         {
             return Err(CliError::usage(format_args!(
@@ -79,7 +81,7 @@ impl MapArgs {
             ))
             .hint("they go with attention, grad-cam and residual"));
         }
-        let faithful = maps.iter().map(|_| None).collect();
+        let faithful = maps.iter().map(|map| default.faithful(map)).collect();
         Ok((maps, faithful))
     }
 
@@ -95,20 +97,67 @@ impl MapArgs {
         }
     }
 
-    /// What a page shows where nobody names a method.
-    fn usual(&self, chooses: bool) -> Vec<RelevanceConfig> {
-        let cheap = Method::ALL.into_iter().filter(|method| *method != Method::Occlusion);
-        let mut maps: Vec<RelevanceConfig> = Vec::new();
-        if chooses {
-            maps.push(self.map(Method::Attention));
-        }
-        for method in cheap {
-            let position = self.position.unwrap_or_default();
-            let map = RelevanceConfig { position, ..RelevanceConfig::new(method) };
-            if !maps.contains(&map) {
-                maps.push(map);
+    /// What a page shows where nobody names a method: the best first, then the best of each other method.
+    fn usual(&self, default: &DefaultMap, chooses: bool) -> Vec<RelevanceConfig> {
+        let first = match chooses {
+            true => self.map(Method::Attention),
+            false => default.map.clone(),
+        };
+        let mut maps: Vec<RelevanceConfig> = vec![first];
+        for method in Method::ALL.into_iter().filter(|method| *method != Method::Occlusion) {
+            let raw = RelevanceConfig::new(method);
+            let known = default.methods.iter().find(|found| found.map.method == method);
+            maps.push(known.map_or_else(|| raw.clone(), |found| found.map.clone()));
+            // Raw attention is what everybody knows: it is shown besides a choice of its heads.
+            if method == Method::Attention {
+                maps.push(raw);
             }
         }
-        maps
+        if let Some(position) = self.position {
+            maps.iter_mut().for_each(|map| map.position = position);
+        }
+        let mut unlike: Vec<RelevanceConfig> = Vec::new();
+        for map in maps {
+            if !unlike.contains(&map) {
+                unlike.push(map);
+            }
+        }
+        unlike
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspect::MethodMerit;
+
+    fn arguments() -> MapArgs {
+        MapArgs {
+            method: Vec::new(),
+            layer: None,
+            head: None,
+            pool: None,
+            position: None,
+            window: 3,
+            no_evidence: false,
+        }
+    }
+
+    #[test]
+    fn a_page_shows_the_best_first_and_no_map_twice() {
+        let raw = RelevanceConfig::new(Method::Attention);
+        let plain = arguments().usual(&DefaultMap::new(raw.clone(), None), false);
+        assert_eq!(plain.len(), Method::ALL.len() - 1);
+        assert_eq!(plain[0], raw);
+        let head = RelevanceConfig { head: Some(1), ..raw.clone() };
+        let best = RelevanceConfig { layer: Some(2), ..RelevanceConfig::new(Method::GradCam) };
+        let merit = |map: &RelevanceConfig| MethodMerit { map: map.clone(), value: 0.5 };
+        let methods = vec![merit(&best), merit(&head)];
+        let default = DefaultMap { methods, ..DefaultMap::new(best.clone(), None) };
+        let maps = arguments().usual(&default, false);
+        assert_eq!(maps[..3], [best, head, raw]);
+        assert!(maps.iter().all(|map| map.method != Method::Occlusion));
+        let chosen = MapArgs { layer: Some(1), ..arguments() }.usual(&default, true);
+        assert_eq!((chosen[0].method, chosen[0].layer), (Method::Attention, Some(1)));
     }
 }

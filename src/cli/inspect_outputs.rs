@@ -9,6 +9,7 @@ use image::{ImageFormat, RgbImage};
 use super::error::{CliError, Context};
 use crate::checkpoint::atomic;
 use crate::image::thumbnail;
+use crate::inspect::Inspection;
 use crate::inspect::attention_file::AttentionFile;
 use crate::inspect::colour::ColourMap;
 use crate::inspect::gallery::{self, Entry};
@@ -16,7 +17,6 @@ use crate::inspect::npz::{self, Array};
 use crate::inspect::page::{self, PHOTO_SIDE, Page, Reading};
 use crate::inspect::sheet::{Region, Sheet, SheetPanel, SheetStyle, render};
 use crate::inspect::terminal::{self, TerminalMap, TerminalSheet};
-use crate::inspect::Inspection;
 
 const PAGE: &str = "index.html";
 /// Of the first model and of the one it is compared with.
@@ -134,11 +134,7 @@ fn arrays(inspection: &Inspection) -> Vec<Array> {
         Array::text("words", words.iter().map(|word| word.word.as_str())),
         Array::text("methods", names.iter().map(String::as_str)),
         Array::f32("cross_attention", &[count, layers, heads, grid[0], grid[1]], cells),
-        Array::f32(
-            "cross_attention_elsewhere",
-            &[count],
-            words.iter().map(|word| word.elsewhere),
-        ),
+        Array::f32("cross_attention_elsewhere", &[count], words.iter().map(|word| word.elsewhere)),
         Array::f32(
             "maps",
             &[maps.len(), count, grid[0], grid[1]],
@@ -182,11 +178,17 @@ fn panels(inspection: &Inspection, all_words: bool) -> Vec<SheetPanel> {
     let first = inspection.maps.first();
     let each = inspection.words.iter().enumerate().map(|(at, word)| {
         let of_map = first.and_then(|map| map.words.get(at));
+        let small = !all_words && !word.content;
         SheetPanel {
             title: word.word.clone(),
-            note: note(word.probability, word.evidence.as_ref().and_then(|seen| seen.hidden)),
+            note: match small {
+                true => String::new(),
+                false => {
+                    note(word.probability, word.evidence.as_ref().and_then(|seen| seen.hidden))
+                }
+            },
             heat: of_map.map_or_else(|| word.mean.clone(), |map| map.map.clone()),
-            small: !all_words && !word.content,
+            small,
         }
     });
     each.collect()
@@ -213,7 +215,8 @@ fn footer(inspection: &Inspection, model: &str, file: &str, faithful: Option<&st
     let map = inspection.maps.first();
     let what = map.map_or_else(|| "cross-attention".into(), |map| map.config.to_string());
     let mut elsewhere = map.map_or(0.0, |map| {
-        map.words.iter().map(|word| word.elsewhere.abs()).sum::<f32>() / map.words.len().max(1) as f32
+        map.words.iter().map(|word| word.elsewhere.abs()).sum::<f32>()
+            / map.words.len().max(1) as f32
     });
     if elsewhere < 5e-4 {
         elsewhere = 0.0;
@@ -226,7 +229,9 @@ fn footer(inspection: &Inspection, model: &str, file: &str, faithful: Option<&st
         ),
     };
     let hidden = match inspection.words.iter().any(|word| word.evidence.is_some()) {
-        true => " hidden: the same with the map's region hidden; where it hardly falls, do not believe the map.",
+        true => {
+            " hidden: the same with the map's region hidden; where it hardly falls, do not believe the map."
+        }
         false => "",
     };
     let faithful = faithful.map(|text| format!(" ({text})")).unwrap_or_default();
@@ -290,7 +295,12 @@ mod tests {
         assert_eq!(heading(&inspection(true, 0.0)), "a dog");
         assert_eq!(heading(&inspection(false, 0.0)), "a dog (given, not generated)");
         let said = footer(&inspection(true, 0.125), "mine", "dog.jpg", Some("points at 91 %"));
-        for part in ["12.5 % of the maps fall on class", "dog.jpg; model mine", "(points at 91 %)", "not a proof"] {
+        for part in [
+            "12.5 % of the maps fall on class",
+            "dog.jpg; model mine",
+            "(points at 91 %)",
+            "not a proof",
+        ] {
             assert!(said.contains(part), "{part}: {said}");
         }
         let said = footer(&inspection(true, 0.0), "mine", "dog.jpg", None);

@@ -24,6 +24,19 @@ pub struct DefaultMap {
     /// How it was found to be the best; none where nobody measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<Measured>,
+    /// The best map of each method, measured alike, the best first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<MethodMerit>,
+}
+
+/// The best map of a method, and how good it was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MethodMerit {
+    /// The map.
+    pub map: RelevanceConfig,
+    /// What [`Measured::by`] says of it, in `[0, 1]`.
+    pub value: f64,
 }
 
 /// What a map was measured by.
@@ -89,7 +102,21 @@ impl fmt::Display for Measured {
 impl DefaultMap {
     /// A map with what was found of it.
     pub fn new(map: RelevanceConfig, measured: Option<Measured>) -> Self {
-        Self { version: VERSION, map, measured }
+        Self { version: VERSION, map, measured, methods: Vec::new() }
+    }
+
+    /// How far a map was found to be faithful, in a few words.
+    pub fn faithful(&self, map: &RelevanceConfig) -> Option<String> {
+        let measured = self.measured.as_ref()?;
+        if *map == self.map {
+            return Some(measured.to_string());
+        }
+        let MethodMerit { value, .. } = self.methods.iter().find(|found| found.map == *map)?;
+        let percent = 100.0 * value;
+        Some(match measured.by {
+            Measure::Pointing => format!("peaks in the box of {percent:.1} % of words"),
+            Measure::Grid => format!("{percent:.1} % of it on the right photo of several"),
+        })
     }
 
     /// Of a checkpoint: what its `inspect.json` says, else raw attention, the mean of layers and heads.
@@ -175,5 +202,12 @@ mod tests {
         let short = r#"{"version": 1, "map": {"method": "gradient"}}"#;
         let short: DefaultMap = serde_json::from_str(short).unwrap();
         assert_eq!(short, DefaultMap::new(RelevanceConfig::new(Method::Gradient), None));
+        assert_eq!(short.faithful(&short.map), None);
+        let rollout = RelevanceConfig::new(Method::Rollout);
+        let merit = MethodMerit { map: rollout.clone(), value: 0.5 };
+        let all = DefaultMap { methods: vec![merit], ..default };
+        assert!(all.faithful(&all.map).unwrap().contains("97.1 %"));
+        assert_eq!(all.faithful(&rollout).unwrap(), "peaks in the box of 50.0 % of words");
+        assert_eq!(all.faithful(&RelevanceConfig::new(Method::Occlusion)), None);
     }
 }

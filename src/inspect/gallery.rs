@@ -84,7 +84,8 @@ pub fn folder_name(image: &str, taken: &mut std::collections::HashSet<String>) -
     };
     let mut name = String::new();
     for letter in stem.chars() {
-        let letter = if letter.is_alphanumeric() || matches!(letter, '-' | '.') { letter } else { '_' };
+        let letter =
+            if letter.is_alphanumeric() || matches!(letter, '-' | '.') { letter } else { '_' };
         if name.len() + letter.len_utf8() > LONGEST_NAME {
             break;
         }

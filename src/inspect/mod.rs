@@ -34,7 +34,7 @@ use crate::generate::GenerateError;
 use crate::model::AttentionTrace;
 use crate::plural::counted;
 use crate::text::{TextError, Word};
-pub use default_map::{DefaultMap, Measure, Measured};
+pub use default_map::{DefaultMap, Measure, Measured, MethodMerit};
 pub use evidence::occlusion_passes;
 use evidence::{Change, blurred, hide, occlusion};
 use methods::{HostAttention, over_steps};

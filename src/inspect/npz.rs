@@ -67,8 +67,12 @@ const FLAGS: u16 = 1 << 11;
 /// # Errors
 /// An array or archive of 4 GiB or more, for which this format has no room; what `out` says.
 pub fn write(arrays: &[Array], out: &mut dyn Write) -> io::Result<()> {
-    let too_large =
-        |_| io::Error::new(io::ErrorKind::InvalidInput, "the arrays have 4 GiB or more: too many for .npz");
+    let too_large = |_| {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the arrays have 4 GiB or more: too many for .npz",
+        )
+    };
     let (mut offset, mut directory) = (0u64, Vec::new());
     for Array { name, npy } in arrays {
         let mut crc = Crc::new();
@@ -154,7 +158,10 @@ mod tests {
             assert_eq!(&zip[start..start + size], array.npy);
             let mut crc = Crc::new();
             crc.update(&array.npy);
-            assert_eq!((number(at + 14), number(entry + 16)), (crc.sum() as usize, crc.sum() as usize));
+            assert_eq!(
+                (number(at + 14), number(entry + 16)),
+                (crc.sum() as usize, crc.sum() as usize)
+            );
             entry = name.end;
         }
         assert_eq!(entry, end);

@@ -127,7 +127,8 @@ pub(super) fn fill(template: &str, places: &[(&str, &str)]) -> String {
     let mut out = String::new();
     let mut rest = template;
     let next = |rest: &str| {
-        let found = places.iter().filter_map(|(name, text)| Some((rest.find(name)?, name.len(), *text)));
+        let found =
+            places.iter().filter_map(|(name, text)| Some((rest.find(name)?, name.len(), *text)));
         found.min_by_key(|(at, ..)| *at)
     };
     while let Some((at, length, text)) = next(rest) {

@@ -101,8 +101,8 @@ pub struct SheetStyle {
 impl Default for SheetStyle {
     fn default() -> Self {
         Self {
-            panel_width: 220,
-            columns: 5,
+            panel_width: 300,
+            columns: 4,
             colour_map: ColourMap::Inferno,
             filter: HeatFilter::Bicubic,
             opacity: 0.62,
@@ -120,6 +120,12 @@ const BAR_HEIGHT: u32 = 7;
 /// A photo taller than this many times its width gets a narrower picture.
 const TALLEST: f32 = 1.4;
 
+/// Letters of `text` that neither the fonts that ship nor, with [`SheetStyle::system_fonts`], those of this
+/// machine have: a sheet has boxes for them.
+pub fn letters_without_font(text: &str, style: &SheetStyle) -> Vec<char> {
+    Lettering::new(17.0, text, style.system_fonts).missing(text)
+}
+
 /// Draws the sheet. One scale serves all panels.
 pub fn render(sheet: &Sheet<'_>, style: &SheetStyle) -> RgbImage {
     let panel_width = style.panel_width.clamp(180, 2000);
@@ -127,7 +133,9 @@ pub fn render(sheet: &Sheet<'_>, style: &SheetStyle) -> RgbImage {
         sheet.panels.iter().partition(|panel| !panel.small);
     // The photo is a panel too; the widest row decides how wide the sheet is.
     let asked = style.columns.clamp(1, 64);
-    let columns = asked.min((large.len() + 1).max(small.len().div_ceil(2))) as u32;
+    // Rows of about the same length.
+    let columns = |panels: usize| panels.div_ceil(panels.div_ceil(asked).max(1));
+    let columns = columns(large.len() + 1).max(columns(small.len().div_ceil(2))) as u32;
 
     let mut all_text = format!("{}{}", sheet.caption, sheet.footer);
     for panel in &sheet.panels {
@@ -140,10 +148,17 @@ pub fn render(sheet: &Sheet<'_>, style: &SheetStyle) -> RgbImage {
     let caption = heading.wrap(sheet.caption, inner as f32);
     let footer = print.wrap(sheet.footer, inner as f32);
 
-    let lines = |lines: &[String], lettering: &Lettering| lines.len() as u32 * lettering.line_height();
+    let lines =
+        |lines: &[String], lettering: &Lettering| lines.len() as u32 * lettering.line_height();
     let blocks = [
         Block::new(sheet, style, [columns, panel_width], &title, &print),
-        Block::new(sheet, style, [2 * columns, (panel_width - GAP) / 2], &print, &title.sized(11.0)),
+        Block::new(
+            sheet,
+            style,
+            [2 * columns, (panel_width - GAP) / 2],
+            &print,
+            &title.sized(11.0),
+        ),
     ];
     let heights = [blocks[0].height(large.len() + 1), blocks[1].height(small.len())];
     let height = MARGIN
@@ -469,11 +484,12 @@ mod tests {
             let panels = vec![panel(vec![1.0; 4]); words];
             render(&sheet(&photo, 2, 2, panels), &style()).dimensions()
         };
-        let (one, four, five, nine, ten) = (size(1), size(4), size(5), size(9), size(10));
-        assert!(one.0 < four.0 && four.0 == five.0 && five.0 == nine.0);
-        assert!(four.1 < five.1 && five.1 == nine.1 && nine.1 < ten.1);
-        // A small scene is enlarged to a panel of 220 pixels.
-        assert!(four.0 >= 5 * 220 && four.1 >= 220);
+        // Panels with the photo: one row of four, two of three, two of four, three of three.
+        let (three, four, seven, eight) = (size(3), size(4), size(7), size(8));
+        assert!(four.0 < three.0 && three.0 == seven.0 && four.0 == eight.0);
+        assert!(three.1 < four.1 && four.1 == seven.1 && seven.1 < eight.1);
+        // A small scene is enlarged to a panel of 300 pixels.
+        assert!(four.0 >= 3 * 300 && four.1 >= 300);
     }
 
     #[test]
@@ -514,10 +530,9 @@ mod tests {
             let panels = (0..9).map(|at| SheetPanel { small: at < small, ..panel(vec![1.0; 4]) });
             render(&sheet(&photo, 2, 2, panels.collect()), &style()).dimensions()
         };
-        // Two rows of five; four large panels beside the photo, and a row of small ones.
-        assert!(size(0).0 == size(5).0 && size(5).1 < size(0).1, "{:?} {:?}", size(0), size(5));
-        // Nothing but small ones.
-        assert!(size(9).1 < size(5).1 + 200);
+        // Three rows of large panels; two rows of large ones and one of small ones; one and two.
+        let [all, some, none] = [size(0), size(4), size(9)];
+        assert!(none.1 < some.1 && some.1 < all.1, "{all:?} {some:?} {none:?}");
     }
 
     #[test]
@@ -546,7 +561,12 @@ mod tests {
                 let distance = (row - centre.1).powi(2) + (column - centre.0).powi(2);
                 0.08 * (-distance / 6.0).exp() + 0.004 * ((cell * 37 % 11) as f32 / 11.0)
             });
-            SheetPanel { title: (*word).into(), note: "0.93".into(), heat: heat.collect(), small: word.len() < 4 }
+            SheetPanel {
+                title: (*word).into(),
+                note: "0.93".into(),
+                heat: heat.collect(),
+                small: word.len() < 4,
+            }
         });
         let mut sheet = Sheet {
             photo: &photo,

@@ -204,7 +204,11 @@ mod tests {
         let photo = RgbImage::from_pixel(60, 40, Rgb([90; 3]));
         let text = render(&sheet(&photo), 80, None);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "dog  p .9         \\x1b[2Jevil  p…".replace("\\x1b", &visible("\x1b")), "{text}");
+        assert_eq!(
+            lines[0],
+            "dog  p .9         \\x1b[2Jevil  p…".replace("\\x1b", &visible("\x1b")),
+            "{text}"
+        );
         assert_eq!(lines[1], "  @@              ::::", "{text}");
         assert_eq!(lines[2], "++..              ::::".replace('+', "+"), "{text}");
         assert!(!text.contains('\x1b'), "{text}");

@@ -3,7 +3,7 @@
 use super::{EvaluateError, MapScores, MapsConfig, Setup, measure, raw_attention};
 use crate::data::{Dataset, ImageRecord, SkippedImages, Split};
 use crate::evaluate::{Observer, report::dataset_name};
-use crate::inspect::{DefaultMap, Measure, Measured, Method, RelevanceConfig};
+use crate::inspect::{DefaultMap, Measure, Measured, Method, MethodMerit, RelevanceConfig};
 use crate::metrics::bootstrap::BootstrapConfig;
 
 /// A map with what it is ranked by.
@@ -70,7 +70,13 @@ impl Choice {
             chance,
             of: self.ranking.len(),
         };
-        DefaultMap::new(best.map.clone(), Some(measured))
+        let mut methods: Vec<MethodMerit> = Vec::new();
+        for Ranked { map, merit } in &self.ranking {
+            if methods.iter().all(|known| known.map.method != map.method) {
+                methods.push(MethodMerit { map: map.clone(), value: *merit });
+            }
+        }
+        DefaultMap { methods, ..DefaultMap::new(best.map.clone(), Some(measured)) }
     }
 }
 

@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use ab_glyph::{Font, FontArc, FontVec, GlyphId, PxScale, ScaleFont, point};
-use image::{Rgb, RgbImage};
+use ab_glyph::{Font, FontArc, FontVec, GlyphId, GlyphImageFormat, PxScale, ScaleFont, point};
+use image::imageops::{FilterType, resize};
+use image::{ImageFormat, Rgb, RgbImage, Rgba};
 use walkdir::WalkDir;
 
 /// Files beyond this are no fonts of ours (the largest CJK collections have about 20 MB).
@@ -114,6 +115,12 @@ impl Lettering {
             let advance = self.advance(character);
             match self.glyph(character) {
                 Some((font, glyph)) => {
+                    if font.outline(glyph).is_none()
+                        && self.picture(image, font, glyph, [cursor, baseline])
+                    {
+                        cursor += advance;
+                        continue;
+                    }
                     let glyph =
                         glyph.with_scale_and_position(self.scale(font), point(cursor, baseline));
                     if let Some(outline) = font.outline_glyph(glyph) {
@@ -150,6 +157,44 @@ impl Lettering {
         }
     }
 
+    /// What is drawn as a box, each letter once.
+    pub fn missing(&self, text: &str) -> Vec<char> {
+        let mut missing: Vec<char> =
+            text.chars().filter(|letter| self.is_missing(*letter)).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        missing
+    }
+
+    fn is_missing(&self, letter: char) -> bool {
+        !is_invisible(letter) && !letter.is_whitespace() && self.glyph(letter).is_none()
+    }
+
+    /// Draws the picture that a colour font has of a glyph; whether there is one.
+    fn picture(
+        &self,
+        image: &mut RgbImage,
+        font: &FontArc,
+        glyph: GlyphId,
+        place: [f32; 2],
+    ) -> bool {
+        let Some(found) = font.glyph_raster_image2(glyph, u16::MAX) else { return false };
+        if !matches!(found.format, GlyphImageFormat::Png) {
+            return false;
+        }
+        let Ok(picture) = image::load_from_memory_with_format(found.data, ImageFormat::Png) else {
+            return false;
+        };
+        let side = self.size.round().max(1.0) as u32;
+        let picture = resize(&picture.to_rgba8(), side, side, FilterType::Triangle);
+        let (left, top) = (place[0].round() as i64, (place[1] - 0.85 * self.size).round() as i64);
+        for (x, y, Rgba([red, green, blue, alpha])) in picture.enumerate_pixels() {
+            let coverage = f32::from(*alpha) / 255.0;
+            blend(image, left + i64::from(x), top + i64::from(y), [*red, *green, *blue], coverage);
+        }
+        true
+    }
+
     fn scale(&self, font: &FontArc) -> PxScale {
         // One size of letters from every font, whatever height it claims for its lines.
         let units = font.units_per_em().unwrap_or(1000.0).max(1.0);
@@ -168,6 +213,8 @@ impl Lettering {
             return 0.0;
         }
         match self.glyph(character) {
+            // What a colour font says of its widths fits its pictures, which are as wide as high.
+            Some((font, glyph)) if has_picture(font, glyph) => 1.1 * self.size,
             Some((font, glyph)) => font.as_scaled(self.scale(font)).h_advance(glyph),
             None => self.size * 0.62,
         }
@@ -186,6 +233,12 @@ fn blend(image: &mut RgbImage, x: i64, y: i64, colour: [u8; 3], coverage: f32) {
             *old = (from + (to - from) * coverage + 0.5) as u8;
         }
     }
+}
+
+/// Whether a colour font has a PNG file of a glyph.
+fn has_picture(font: &impl Font, glyph: GlyphId) -> bool {
+    let found = font.glyph_raster_image2(glyph, u16::MAX);
+    found.is_some_and(|found| matches!(found.format, GlyphImageFormat::Png))
 }
 
 /// Fonts of this machine that cover what the shipped ones leave of `text`.
@@ -220,10 +273,10 @@ fn read_font(path: &Path, wanted: &HashSet<char>) -> Option<FontArc> {
     let faces = if bytes.starts_with(b"ttcf") { 8 } else { 1 };
     for face in 0..faces {
         let font = FontVec::try_from_vec_and_index(bytes.clone(), face).ok()?;
-        // Colour fonts have glyphs without outlines, which could not be drawn.
+        // A glyph has an outline or, in colour fonts, a picture; some have neither.
         let drawable = |character: &char| {
             let glyph = font.glyph_id(*character);
-            glyph != GlyphId(0) && font.outline(glyph).is_some()
+            glyph != GlyphId(0) && (font.outline(glyph).is_some() || has_picture(&font, glyph))
         };
         if wanted.iter().any(drawable) {
             return Some(FontArc::new(font));
