@@ -129,8 +129,13 @@ impl InputArgs {
     pub(super) fn one_file(&self) -> Option<&Path> {
         let [path] = self.paths.as_slice() else { return None };
         let is_glob = || path.to_string_lossy().contains(['*', '?', '[']);
+        // A table or an archive may hold many.
+        let holds_many = || {
+            let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+            ["tar", "gz", "tgz", "zip", "parquet", "arrow"].iter().any(|many| extension == *many)
+        };
         let is_one = match path.metadata() {
-            Ok(metadata) => !metadata.is_dir(),
+            Ok(metadata) => !metadata.is_dir() && !holds_many(),
             Err(_) => !is_glob(),
         };
         (self.files_from.is_empty() && path.as_os_str() != "-" && is_one).then_some(path)

@@ -27,7 +27,7 @@ use crate::caption::{CaptionConfig, weights_hash};
 use crate::checkpoint::{self, Checkpoint, Location};
 use crate::device::Resolved;
 use crate::escape::escape;
-use crate::image::{DecodeLimits, decode_file, thumbnail};
+use crate::image::{DecodeLimits, thumbnail};
 use crate::inspect::gallery::{self, Entry};
 use crate::inspect::page::Reading;
 use crate::inspect::sheet::{SheetStyle, letters_without_font};
@@ -138,12 +138,12 @@ pub(super) fn run(arguments: InspectArgs, console: &Console) -> Result<Outcome, 
         outputs::refuse_what_is_there(out, many, &arguments.files())?;
     }
     let (inputs, mut failed) = match arguments.inputs.one_file() {
-        Some(path) => (vec![Input { path: path.into(), relative: path.into() }], 0),
+        Some(path) => (vec![Input::file(path, path)], 0),
         None => images(&arguments, console)?,
     };
     // Before a model is loaded: a photo that cannot be read ends the command at once.
     let first = match many {
-        false => Some(decode_file(&inputs[0].path, &limits(&arguments))?),
+        false => Some(inputs[0].decode(&limits(&arguments))?),
         true => None,
     };
     let device = arguments.device.open(console)?;
@@ -296,8 +296,8 @@ impl Session<'_> {
         folder: String,
         progress: &Progress,
     ) -> Result<Entry, Failure> {
-        let photo = decode_file(&input.path, &limits(self.arguments))
-            .map_err(|error| Failure::Image(error.into()))?;
+        let photo =
+            input.decode(&limits(self.arguments)).map_err(|error| Failure::Image(error.into()))?;
         let place = self.arguments.out.as_ref().map(|out| out.join(&folder));
         let captions =
             self.image(input, &photo, place.as_deref(), Some("../index.html"), Some(progress))?;
