@@ -128,7 +128,7 @@ mod tests {
             ("holiday/dog.jpg", "holiday_dog"),
             ("holiday/DOG.png", "holiday_DOG-2"),
             ("</script>\"'.jpg", "__script___"),
-            ("कुत्ता 🐕.jpg", "क_त_त___"),
+            ("犬 🐕.jpg", "犬__"),
             ("..jpg", "image"),
             ("con.jpg", "con_"),
             (".hidden", "hidden"),
