@@ -115,8 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_is_what_numpy_writes() {
-        // numpy.save(f, numpy.zeros(3, 'f4')) and numpy.zeros((2, 1, 3), 'f4'), NumPy 2.3.
+    fn a_header_is_what_numpy_reads() {
         for (shape, said) in [(&[3][..], "(3, )"), (&[2, 1, 3], "(2, 1, 3)"), (&[0, 4], "(0, 4)")] {
             let count = shape.iter().product();
             let Array { npy, .. } = Array::f32("a", shape, std::iter::repeat_n(0.0, count));
