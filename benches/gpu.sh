@@ -7,7 +7,7 @@
 # (`cargo test --release --no-run --test it` prints where it is): carried along, nothing is compiled here. Needs datasets/photos and
 # configs of the clone; a Python with torch, if there is one, for the rates of PyTorch beside ours.
 #
-#     SMALL=1     few and small: to see on software Vulkan that the script itself works
+#     SMALL=1     few and small: to see on software Vulkan that the script itself works (SECONDS_EACH=600 where it is slow)
 #     DEVICE=wgpu:1     another GPU, as `patchword devices` counts
 #
 # Prints a line for each check and fails at the end if one differs; no check stops the next.
@@ -22,6 +22,8 @@ work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-$work}"
 failed=
+# No step holds up the next: on a GPU the longest takes a minute, on software Vulkan each new shape takes seconds.
+run() { timeout "${SECONDS_EACH:-150}" "$program" "$@"; }
 differs() { failed=1; echo "DIFFERS: $1"; }
 
 grep -m1 'model name' /proc/cpuinfo 2>/dev/null | sed 's/.*: /CPU: /'
@@ -41,9 +43,9 @@ else
 fi
 
 # 2. The captioner that ships: the same captions, greedy and by beams, and in f16.
-photos=datasets/photos beams_tried='1 3'
-[ -n "$small" ] && photos=datasets/photos/cat.jpg beams_tried=1
-words() { "$program" caption "$photos" --quiet "$@" 2>"$work/error" || cat "$work/error" >&2; }
+photos=datasets/photos beams_tried='1 3' size=
+[ -n "$small" ] && photos=datasets/photos/cat.jpg beams_tried=1 size="--image-size 64 --max-new-tokens 3"
+words() { run caption "$photos" --quiet $size "$@" 2>"$work/error" || cat "$work/error" >&2; }
 for beams in $beams_tried; do
     words --device flex --num-beams "$beams" >"$work/flex"
     words --device "$device" --num-beams "$beams" >"$work/gpu"
@@ -64,13 +66,13 @@ images=64 steps=20
 field() { sed -n "s/.*\"$1\": *\([0-9.eE+-]*\).*/\1/p" "$2" | head -1; }
 for batch in 1 16 64; do
     [ "$batch" -le "$images" ] || continue
-    "$program" bench caption --model flickr8k --device "$device" --images "$images" --batch-size "$batch" --num-beams 3 --json \
+    run bench caption --model flickr8k --device "$device" --images "$images" --batch-size "$batch" --num-beams 3 --json \
         >"$work/json" 2>"$work/error" || { cat "$work/error" >&2; differs "bench caption, batch $batch"; continue; }
     echo "captions, 3 beams, batch $batch: $(field images_per_second "$work/json") images/s"
 done
 set -- --steps "$steps" --warmup 1
 [ -n "$small" ] && set -- "$@" --set model.encoder.num_layers=1 --set model.decoder.num_layers=1 --set train.batch_size=1 --set image.height=32 --set image.width=32
-if "$program" bench train --device "$device" --json "$@" >"$work/json" 2>"$work/error"; then
+if run bench train --device "$device" --json "$@" >"$work/json" 2>"$work/error"; then
     echo "training step of configs/bench.toml: $(field median "$work/json") s"
 else
     cat "$work/error" >&2; differs "bench train"
