@@ -114,10 +114,16 @@ pub(super) fn choose(
     let records = &records[..records.len().min(config.choose_images)];
     let mut scores: Vec<MapScores> = wanted.iter().map(MapScores::new).collect();
     measure(setup, records, by, &mut scores, skipped, observer)?;
-    let ranked = scores
-        .iter()
-        .filter_map(|scores| Some(Ranked { map: scores.map.clone(), merit: scores.merit(by)? }));
-    let mut ranking: Vec<Ranked> = ranked.collect();
+    let ranked = |by: Measure| -> Vec<Ranked> {
+        let one = |one: &MapScores| Some(Ranked { map: one.map.clone(), merit: one.merit(by)? });
+        scores.iter().filter_map(one).collect()
+    };
+    let (mut by, mut ranking) = (by, ranked(by));
+    if ranking.is_empty() {
+        // No caption is right, so that no word has a box.
+        by = Measure::Grid;
+        ranking = ranked(by);
+    }
     // Of equals the plainer one, which comes first.
     ranking.sort_by(|a, b| b.merit.total_cmp(&a.merit));
     Ok(Choice { split, images: records.len(), by, ranking, scores })

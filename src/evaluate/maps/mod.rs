@@ -232,7 +232,7 @@ pub fn evaluate_maps(
         split,
         images: records.len(),
         removal_images,
-        by,
+        by: choice.by,
         default,
         is_stored: stored.is_some(),
         maps,
