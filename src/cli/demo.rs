@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use clap::Args;
 
 use super::Outcome;
@@ -14,10 +15,10 @@ use super::inspect_outputs::{Files, Inspected};
 use super::train_progress::run_training;
 use super::{data, inspect_outputs, stop};
 use crate::caption::{CaptionConfig, weights_hash};
-use crate::checkpoint;
+use crate::checkpoint::{self, Checkpoint};
 use crate::data::shapes::ShapesConfig;
 use crate::data::{LoadOptions, Split, load};
-use crate::evaluate::evaluate;
+use crate::evaluate::{Scenes, evaluate};
 use crate::image::{DecodeLimits, decode_file};
 use crate::inspect::page::Reading;
 use crate::inspect::{InspectConfig, Method, RelevanceConfig, inspect_with};
@@ -115,7 +116,20 @@ pub(super) fn run(arguments: DemoArgs, console: &Console) -> Result<Outcome, Cli
     }
     stdout.write_all(evaluation.to_text().as_bytes())?;
 
-    // The richest scene of those shown makes the best picture.
+    show_attention(out, &model, &checkpoint, &device.device, scenes, &decode, console)?;
+    Ok(Outcome::Complete)
+}
+
+/// Inspects the richest scene whose caption is right: it makes the best picture.
+fn show_attention(
+    out: &Path,
+    model: &Path,
+    checkpoint: &Checkpoint,
+    device: &Device,
+    scenes: &Scenes,
+    decode: &CaptionConfig,
+    console: &Console,
+) -> Result<(), CliError> {
     let shown = scenes.report.captions.iter().filter(|judged| judged.errors.is_empty());
     let Some(judged) = shown.take(40).max_by_key(|judged| judged.caption.len()) else {
         return Err(CliError::new("no caption is right: there is nothing worth a picture"));
@@ -132,9 +146,8 @@ pub(super) fn run(arguments: DemoArgs, console: &Console) -> Result<Outcome, Cli
     let map =
         RelevanceConfig { layer: Some(scenes.layer), ..RelevanceConfig::new(Method::Attention) };
     let what = InspectConfig { maps: vec![map], evidence: true, text: None };
-    let inspection =
-        inspect_with(&checkpoint, &device.device, &photo, &what, &decode, &mut |_| ())?;
-    let hash = weights_hash(&checkpoint).context(format_args!("{}", model.display()))?;
+    let inspection = inspect_with(checkpoint, device, &photo, &what, decode, &mut |_| ())?;
+    let hash = weights_hash(checkpoint).context(format_args!("{}", model.display()))?;
     let reading = Reading {
         model: &model.display().to_string(),
         hash: &hash,
@@ -144,7 +157,8 @@ pub(super) fn run(arguments: DemoArgs, console: &Console) -> Result<Outcome, Cli
     let name = judged.path.file_name().unwrap_or_default().to_string_lossy();
     let inspected = Inspected { name: &name, photo: &photo, readings: &[reading] };
     inspect_outputs::write(&folder, &inspected, &Files::default(), None)?;
+    let mut stdout = console.stdout();
     writeln!(stdout, "attention page: {}", folder.join("index.html").display())?;
     writeln!(stdout, "attention sheet: {}", folder.join("sheet.png").display())?;
-    Ok(Outcome::Complete)
+    Ok(())
 }
