@@ -89,7 +89,6 @@ struct GlobalArgs {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one of them in a process")]
 enum Command {
     Train(train::TrainArgs),
     Caption(caption::CaptionArgs),

@@ -82,7 +82,7 @@ mod tests {
             region: [0.1, -1.0, 7.0, 9.0],
             words: Vec::new(),
             maps: Vec::new(),
-            phrases: vec![1..3],
+            phrases: vec![1..3, 4..6],
         };
         let file = AttentionFile::new(&inspection, ["tiny", "ab12"], "dog.jpg", (640, 480));
         let json = serde_json::to_string(&file).unwrap();
