@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::common::*;
 use serde_json::Value;
@@ -224,8 +224,10 @@ fn a_run_that_is_killed_goes_on() {
     };
     let command =
         |name: &str| world.command(&flags(name).iter().map(String::as_str).collect::<Vec<_>>());
+    let started = Instant::now();
     let ended = run(&mut command("a"));
     assert_eq!(ended.code, 3, "{}", ended.stderr);
+    let whole = u64::try_from(started.elapsed().as_millis()).unwrap();
     let mut random = blake3::hash(&std::process::id().to_le_bytes());
     let mut kills = 0;
     for _ in 0..12 {
@@ -233,7 +235,7 @@ fn a_run_that_is_killed_goes_on() {
         let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         random = blake3::hash(random.as_bytes());
         let moment = u64::from(u16::from_le_bytes([random.as_bytes()[0], random.as_bytes()[1]]));
-        thread::sleep(Duration::from_millis(30 + moment % 500));
+        thread::sleep(Duration::from_millis(moment % whole.max(10)));
         child.kill().unwrap();
         kills += u32::from(child.wait().unwrap().code().is_none());
         for entry in walkdir::WalkDir::new(world.at("b")).into_iter().filter_map(Result::ok) {

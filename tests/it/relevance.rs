@@ -125,7 +125,7 @@ fn positions_of_a_word_differ() {
 fn maps_are_measured_from_the_command_line() {
     let place = tempfile::tempdir().unwrap();
     let data = place.path().join("shapes");
-    let drawn = run(patchword().args(["data", "shapes"]).arg(&data).args(["--images", "60"]));
+    let drawn = run(patchword().args(["data", "shapes"]).arg(&data).args(["--images", "300"]));
     assert_eq!(drawn.code, 0, "{}", drawn.stderr);
     let model = place.path().join("model");
     fs::create_dir(&model).unwrap();
@@ -138,7 +138,7 @@ fn maps_are_measured_from_the_command_line() {
         command.arg("--model").arg(&model).arg("--data").arg(&data).args(more);
         run(&mut command)
     };
-    let ended = evaluate(&["--json", "--deletion-images", "2", "--choose-on", "4"]);
+    let ended = evaluate(&["--json", "--deletion-images", "2", "--choose-on", "12"]);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let found: Value = serde_json::from_str(&ended.stdout).unwrap();
     let methods = found["methods"].as_array().unwrap();
@@ -158,7 +158,7 @@ fn maps_are_measured_from_the_command_line() {
         "--deletion-images",
         "0",
         "--choose-on",
-        "4",
+        "12",
         "--method",
         "gradient",
         "--save-default",
@@ -169,7 +169,7 @@ fn maps_are_measured_from_the_command_line() {
         serde_json::from_slice(&fs::read(model.join("inspect.json")).unwrap()).unwrap();
     assert_eq!(saved["version"], 1);
     assert!(saved["measured"]["of"].as_u64().unwrap() >= 3, "{saved}");
-    let again = evaluate(&["--json", "--deletion-images", "0", "--choose-on", "4"]);
+    let again = evaluate(&["--json", "--deletion-images", "0", "--choose-on", "12"]);
     let again: Value = serde_json::from_str(&again.stdout).unwrap();
     assert_eq!(again["default"]["stored"], true);
     assert_eq!(again["default"]["map"], saved["map"]);

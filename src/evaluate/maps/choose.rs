@@ -30,11 +30,13 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// Raw attention, then the best of each method, the best method first.
+    /// Raw attention, then the best of each method, the best method first; of methods that could not be
+    /// ranked the plainest map.
     pub fn best_of_each_method(&self) -> Vec<RelevanceConfig> {
         let mut best = vec![raw_attention()];
         let mut methods = Vec::new();
-        for Ranked { map, .. } in &self.ranking {
+        let ranked = self.ranking.iter().map(|ranked| &ranked.map);
+        for map in ranked.chain(self.scores.iter().map(|scores| &scores.map)) {
             if !methods.contains(&map.method) {
                 methods.push(map.method);
                 if !best.contains(map) {

@@ -167,7 +167,7 @@ fn what_is_no_caption_is_named_with_its_place() {
         ("p.jsonl", "{\"path\": \"one.jpg\", \"caption\": \"a\"}\n{\"path\"\n", "p.jsonl:2: "),
         ("p.csv", "path,caption\none.jpg,a dog\ntwo.jpg\n", "p.csv:3: "),
         ("p.csv", "one,two,three\n1,2,3\n", "p.csv: expected predictions as"),
-        ("p.json", "", "p.json: expected predictions as"),
+        ("p.json", "", "p.json holds no captions"),
         ("p.json", "[]", "holds no captions"),
     ] {
         let error = together(REFERENCES, (name, content.as_bytes())).unwrap_err();
