@@ -28,6 +28,7 @@ macro_rules! embedded {
 pub(super) static FILES: EmbeddedFiles = embedded![
     "README.md",
     "config.json",
+    "inspect.json",
     "model.safetensors",
     "preprocessor.json",
     "tokenizer.json"
