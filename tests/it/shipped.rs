@@ -127,7 +127,7 @@ fn it_can_be_inspected_described_copied_and_trained_on() {
             _ => assert!(*bytes == source[name], "{name}"),
         }
     }
-    assert_eq!(copy.len(), 5, "{:?}", copy.keys());
+    assert_eq!(copy.len(), 6, "{:?}", copy.keys());
     let shipped = here(&["caption", photo]);
     let copied = here(&["caption", photo, "--model", "copy"]);
     assert_eq!(copied.stdout, shipped.stdout, "{}", copied.stderr);
