@@ -90,7 +90,8 @@ pub(super) fn photos_of_table(
     #[cfg(feature = "columnar")]
     let given = photos_of_rows(path, allow_outside, each);
     #[cfg(not(feature = "columnar"))]
-    let given = Err(DataError::NotBuilt { path: path.to_owned() }.into());
+    let given: Result<(), ContainedError> =
+        Err(DataError::NotBuilt { path: path.to_owned() }.into());
     if let Err(error) = given {
         each(Err(error));
     }
